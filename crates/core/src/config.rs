@@ -1,0 +1,96 @@
+//! Reading the environment: one source, typed values, errors that name the variable.
+
+use crate::error::{Error, ErrorKind};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Where configuration variables come from: the process environment, or a map in tests.
+pub trait EnvSource: Debug + Send + Sync {
+    /// The value of a variable; `None` if it is absent. An empty value counts as absent, as the
+    /// OpenTelemetry specification asks.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if the value is not UTF-8.
+    fn var(&self, name: &str) -> Result<Option<String>, Error>;
+}
+
+/// The environment of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessEnv;
+
+impl EnvSource for ProcessEnv {
+    fn var(&self, name: &str) -> Result<Option<String>, Error> {
+        match std::env::var(name) {
+            Ok(value) if value.is_empty() => Ok(None),
+            Ok(value) => Ok(Some(value)),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(e @ std::env::VarError::NotUnicode(_)) => Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "read environment",
+                format!("{name} is not UTF-8"),
+            )
+            .caused_by(e)),
+        }
+    }
+}
+
+/// A fixed set of variables.
+impl EnvSource for BTreeMap<String, String> {
+    fn var(&self, name: &str) -> Result<Option<String>, Error> {
+        Ok(self.get(name).filter(|v| !v.is_empty()).cloned())
+    }
+}
+
+/// Reads a variable of any type that parses from text.
+///
+/// # Errors
+/// `InvalidConfig` naming the variable, its value and what was expected.
+pub fn parse_var<T>(env: &dyn EnvSource, name: &str, expected: &str) -> Result<Option<T>, Error>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let Some(value) = env.var(name)? else {
+        return Ok(None);
+    };
+    value.trim().parse().map(Some).map_err(|e: T::Err| {
+        Error::new(
+            ErrorKind::InvalidConfig,
+            "read environment",
+            format!("{name}={value:?} is not {expected}"),
+        )
+        .mend("correct the variable or unset it")
+        .caused_by(e)
+    })
+}
+
+/// Reads a boolean as MLflow does (`mlflow/environment_variables.py`, 3.17.2): `true`/`1` and
+/// `false`/`0` in any case.
+///
+/// # Errors
+/// `InvalidConfig` for any other value.
+pub fn bool_var(env: &dyn EnvSource, name: &str) -> Result<Option<bool>, Error> {
+    match env.var(name)? {
+        None => Ok(None),
+        Some(v) => match v.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" => Ok(Some(true)),
+            "false" | "0" => Ok(Some(false)),
+            _ => Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "read environment",
+                format!("{name}={v:?} is not true, false, 1 or 0"),
+            )
+            .mend("correct the variable or unset it")),
+        },
+    }
+}
+
+/// Reads a number of milliseconds.
+///
+/// # Errors
+/// `InvalidConfig` for anything that is not a whole number.
+pub fn millis_var(env: &dyn EnvSource, name: &str) -> Result<Option<Duration>, Error> {
+    Ok(parse_var(env, name, "a whole number of milliseconds")?.map(Duration::from_millis))
+}

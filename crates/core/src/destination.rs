@@ -1,0 +1,221 @@
+//! A destination: the location, or the set of locations, that applies to one trace.
+
+use crate::error::{Error, ErrorKind};
+use crate::location::TraceLocation;
+use crate::uri::LocationUri;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Where one trace goes: a set of locations, or one of two words that are no place at all.
+///
+/// A value: cheap to clone, equal by the set of URIs. Make it once per tenant and keep it; making
+/// it again is correct but costs a look-up per trace.
+#[derive(Clone)]
+pub struct Destination(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    To(Arc<Legs>),
+    Discard,
+    Unset,
+}
+
+/// The locations of a destination.
+pub(crate) struct Legs {
+    /// Sorted by URI, without duplicates, never empty.
+    locations: Vec<Arc<dyn TraceLocation>>,
+    /// The share of traces kept, where this destination has its own.
+    sampling_ratio: Option<f64>,
+    /// Which route the first pipeline that saw this destination gave it: `pipeline << 32 | route`.
+    pub(crate) route: AtomicU64,
+}
+
+impl Destination {
+    /// A destination with one location.
+    pub fn new(location: impl TraceLocation) -> Self {
+        Self::of(vec![Arc::new(location)])
+    }
+
+    /// A destination with one shared location.
+    pub fn from_location(location: Arc<dyn TraceLocation>) -> Self {
+        Self::of(vec![location])
+    }
+
+    fn of(locations: Vec<Arc<dyn TraceLocation>>) -> Self {
+        Self(Repr::To(Arc::new(Legs {
+            locations,
+            sampling_ratio: None,
+            route: AtomicU64::new(0),
+        })))
+    }
+
+    /// A destination with several locations; each gets every span and has its own fate. Lists
+    /// flatten, duplicates merge, order is irrelevant.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if the set is empty, mixes places with [`Destination::discard`] or
+    /// [`Destination::unset`], or names two locations in one store in which a trace id can live
+    /// only once.
+    pub fn all(destinations: impl IntoIterator<Item = Destination>) -> Result<Self, Error> {
+        let error = |cause: String, mend: &'static str| {
+            Err(Error::new(ErrorKind::InvalidConfig, "combine destinations", cause).mend(mend))
+        };
+        let mut ratio = None;
+        let mut locations: Vec<Arc<dyn TraceLocation>> = Vec::new();
+        for destination in destinations {
+            match destination.0 {
+                Repr::To(legs) => {
+                    ratio = ratio.or(legs.sampling_ratio);
+                    locations.extend(legs.locations.iter().cloned());
+                }
+                Repr::Discard | Repr::Unset => {
+                    return error(
+                        format!("`{destination}` is not a place"),
+                        "use it alone or leave it out",
+                    );
+                }
+            }
+        }
+        locations.sort_by(|a, b| a.uri().cmp(b.uri()));
+        locations.dedup_by(|a, b| a.uri() == b.uri());
+        if locations.is_empty() {
+            return error("the set is empty".into(), "name at least one location");
+        }
+        let mut stores: Vec<(String, &LocationUri)> = locations
+            .iter()
+            .filter_map(|l| Some((l.capabilities().exclusive_store?, l.uri())))
+            .collect();
+        stores.sort();
+        if let Some(pair) = stores.windows(2).find(|p| p[0].0 == p[1].0) {
+            return error(
+                format!(
+                    "{} and {} are in one store, where a trace can be only once",
+                    pair[0].1, pair[1].1
+                ),
+                "name one of them, or put the second into another store",
+            );
+        }
+        let mut all = Self::of(locations);
+        if let (Some(ratio), Repr::To(legs)) = (ratio, &mut all.0)
+            && let Some(legs) = Arc::get_mut(legs)
+        {
+            legs.sampling_ratio = Some(ratio);
+        }
+        Ok(all)
+    }
+
+    /// Nowhere, on purpose: spans are counted as discarded.
+    pub fn discard() -> Self {
+        Self(Repr::Discard)
+    }
+
+    /// No decision at this level: the next one decides.
+    pub fn unset() -> Self {
+        Self(Repr::Unset)
+    }
+
+    /// This destination with its own share of traces kept, from 0 to 1, for
+    /// [`DestinationSampler`](crate::DestinationSampler). Not part of its identity.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if the ratio is not between 0 and 1, or this is no place.
+    pub fn with_sampling_ratio(self, ratio: f64) -> Result<Self, Error> {
+        match &self.0 {
+            Repr::To(legs) if (0.0..=1.0).contains(&ratio) => Ok(Self(Repr::To(Arc::new(Legs {
+                locations: legs.locations.clone(),
+                sampling_ratio: Some(ratio),
+                route: AtomicU64::new(0),
+            })))),
+            _ => Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "set sampling ratio",
+                format!("{ratio} for `{self}`"),
+            )
+            .mend("give a number from 0 to 1, for a destination that is a place")),
+        }
+    }
+
+    /// The share of traces kept, where this destination has its own.
+    pub fn sampling_ratio(&self) -> Option<f64> {
+        self.legs().and_then(|l| l.sampling_ratio)
+    }
+
+    /// The locations, sorted by URI; empty for [`Destination::discard`] and
+    /// [`Destination::unset`].
+    pub fn locations(&self) -> &[Arc<dyn TraceLocation>] {
+        self.legs().map_or(&[], |l| &l.locations)
+    }
+
+    /// Whether this is [`Destination::discard`].
+    pub fn is_discard(&self) -> bool {
+        matches!(self.0, Repr::Discard)
+    }
+
+    /// Whether this is [`Destination::unset`].
+    pub fn is_unset(&self) -> bool {
+        matches!(self.0, Repr::Unset)
+    }
+
+    pub(crate) fn legs(&self) -> Option<&Arc<Legs>> {
+        match &self.0 {
+            Repr::To(legs) => Some(legs),
+            Repr::Discard | Repr::Unset => None,
+        }
+    }
+
+    /// Whether both are the same value in memory: what a poll can afford to ask.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Repr::To(a), Repr::To(b)) => Arc::ptr_eq(a, b),
+            (Repr::Discard, Repr::Discard) | (Repr::Unset, Repr::Unset) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Legs {
+    pub(crate) fn locations(&self) -> &[Arc<dyn TraceLocation>] {
+        &self.locations
+    }
+}
+
+impl PartialEq for Destination {
+    fn eq(&self, other: &Self) -> bool {
+        self.same(other)
+            || match (&self.0, &other.0) {
+                (Repr::To(a), Repr::To(b)) => a
+                    .locations
+                    .iter()
+                    .map(|l| l.uri())
+                    .eq(b.locations.iter().map(|l| l.uri())),
+                _ => false,
+            }
+    }
+}
+
+impl Eq for Destination {}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::To(legs) => {
+                for (i, location) in legs.locations.iter().enumerate() {
+                    if i > 0 {
+                        f.write_str(",")?;
+                    }
+                    write!(f, "{}", location.uri())?;
+                }
+                Ok(())
+            }
+            Repr::Discard => f.write_str("discard"),
+            Repr::Unset => f.write_str("unset"),
+        }
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Destination({self})")
+    }
+}

@@ -1,0 +1,147 @@
+//! The two traits a backend implements, and what it declares about itself.
+
+use crate::error::Error;
+use crate::record::TraceBatch;
+use crate::uri::LocationUri;
+use async_trait::async_trait;
+use std::fmt::{Debug, Display};
+use std::time::Duration;
+
+/// A place where traces are stored: a value, cheap to make and to compare by its URI. It does
+/// nothing until the pipeline opens it.
+///
+/// `Display` prints the URI. Neither `Display` nor `Debug` may show a secret.
+#[async_trait]
+pub trait TraceLocation: Debug + Display + Send + Sync + 'static {
+    /// Canonical identity. Equal URIs are the same place and share one lane.
+    fn uri(&self) -> &LocationUri;
+
+    /// What this place promises and how it likes its batches. Must not change.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Opens the place for writing. Called lazily, when the first batch is ready, at most once at
+    /// a time per URI, and again after [`TraceSink::close`].
+    ///
+    /// Runs on a tokio runtime that the pipeline owns, with telemetry suppressed.
+    ///
+    /// # Errors
+    /// Whatever keeps the place from being written; [`Error::retry`] decides whether the pipeline
+    /// tries again or fails the waiting batches at once.
+    ///
+    /// # Cancellation
+    /// The future may be dropped at a shutdown deadline; nothing may be left half-created.
+    async fn open(&self) -> Result<Box<dyn TraceSink>, Error>;
+}
+
+/// An opened location.
+#[async_trait]
+pub trait TraceSink: Send + Sync {
+    /// Stores the batch.
+    ///
+    /// # Behavior
+    /// - `Ok` means: stored by this backend's documented standard, except for the spans named as
+    ///   refused. Nothing is buffered beyond the call.
+    /// - The same batch (same id) may come again, after an error or an unknown outcome. A backend
+    ///   that declares [`Guarantee::Idempotent`] stores its spans once.
+    /// - Batches of one location arrive one after the other, in the order of their sequence.
+    /// - A span that cannot be stored is refused alone; the rest of its batch is stored.
+    /// - The future may block its thread; other locations go on meanwhile.
+    ///
+    /// # Errors
+    /// `Err` means that nothing or an unknown part was stored. [`Error::retry`] says whether the
+    /// pipeline writes the batch again.
+    ///
+    /// # Cancellation
+    /// The future may be dropped at a shutdown deadline; what was stored stays readable.
+    async fn write(&self, batch: &TraceBatch) -> Result<Written, Error>;
+
+    /// Gives up connections and files. Nothing is pending when it is called.
+    ///
+    /// # Errors
+    /// Only for the log: a sink that returns an error here is closed all the same.
+    async fn close(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// What a successful [`TraceSink::write`] has to say.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Spans that were not stored, each with its reason.
+    pub refused: Vec<Refusal>,
+}
+
+/// A span that its location did not take.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Position in [`TraceBatch::spans`].
+    pub index: usize,
+    /// Why.
+    pub error: Error,
+}
+
+/// How often a span is stored when its batch is written more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Once: repetitions leave no trace.
+    Idempotent,
+    /// At least once: a repetition may store a span again.
+    AtLeastOnce,
+}
+
+/// What a location promises and prefers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// How often a repeated span is stored.
+    pub guarantee: Guarantee,
+    /// When a batch is ready to be written.
+    pub batch: BatchLimits,
+    /// The store in which a trace id can live at one place only, where there is such a limit: two
+    /// locations that name the same store cannot be legs of one destination.
+    pub exclusive_store: Option<String>,
+}
+
+impl Capabilities {
+    /// Capabilities with the pipeline's usual batch limits and no exclusive store.
+    pub fn new(guarantee: Guarantee) -> Self {
+        Self {
+            guarantee,
+            batch: BatchLimits::default(),
+            exclusive_store: None,
+        }
+    }
+
+    /// Sets the preferred batch limits.
+    #[must_use]
+    pub fn with_batch(mut self, batch: BatchLimits) -> Self {
+        self.batch = batch;
+        self
+    }
+
+    /// Names the store in which a trace id is unique.
+    #[must_use]
+    pub fn with_exclusive_store(mut self, store: impl Into<String>) -> Self {
+        self.exclusive_store = Some(store.into());
+        self
+    }
+}
+
+/// A batch is sealed when the first of these is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Number of spans; 512 unless the backend prefers otherwise.
+    pub spans: usize,
+    /// Bytes of span data in memory; 1 MiB unless the backend prefers otherwise.
+    pub bytes: usize,
+    /// Age of the oldest span; 1 s unless the backend prefers otherwise.
+    pub age: Duration,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self {
+            spans: 512,
+            bytes: 1 << 20,
+            age: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What is delivered: spans, their attribute values, and the trace-level values an application set.
+//!
+//! A [`Span`] is a view over either the SDK's own `SpanData`, moved here without conversion, or a
+//! decoded OTLP span. Sinks read both through the same accessors and never learn which it was.
+
+mod batch;
+mod span;
+mod trace_update;
+mod value;
+
+pub use batch::{BatchId, Resource, Scope, SpanGroup, TraceBatch};
+pub use span::{Event, EventRef, Link, LinkRef, Span, SpanKind, SpanRecord, Status, StatusCode};
+pub use trace_update::TraceUpdate;
+pub use value::{AnyValue, AnyValueRef, ArrayRef, Attribute, Attributes, MapRef};

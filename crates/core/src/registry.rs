@@ -1,0 +1,99 @@
+//! From text to destinations: which scheme is understood by which backend.
+
+use crate::destination::Destination;
+use crate::error::{Error, ErrorKind};
+use crate::location::TraceLocation;
+use crate::uri::LocationUri;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+type Factory = dyn Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + Send + Sync;
+
+/// The schemes this program understands. The facade fills one with every backend that is compiled
+/// in; a program with its own sink adds its scheme to it.
+#[derive(Clone, Default)]
+pub struct Registry {
+    factories: BTreeMap<&'static str, Arc<Factory>>,
+    absent: BTreeMap<&'static str, &'static str>,
+}
+
+impl Registry {
+    /// A registry that knows no scheme.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a scheme. A scheme that is already there is replaced.
+    #[must_use]
+    pub fn with_scheme<F>(mut self, scheme: &'static str, factory: F) -> Self
+    where
+        F: Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + Send + Sync + 'static,
+    {
+        self.factories.insert(scheme, Arc::new(factory));
+        self
+    }
+
+    /// Names a scheme that exists but is not compiled in, and what the reader can do about it.
+    #[must_use]
+    pub fn with_absent_scheme(mut self, scheme: &'static str, mend: &'static str) -> Self {
+        self.absent.insert(scheme, mend);
+        self
+    }
+
+    /// The location a URI names.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for an unknown scheme (naming those that are known, or the feature that
+    /// brings it), and whatever the backend has to say about the URI.
+    pub fn location(&self, uri: &LocationUri) -> Result<Arc<dyn TraceLocation>, Error> {
+        if let Some(factory) = self.factories.get(uri.scheme()) {
+            return factory(uri);
+        }
+        let error = Error::new(
+            ErrorKind::InvalidConfig,
+            "parse location",
+            format!("no backend understands `{}:`", uri.scheme()),
+        );
+        Err(match self.absent.get(uri.scheme()) {
+            Some(mend) => error.mend(*mend),
+            None => {
+                let known: Vec<_> = self.factories.keys().map(|s| format!("{s}:")).collect();
+                error.mend(format!("use one of {}", known.join(", ")))
+            }
+        })
+    }
+
+    /// The destination a list of URIs names, separated by commas; a comma inside a URI is written
+    /// `%2C`. The words `discard` and `unset` stand alone.
+    ///
+    /// # Errors
+    /// As for [`Registry::location`] and [`Destination::all`].
+    pub fn destination(&self, list: &str) -> Result<Destination, Error> {
+        match list.trim() {
+            "discard" => return Ok(Destination::discard()),
+            "unset" => return Ok(Destination::unset()),
+            _ => {}
+        }
+        let mut legs = Vec::new();
+        for text in list.split(',') {
+            let uri: LocationUri = text.parse()?;
+            legs.push(Destination::from_location(self.location(&uri)?));
+        }
+        Destination::all(legs)
+    }
+
+    /// The schemes that are understood, sorted.
+    pub fn schemes(&self) -> impl Iterator<Item = &'static str> {
+        self.factories.keys().copied()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("schemes", &self.factories.keys())
+            .field("absent", &self.absent.keys())
+            .finish()
+    }
+}

@@ -1,0 +1,393 @@
+//! The one grammar in which locations are written in code, files and environment variables:
+//! `scheme://authority/path?key=value&…`, or `scheme:name` for locations without a host.
+
+use crate::error::{Error, ErrorKind};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Encoded inside a path, besides what is not ASCII. The comma separates locations in a list.
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b',')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'|');
+/// Encoded inside a query key or value.
+const QUERY: &AsciiSet = &PATH.add(b'&').add(b'=').add(b'+').add(b'\'');
+
+/// Longest URI taken, in bytes. Long enough for any path, short enough to print in an error.
+const MAX_LEN: usize = 8 * 1024;
+
+/// The canonical name of a location. Two URIs are equal if and only if they mean the same place,
+/// as far as that can be told from the text: scheme and host are lower case, a default port is
+/// dropped, query parameters are sorted, and everything is percent-encoded in one way.
+///
+/// A URI never holds a secret: user information is refused.
+///
+/// ```
+/// use trace_destination_core::LocationUri;
+///
+/// let uri: LocationUri = "HTTP://Tracking.Example:80?experiment_name=a b".parse()?;
+/// assert_eq!(uri.to_string(), "http://tracking.example?experiment_name=a%20b");
+/// assert_eq!(uri.query("experiment_name"), Some("a b"));
+/// # Ok::<(), trace_destination_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct LocationUri(Arc<Inner>);
+
+struct Inner {
+    text: Box<str>,
+    scheme: Box<str>,
+    authority: Option<Box<str>>,
+    path: Box<str>,
+    query: BTreeMap<Box<str>, Box<str>>,
+}
+
+impl LocationUri {
+    /// A URI from its parts, none of them percent-encoded. `authority` is `host[:port]`; an empty
+    /// one stands for none, with the `//` kept.
+    ///
+    /// # Errors
+    /// As for parsing.
+    pub fn from_parts<'a>(
+        scheme: &str,
+        authority: Option<&str>,
+        path: &str,
+        query: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, Error> {
+        let mut pairs = BTreeMap::new();
+        for (k, v) in query {
+            if pairs.insert(k.into(), v.into()).is_some() {
+                return Err(invalid(scheme, format!("parameter `{k}` is given twice")));
+            }
+        }
+        Self::build(scheme, authority, path, pairs)
+    }
+
+    fn build(
+        scheme: &str,
+        authority: Option<&str>,
+        path: &str,
+        query: BTreeMap<Box<str>, Box<str>>,
+    ) -> Result<Self, Error> {
+        let scheme = scheme.to_ascii_lowercase();
+        let valid = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+            && scheme
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
+        if !valid {
+            return Err(invalid(
+                &scheme,
+                "the scheme is not made of letters, digits, `+`, `-`, `.`",
+            ));
+        }
+        let authority = authority
+            .map(|a| canonical_authority(&scheme, a))
+            .transpose()?;
+        if path.contains('\0')
+            || query
+                .iter()
+                .any(|(k, v)| k.contains('\0') || v.contains('\0'))
+        {
+            return Err(invalid(&scheme, "it contains a NUL byte"));
+        }
+        // A web address ends where its host ends: `http://h/` and `http://h` are one place.
+        let path = match (&authority, path) {
+            (Some(a), "/") if !a.is_empty() => "",
+            (_, path) => path,
+        };
+        if authority.is_none() && path.starts_with("//") {
+            return Err(invalid(&scheme, "its name starts with `//`"));
+        }
+        if authority
+            .as_ref()
+            .is_some_and(|_| !path.is_empty() && !path.starts_with('/'))
+        {
+            return Err(invalid(
+                &scheme,
+                "the path after the host does not start with `/`",
+            ));
+        }
+
+        let mut text = format!("{scheme}:");
+        if let Some(authority) = &authority {
+            text.push_str("//");
+            text.push_str(authority);
+        }
+        text.extend(utf8_percent_encode(path, PATH));
+        for (i, (key, value)) in query.iter().enumerate() {
+            text.push(if i == 0 { '?' } else { '&' });
+            text.extend(utf8_percent_encode(key, QUERY));
+            text.push('=');
+            text.extend(utf8_percent_encode(value, QUERY));
+        }
+        if text.len() > MAX_LEN {
+            return Err(invalid(
+                &scheme,
+                format!("it is longer than {MAX_LEN} bytes"),
+            ));
+        }
+        Ok(Self(Arc::new(Inner {
+            text: text.into(),
+            scheme: scheme.into(),
+            authority: authority.map(Into::into),
+            path: path.into(),
+            query,
+        })))
+    }
+
+    /// The scheme, in lower case.
+    pub fn scheme(&self) -> &str {
+        &self.0.scheme
+    }
+
+    /// `host[:port]`, in lower case; empty where the URI has `//` and no host, `None` where it
+    /// has no `//`.
+    pub fn authority(&self) -> Option<&str> {
+        self.0.authority.as_deref()
+    }
+
+    /// The decoded path, with its leading `/` where there is an authority.
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// The decoded value of a query parameter.
+    pub fn query(&self, key: &str) -> Option<&str> {
+        self.0.query.get(key).map(|v| &**v)
+    }
+
+    /// All query parameters, decoded, sorted by key.
+    pub fn query_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.query.iter().map(|(k, v)| (&**k, &**v))
+    }
+
+    /// The canonical text.
+    pub fn as_str(&self) -> &str {
+        &self.0.text
+    }
+}
+
+fn canonical_authority(scheme: &str, authority: &str) -> Result<String, Error> {
+    if authority.contains('@') {
+        return Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "parse location",
+            format!("the `{scheme}` URI carries user information before its host"),
+        )
+        .mend("give credentials through the environment or the builder, never in a URI"));
+    }
+    if authority
+        .contains(|c: char| c.is_whitespace() || c.is_control() || "/?#\\,%<>\"".contains(c))
+    {
+        return Err(invalid(
+            scheme,
+            "the host contains a character that no host has",
+        ));
+    }
+    let authority = authority.to_lowercase();
+    let (host, port) = match authority.rsplit_once(':') {
+        // `[::1]` has colons but no port.
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority.as_str(), None),
+    };
+    if let Some(port) = port {
+        if port.parse::<u16>().is_err() {
+            return Err(invalid(scheme, format!("`{port}` is not a port number")));
+        }
+        if host.is_empty() {
+            return Err(invalid(scheme, "a port is given without a host"));
+        }
+    }
+    let default = match scheme {
+        "http" | "otlp+http" => "80",
+        "https" | "otlp+https" => "443",
+        _ => "",
+    };
+    Ok(match port {
+        Some(port) if port != default => format!("{host}:{port}"),
+        _ => host.to_owned(),
+    })
+}
+
+fn invalid(scheme: &str, cause: impl fmt::Display) -> Error {
+    // The text itself is not repeated: a mistyped URI may hold a secret.
+    Error::new(
+        ErrorKind::InvalidConfig,
+        "parse location",
+        format!("the `{}` URI is malformed: {cause}", scheme.escape_debug()),
+    )
+    .mend("write it as scheme://host/path?key=value, with special characters percent-encoded")
+}
+
+impl FromStr for LocationUri {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let text = text.trim();
+        if text.len() > MAX_LEN {
+            return Err(invalid("", format!("it is longer than {MAX_LEN} bytes")));
+        }
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Err(invalid("", "it has no scheme such as `sqlite:`"));
+        };
+        if rest.contains('#') {
+            return Err(invalid(
+                scheme,
+                "it has a fragment (`#`); write `%23` for the character itself",
+            ));
+        }
+        let decode = |part: &str| -> Result<Box<str>, Error> {
+            let bytes = part.as_bytes();
+            for (i, _) in part.match_indices('%') {
+                let hex = bytes
+                    .get(i + 1..i + 3)
+                    .is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit));
+                if !hex {
+                    return Err(invalid(scheme, "a `%` is not followed by two hex digits"));
+                }
+            }
+            percent_decode_str(part)
+                .decode_utf8()
+                .map(|s| s.into())
+                .map_err(|e| invalid(scheme, "a percent-encoded part is not UTF-8").caused_by(e))
+        };
+        let (hierarchy, query) = match rest.split_once('?') {
+            Some((h, q)) => (h, Some(q)),
+            None => (rest, None),
+        };
+        let (authority, path) = match hierarchy.strip_prefix("//") {
+            Some(after) => {
+                let end = after.find('/').unwrap_or(after.len());
+                (Some(&after[..end]), &after[end..])
+            }
+            None => (None, hierarchy),
+        };
+        let mut pairs = BTreeMap::new();
+        for pair in query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|p| !p.is_empty())
+        {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let key = decode(key)?;
+            if key.is_empty() {
+                return Err(invalid(scheme, "a parameter has no name"));
+            }
+            if pairs.insert(key.clone(), decode(value)?).is_some() {
+                return Err(invalid(
+                    scheme,
+                    format!("parameter `{}` is given twice", key.escape_debug()),
+                ));
+            }
+        }
+        Self::build(scheme, authority, &decode(path)?, pairs)
+    }
+}
+
+impl fmt::Display for LocationUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)
+    }
+}
+
+impl fmt::Debug for LocationUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocationUri({})", self.0.text)
+    }
+}
+
+impl PartialEq for LocationUri {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.text == other.0.text
+    }
+}
+
+impl Eq for LocationUri {}
+
+impl PartialOrd for LocationUri {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for LocationUri {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.text.cmp(&other.0.text)
+    }
+}
+
+impl Hash for LocationUri {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.text.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        text.parse::<LocationUri>().unwrap().to_string()
+    }
+
+    #[test]
+    fn canonical_form() {
+        for (given, expected) in [
+            (
+                "sqlite:///a.db?experiment_name=x",
+                "sqlite:///a.db?experiment_name=x",
+            ),
+            ("SQLITE:////abs/a.db", "sqlite:////abs/a.db"),
+            ("http://H:80/?b=2&a=1", "http://h?a=1&b=2"),
+            ("https://h:443/base", "https://h/base"),
+            ("http://h:443", "http://h:443"),
+            ("http://[::1]:5000", "http://[::1]:5000"),
+            ("memory:x%2Cy", "memory:x%2Cy"),
+            (
+                "uc://Cat.Sch.p?root=/tmp/a b",
+                "uc://cat.sch.p?root=/tmp/a%20b",
+            ),
+            ("memory:caf\u{e9}", "memory:caf%C3%A9"),
+        ] {
+            assert_eq!(canonical(given), expected);
+            assert_eq!(canonical(expected), expected, "not a fixed point");
+        }
+    }
+
+    #[test]
+    fn malformed_is_an_error_without_the_text() {
+        for text in [
+            "",
+            "nothing",
+            ":x",
+            "1a:b",
+            "http://u:secret@h",
+            "http://h:99999",
+            "http://h#f",
+            "memory:%zz",
+            "memory:%ff",
+            "http://h?a=1&a=2",
+            "http://h?=1",
+            "http://:80",
+            "memory:a%00b",
+        ] {
+            let error = text.parse::<LocationUri>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{text}");
+            assert!(!format!("{error} {error:?}").contains("secret"));
+        }
+    }
+}
