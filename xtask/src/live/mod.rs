@@ -1,0 +1,262 @@
+//! Conformance with the real thing: MLflow from PyPI, its server, its Python API and its web UI,
+//! on files that this project writes.
+//!
+//! Everything lives in `.live/` at the workspace root, which git ignores: virtual environments
+//! (made once, reused while their version is right), work files, logs and screenshots. A case
+//! whose tools cannot be had is reported as not run, with what is missing; it never counts as
+//! passed.
+
+mod cases;
+mod compare;
+mod mlflow;
+mod process;
+mod provision;
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The MLflow whose behaviour is the reference.
+const MLFLOW_VERSION: &str = "3.17.2";
+/// The oldest MLflow that has the tables in which spans live.
+const OLDEST_MLFLOW_VERSION: &str = "3.3.2";
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveOptions {
+    /// Root of the workspace; `.live/` is made there.
+    pub(crate) workspace: PathBuf,
+    /// Only cases whose name contains this text.
+    pub(crate) case: Option<String>,
+}
+
+/// What one case came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// It holds; the text says what was seen.
+    Passed(String),
+    /// It does not hold.
+    Failed(String),
+    /// It could not be tried; the text says what is missing.
+    NotRun(String),
+}
+
+/// One row of the report.
+#[derive(Clone, Debug)]
+pub(crate) struct CaseReport {
+    pub(crate) name: &'static str,
+    pub(crate) outcome: Outcome,
+    pub(crate) duration: Duration,
+}
+
+/// All rows, in the order in which they ran.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LiveReport {
+    pub(crate) cases: Vec<CaseReport>,
+}
+
+impl LiveReport {
+    /// Cases that failed.
+    pub(crate) fn failed(&self) -> usize {
+        self.count(|o| matches!(o, Outcome::Failed(_)))
+    }
+
+    /// Cases that passed.
+    pub(crate) fn passed(&self) -> usize {
+        self.count(|o| matches!(o, Outcome::Passed(_)))
+    }
+
+    /// Cases that could not be tried.
+    pub(crate) fn not_run(&self) -> usize {
+        self.count(|o| matches!(o, Outcome::NotRun(_)))
+    }
+
+    fn count(&self, f: impl Fn(&Outcome) -> bool) -> usize {
+        self.cases.iter().filter(|c| f(&c.outcome)).count()
+    }
+}
+
+impl fmt::Display for LiveReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "live: MLflow {MLFLOW_VERSION}")?;
+        for case in &self.cases {
+            writeln!(f, "{case}")?;
+        }
+        writeln!(
+            f,
+            "live: {} passed, {} failed, {} not run",
+            self.passed(),
+            self.failed(),
+            self.not_run()
+        )
+    }
+}
+
+impl fmt::Display for CaseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, text) = match &self.outcome {
+            Outcome::Passed(text) => ("passed", text),
+            Outcome::Failed(text) => ("FAILED", text),
+            Outcome::NotRun(text) => ("not run", text),
+        };
+        let seconds = self.duration.as_secs_f64();
+        write!(f, "  {:<26} {word:<8} {seconds:>6.1} s  ", self.name)?;
+        // Further lines of a reason stand under its first.
+        write!(f, "{}", text.trim().replace('\n', "\n      "))
+    }
+}
+
+/// Why a case did not pass.
+#[derive(Debug)]
+enum Stop {
+    Failed(String),
+    Missing(String),
+}
+
+impl From<String> for Stop {
+    fn from(text: String) -> Self {
+        Self::Failed(text)
+    }
+}
+
+type CaseResult = Result<String, Stop>;
+
+/// What the cases share.
+struct Live {
+    /// `.live/`.
+    root: PathBuf,
+    /// The folder of the scripts.
+    scripts: PathBuf,
+    /// This program, which is also the writer that gets killed.
+    program: PathBuf,
+    mlflow: Result<mlflow::Mlflow, String>,
+    oldest_mlflow: Result<mlflow::Mlflow, String>,
+    reference: Option<cases::equality::Reference>,
+}
+
+impl Live {
+    fn mlflow(&self) -> Result<&mlflow::Mlflow, Stop> {
+        self.mlflow.as_ref().map_err(|m| Stop::Missing(m.clone()))
+    }
+
+    /// A new empty folder for one case.
+    fn work(&self, case: &str) -> Result<PathBuf, String> {
+        fresh_folder(&self.root.join("work").join(case))
+    }
+}
+
+/// Runs the cases one after the other.
+pub(crate) fn run(options: &LiveOptions) -> LiveReport {
+    let began = Instant::now();
+    let selected: Vec<_> = cases::ALL
+        .iter()
+        .filter(|(name, _)| {
+            options
+                .case
+                .as_ref()
+                .is_none_or(|c| name.contains(c.as_str()))
+        })
+        .collect();
+    let mut report = LiveReport::default();
+    if selected.is_empty() {
+        return report;
+    }
+    // Two runs would clear each other's work files; the lock ends with this process.
+    let setup = prepare(options, selected.iter().any(|(n, _)| *n == "older_mlflow"));
+    let (mut live, _lock) = match setup {
+        Ok(setup) => setup,
+        Err(text) => {
+            report.cases.push(CaseReport {
+                name: "prepare",
+                outcome: Outcome::Failed(text),
+                duration: began.elapsed(),
+            });
+            return report;
+        }
+    };
+    report.cases.push(CaseReport {
+        name: "provision",
+        outcome: match &live.mlflow {
+            Ok(m) => Outcome::Passed(format!("MLflow {MLFLOW_VERSION} in {}", m.home().display())),
+            Err(missing) => Outcome::NotRun(missing.clone()),
+        },
+        duration: began.elapsed(),
+    });
+    for (name, case) in selected {
+        progress(&format!("live: {name} …"));
+        let began = Instant::now();
+        let outcome = match case(&mut live) {
+            Ok(text) => Outcome::Passed(text),
+            Err(Stop::Failed(text)) => Outcome::Failed(text),
+            Err(Stop::Missing(text)) => Outcome::NotRun(text),
+        };
+        let row = CaseReport {
+            name,
+            outcome,
+            duration: began.elapsed(),
+        };
+        progress(&row.to_string());
+        report.cases.push(row);
+    }
+    report
+}
+
+fn prepare(options: &LiveOptions, oldest: bool) -> Result<(Live, File), String> {
+    let root = options.workspace.join(".live");
+    fs::create_dir_all(&root).map_err(|e| format!("create {}: {e}", root.display()))?;
+    // Everything inside is absolute: child processes have other working folders.
+    let root = root
+        .canonicalize()
+        .map_err(|e| format!("resolve {}: {e}", root.display()))?;
+    let lock = File::create(root.join("lock")).map_err(|e| format!("create the lock: {e}"))?;
+    lock.try_lock()
+        .map_err(|e| format!("another live run uses {}: {e}", root.display()))?;
+    for folder in ["work", "logs", "artifacts", "home"] {
+        fresh_folder(&root.join(folder))?;
+    }
+    let program = std::env::current_exe().map_err(|e| format!("find this program: {e}"))?;
+    let scripts = options.workspace.join("xtask").join("live");
+    let scripts = scripts
+        .canonicalize()
+        .map_err(|e| format!("find {}: {e}", scripts.display()))?;
+    let (mlflow, oldest_mlflow) = std::thread::scope(|scope| {
+        // The second environment is made beside the first: both mostly wait for the network.
+        let other = oldest
+            .then(|| scope.spawn(|| provision::mlflow(&root, &scripts, OLDEST_MLFLOW_VERSION)));
+        let mlflow = provision::mlflow(&root, &scripts, MLFLOW_VERSION);
+        let oldest_mlflow = match other.map(|t| t.join()) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err("provisioning panicked".to_owned()),
+            None => Err("not asked for".to_owned()),
+        };
+        (mlflow, oldest_mlflow)
+    });
+    let live = Live {
+        root,
+        scripts,
+        program,
+        mlflow,
+        oldest_mlflow,
+        reference: None,
+    };
+    Ok((live, lock))
+}
+
+fn fresh_folder(path: &Path) -> Result<PathBuf, String> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(format!("empty {}: {e}", path.display()));
+        }
+        _ => {}
+    }
+    fs::create_dir_all(path).map_err(|e| format!("create {}: {e}", path.display()))?;
+    Ok(path.to_owned())
+}
+
+/// Says on stderr what is going on: a live run takes minutes.
+fn progress(text: &str) {
+    // Nobody listening is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
