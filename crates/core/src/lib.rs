@@ -1,22 +1,93 @@
-//! core
+//! Decide where each OpenTelemetry trace is stored, by configuration instead of code.
+//!
+//! This crate holds the traits of a location and its sink, the scopes in which a destination is
+//! set, and the pipeline that binds each trace to its destination and delivers its spans there. It
+//! knows no backend but the in-memory one; a custom sink needs nothing else.
+//!
+//! One span's way through it, file by file:
+//!
+//! ```text
+//!  tracer ──▶ processor.rs on_start ──▶ scope/    which destination applies?
+//!                     │                 routes.rs  destination → route → lanes
+//!                     └───────────────▶ binding.rs the trace follows its root's route
+//!         ──▶ processor.rs on_end ────▶ budget.rs  is there room?
+//!                     └───────────────▶ ingress.rs sharded queues, left at once
+//!  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─
+//!  delivery thread ──▶ pipeline/delivery.rs ──▶ lane/open_batch.rs  one growing batch per lane
+//!  lane task ────────▶ lane/write.rs  transform, open, write, retry ──▶ TraceSink::write
+//! ```
+//!
+//! ```
+//! use opentelemetry::trace::{Tracer, TracerProvider};
+//! use opentelemetry_sdk::trace::SdkTracerProvider;
+//! use std::time::Duration;
+//! use trace_destination_core::{Destination, MemoryLocation, Pipeline};
+//!
+//! let pipeline = Pipeline::builder().strict().build()?;
+//! let provider = SdkTracerProvider::builder().with_span_processor(pipeline.processor()).build();
+//! let tracer = provider.tracer("example");
+//!
+//! let tenant = MemoryLocation::new("tenant-a");
+//! {
+//!     let _scope = Destination::new(tenant.clone()).enter();
+//!     tracer.in_span("handle request", |_| {});
+//! }
+//! assert!(pipeline.flush(Duration::from_secs(5)).wait().all_stored());
+//! assert_eq!(tenant.store().len(), 1);
+//! # Ok::<(), trace_destination_core::Error>(())
+//! ```
+
+mod binding;
+mod budget;
 mod config;
 mod destination;
 mod error;
+mod ingress;
+mod lane;
 mod location;
+mod log;
+mod memory;
+mod metrics;
+mod pipeline;
+mod processor;
 mod record;
 mod registry;
+mod routes;
+mod sampler;
+mod scope;
+mod stats;
+mod sync;
+mod trace;
+mod transform;
 mod uri;
 
+pub use budget::Overflow;
 pub use config::{EnvSource, ProcessEnv, bool_var, millis_var, parse_var};
 pub use destination::Destination;
 pub use error::{Error, ErrorKind, Retry};
+pub use lane::RetryPolicy;
 pub use location::{
     BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
 };
+pub use memory::{MemoryLocation, MemoryStore, StoredSpan};
+pub use pipeline::{
+    Flush, FlushGuard, FlushReport, Ingested, LocationReport, MLFLOW_RUN_ID,
+    MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_SCHEDULE_DELAY, Pipeline,
+    PipelineBuilder,
+};
+pub use processor::DestinationProcessor;
 pub use record::{
     AnyValue, AnyValueRef, ArrayRef, Attribute, Attributes, BatchId, Event, EventRef, Link,
     LinkRef, MapRef, Resource, Scope, Span, SpanGroup, SpanKind, SpanRecord, Status, StatusCode,
     TraceBatch, TraceUpdate,
 };
 pub use registry::Registry;
+pub use sampler::DestinationSampler;
+pub use scope::{
+    DestinationExt, GlobalSlot, ScopeGuard, WithDestination, clear_global, current, global,
+    new_root, set_global,
+};
+pub use stats::{DropReason, Dropped, LocationState, LocationStats, PipelineStats};
+pub use trace::{current_trace_id, update_current_trace};
+pub use transform::{SpanTransform, Transformed};
 pub use uri::LocationUri;

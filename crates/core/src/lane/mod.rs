@@ -1,0 +1,194 @@
+//! One location in one pipeline: its queue of sealed batches, its sink and its counters.
+
+mod open_batch;
+mod write;
+
+pub(crate) use open_batch::OpenBatch;
+pub use write::RetryPolicy;
+pub(crate) use write::{close, run};
+
+use crate::budget::{self, Budget};
+use crate::error::Error;
+use crate::location::{BatchLimits, TraceLocation, TraceSink};
+use crate::record::TraceBatch;
+use crate::stats::{Counters, DropReason, LocationState};
+use crate::uri::LocationUri;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// Index of a lane in its pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LaneId(pub(crate) u32);
+
+/// What stays of a location for the life of the pipeline, open or not.
+pub(crate) struct Lane {
+    pub(crate) uri: LocationUri,
+    pub(crate) location: Arc<dyn TraceLocation>,
+    pub(crate) limits: BatchLimits,
+    pub(crate) counters: Counters,
+    /// Bytes of spans from acceptance until stored or dropped.
+    bytes: AtomicUsize,
+    state: Mutex<State>,
+    /// Ends the lane's own backoff early; made when the lane first waits.
+    skip_backoff: Notify,
+}
+
+/// What changes while a lane works.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Batches ready to be written, oldest first.
+    sealed: VecDeque<Sealed>,
+    /// A task writes this lane now.
+    running: bool,
+    pub(crate) sink: Option<Box<dyn TraceSink>>,
+    pub(crate) phase: Phase,
+    pub(crate) last_error: Option<Error>,
+    /// Sequence of the last batch sealed.
+    pub(crate) sealed_seq: u64,
+    /// Sequence of the last batch that is done: stored, refused or dropped.
+    pub(crate) done_seq: u64,
+    /// When a batch was last done.
+    last_used: Option<Instant>,
+    /// When the sink was last asked to take the next batch after a failure.
+    pub(crate) probe_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    #[default]
+    Healthy,
+    Retrying,
+    Failing,
+}
+
+/// A batch with what the budgets know of it.
+pub(crate) struct Sealed {
+    pub(crate) batch: TraceBatch,
+    pub(crate) bytes: usize,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Lane").field(&self.uri).finish()
+    }
+}
+
+impl Lane {
+    pub(crate) fn new(location: Arc<dyn TraceLocation>, limits: Option<BatchLimits>) -> Self {
+        let limits = limits.unwrap_or(location.capabilities().batch);
+        Self {
+            uri: location.uri().clone(),
+            limits: BatchLimits {
+                spans: limits.spans.max(1),
+                ..limits
+            },
+            location,
+            counters: Counters::default(),
+            bytes: AtomicUsize::new(0),
+            state: Mutex::default(),
+            skip_backoff: Notify::const_new(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves room for a span in this lane and in the pipeline.
+    pub(crate) fn reserve(&self, bytes: usize, lane_limit: usize, process: &Budget) -> bool {
+        if !budget::take(&self.bytes, bytes, lane_limit) {
+            return false;
+        }
+        if !process.take(bytes) {
+            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
+    /// Gives room back.
+    pub(crate) fn release(&self, bytes: usize, process: &Budget) {
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        process.give(bytes);
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Appends a sealed batch; true if a task must be started to write it.
+    pub(crate) fn push(&self, batch: Sealed) -> bool {
+        let mut state = self.state();
+        state.sealed_seq = batch.batch.id.sequence;
+        state.sealed.push_back(batch);
+        !std::mem::replace(&mut state.running, true)
+    }
+
+    /// The next batch; `None` ends the task that asks.
+    fn next(&self) -> Option<Sealed> {
+        let mut state = self.state();
+        let next = state.sealed.pop_front();
+        match &next {
+            Some(sealed) => self
+                .counters
+                .in_flight
+                .store(sealed.batch.span_count() as u64, Ordering::Relaxed),
+            None => state.running = false,
+        }
+        next
+    }
+
+    /// Takes the sink of a lane that nobody writes and that was last used before `since`. The
+    /// caller closes it and then calls [`Lane::closed`].
+    pub(crate) fn take_idle_sink(&self, since: Instant) -> Option<Box<dyn TraceSink>> {
+        let mut state = self.state();
+        if state.running || !state.sealed.is_empty() || state.last_used.is_some_and(|t| t > since) {
+            return None;
+        }
+        let sink = state.sink.take()?;
+        // A batch that comes meanwhile waits until the sink is closed: one at a time per location.
+        state.running = true;
+        Some(sink)
+    }
+
+    /// Ends the closing of a sink; true if batches came meanwhile and a task must be started.
+    pub(crate) fn closed(&self) -> bool {
+        let mut state = self.state();
+        state.running = !state.sealed.is_empty();
+        state.running
+    }
+
+    /// Drops everything that waits. What is being written is left to its task.
+    pub(crate) fn drop_queued(&self, reason: DropReason, process: &Budget) {
+        let dropped: Vec<Sealed> = {
+            let mut state = self.state();
+            let sealed = state.sealed.drain(..).collect();
+            state.done_seq = state.sealed_seq;
+            sealed
+        };
+        for sealed in dropped {
+            self.counters
+                .drop_spans(reason, sealed.batch.span_count() as u64);
+            self.release(sealed.bytes, process);
+        }
+    }
+
+    /// Ends the lane's own backoff once, if it is waiting.
+    pub(crate) fn skip_backoff(&self) {
+        self.skip_backoff.notify_waiters();
+    }
+
+    pub(crate) fn public_state(&self) -> (LocationState, Option<Error>) {
+        let state = self.state();
+        let public = match (state.phase, &state.sink) {
+            (Phase::Retrying, _) => LocationState::Retrying,
+            (Phase::Failing, _) => LocationState::Failing,
+            (Phase::Healthy, Some(_)) => LocationState::Open,
+            (Phase::Healthy, None) => LocationState::Closed,
+        };
+        (public, state.last_error.clone())
+    }
+}

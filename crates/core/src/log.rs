@@ -1,0 +1,84 @@
+//! What the pipeline says through `tracing`: changes of state, from the delivery threads only, and
+//! no line more than once per interval and location.
+
+use crate::error::Error;
+use crate::stats::DropReason;
+use crate::uri::LocationUri;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The same line about the same location is not repeated sooner.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Locations remembered at most; beyond it the memory is cleared, which repeats a line early.
+const REMEMBERED: usize = 1024;
+
+#[derive(Debug, Default)]
+pub(crate) struct Log(Mutex<HashMap<(LocationUri, &'static str), Instant>>);
+
+impl Log {
+    fn due(&self, uri: &LocationUri, what: &'static str) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if seen.len() >= REMEMBERED {
+            seen.clear();
+        }
+        match seen.insert((uri.clone(), what), now) {
+            Some(before) if now.duration_since(before) < INTERVAL => {
+                seen.insert((uri.clone(), what), before);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    pub(crate) fn retrying(&self, uri: &LocationUri, error: &Error) {
+        if self.due(uri, "retrying") {
+            tracing::warn!(location = %uri, %error, "storing traces failed, will be tried again");
+        }
+    }
+
+    pub(crate) fn failing(&self, uri: &LocationUri, error: &Error) {
+        if self.due(uri, "failing") {
+            tracing::error!(location = %uri, %error, "traces cannot be stored, spans are being dropped");
+        }
+    }
+
+    pub(crate) fn recovered(&self, uri: &LocationUri) {
+        if self.due(uri, "recovered") {
+            tracing::info!(location = %uri, "traces are being stored again");
+        }
+    }
+
+    pub(crate) fn lost(&self, uri: &LocationUri, spans: u64, reason: DropReason, error: &Error) {
+        if self.due(uri, "lost") {
+            tracing::error!(location = %uri, spans, reason = reason.as_str(), %error, "spans were dropped");
+        }
+    }
+
+    pub(crate) fn refused(&self, uri: &LocationUri, spans: u64, error: &Error) {
+        if self.due(uri, "refused") {
+            tracing::warn!(location = %uri, spans, %error, "spans were refused");
+        }
+    }
+
+    pub(crate) fn overflow(&self, uri: &LocationUri, spans: u64) {
+        if self.due(uri, "overflow") {
+            tracing::warn!(location = %uri, spans, "spans were dropped: the byte budget is exhausted");
+        }
+    }
+
+    pub(crate) fn unrouted(&self, spans: u64) {
+        tracing::warn!(
+            spans,
+            "spans have no destination and are not stored; set one with `set_global`, a scope, or MLFLOW_TRACING_DESTINATION"
+        );
+    }
+
+    pub(crate) fn ignored_scopes(&self, scopes: u64) {
+        tracing::warn!(
+            scopes,
+            "a destination was set inside a trace that is bound elsewhere and had no effect; use `new_root` to start a trace of its own"
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! The in-memory backend: for tests, and the executable specification of a sink.
+
+use crate::error::{Error, ErrorKind};
+use crate::location::{Capabilities, Guarantee, TraceLocation, TraceSink, Written};
+use crate::record::{Resource, Scope, Span, TraceBatch, TraceUpdate};
+use crate::uri::LocationUri;
+use async_trait::async_trait;
+use opentelemetry::trace::{SpanId, TraceId};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+/// A location in the memory of this process, `memory:name`. Every location of one name is the same
+/// place, until [`MemoryStore::forget`].
+#[derive(Clone)]
+pub struct MemoryLocation {
+    uri: LocationUri,
+}
+
+impl MemoryLocation {
+    /// The location of this name.
+    ///
+    /// # Panics
+    /// If the name cannot be part of a URI: it is empty, contains a NUL byte, starts with `//`, or
+    /// is longer than 8 KiB. Names from outside go through [`MemoryLocation::from_uri`].
+    pub fn new(name: &str) -> Self {
+        match LocationUri::from_parts("memory", None, name, []).and_then(|uri| Self::from_uri(&uri))
+        {
+            Ok(location) => location,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The location a URI names.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if the URI is not `memory:name`.
+    pub fn from_uri(uri: &LocationUri) -> Result<Self, Error> {
+        let plain = uri.scheme() == "memory"
+            && uri.authority().is_none()
+            && !uri.path().is_empty()
+            && uri.query_pairs().next().is_none();
+        if !plain {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "parse location",
+                "a memory location is a name and nothing else",
+            )
+            .at(uri)
+            .mend("write it as memory:name"));
+        }
+        Ok(Self { uri: uri.clone() })
+    }
+
+    /// What is stored here.
+    pub fn store(&self) -> MemoryStore {
+        MemoryStore::named(self.uri.path())
+    }
+}
+
+impl fmt::Display for MemoryLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.uri.fmt(f)
+    }
+}
+
+impl fmt::Debug for MemoryLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryLocation({})", self.uri)
+    }
+}
+
+#[async_trait]
+impl TraceLocation for MemoryLocation {
+    fn uri(&self) -> &LocationUri {
+        &self.uri
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Guarantee::Idempotent)
+    }
+
+    async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
+        Ok(Box::new(MemorySink(self.store())))
+    }
+}
+
+struct MemorySink(MemoryStore);
+
+#[async_trait]
+impl TraceSink for MemorySink {
+    async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
+        let mut stored = self.0.lock();
+        for group in batch.groups() {
+            for span in &group.spans {
+                stored.writes += 1;
+                let spans = stored.spans.len();
+                let key = (span.trace_id(), span.span_id());
+                let index = *stored.index.entry(key).or_insert(spans);
+                let span = StoredSpan {
+                    span: span.clone(),
+                    resource: group.resource.clone(),
+                    scope: group.scope.clone(),
+                };
+                match stored.spans.get_mut(index) {
+                    Some(there) => *there = span,
+                    None => stored.spans.push(span),
+                }
+            }
+        }
+        for update in batch.updates() {
+            match stored.updates.get_mut(&update.trace_id.to_bytes()) {
+                Some(there) => there.merge(update.clone()),
+                None => {
+                    stored
+                        .updates
+                        .insert(update.trace_id.to_bytes(), update.clone());
+                }
+            }
+        }
+        Ok(Written::default())
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A span as it is stored, with what produced it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredSpan {
+    /// The span.
+    pub span: Span,
+    /// What produced it.
+    pub resource: Arc<Resource>,
+    /// The instrumentation that produced it.
+    pub scope: Arc<Scope>,
+}
+
+/// What is stored under one name.
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    name: String,
+    stored: Arc<Mutex<Stored>>,
+}
+
+#[derive(Debug, Default)]
+struct Stored {
+    spans: Vec<StoredSpan>,
+    index: HashMap<(TraceId, SpanId), usize>,
+    updates: BTreeMap<[u8; 16], TraceUpdate>,
+    writes: u64,
+}
+
+type Stores = HashMap<String, Arc<Mutex<Stored>>>;
+
+static STORES: LazyLock<Mutex<Stores>> = LazyLock::new(Mutex::default);
+
+fn stores() -> MutexGuard<'static, Stores> {
+    STORES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemoryStore {
+    /// The store of this name, made if it is not there.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            stored: stores().entry(name.to_owned()).or_default().clone(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stored> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every span, in the order in which each was first stored.
+    pub fn spans(&self) -> Vec<StoredSpan> {
+        self.lock().spans.clone()
+    }
+
+    /// Number of spans.
+    pub fn len(&self) -> usize {
+        self.lock().spans.len()
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Spans written, repetitions counted.
+    pub fn writes(&self) -> u64 {
+        self.lock().writes
+    }
+
+    /// The trace-level values of a trace.
+    pub fn update(&self, trace: TraceId) -> Option<TraceUpdate> {
+        self.lock().updates.get(&trace.to_bytes()).cloned()
+    }
+
+    /// Frees what is stored under this name; a location of the name begins anew when it is opened.
+    pub fn forget(self) {
+        stores().remove(&self.name);
+    }
+}

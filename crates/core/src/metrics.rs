@@ -1,0 +1,130 @@
+//! The counters as OpenTelemetry metrics, read when a reader collects: nothing is added to the hot
+//! path. Names and attributes are those of the semantic conventions for SDK span processors
+//! (semantic-conventions 1.36, `docs/otel/sdk-metrics.md`), plus the backend.
+
+use crate::pipeline::Shared;
+use crate::stats::DropReason;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+const COMPONENT_TYPE: &str = "trace_destination_processor";
+
+/// Registers observable instruments that live as long as the pipeline.
+pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
+    let weak = Arc::downgrade(shared);
+    let source = weak.clone();
+    meter
+        .u64_observable_counter("otel.sdk.processor.span.processed")
+        .with_unit("{span}")
+        .with_description("Spans for which processing has finished, stored or dropped.")
+        .with_callback(move |observer| {
+            for (series, sums) in series(&source, locations) {
+                observer.observe(sums.stored, &series.attributes(None));
+                for reason in DropReason::ALL {
+                    let dropped = sums.dropped[reason as usize];
+                    if dropped > 0 {
+                        observer.observe(dropped, &series.attributes(Some(reason)));
+                    }
+                }
+            }
+        })
+        .build();
+    let source = weak.clone();
+    meter
+        .i64_observable_up_down_counter("otel.sdk.processor.span.queue.size")
+        .with_unit("{span}")
+        .with_description("Spans waiting to be stored.")
+        .with_callback(move |observer| {
+            for (series, sums) in series(&source, locations) {
+                observer.observe(
+                    i64::try_from(sums.waiting).unwrap_or(i64::MAX),
+                    &series.attributes(None),
+                );
+            }
+        })
+        .build();
+    // The queue is bounded in bytes, so the conventional capacity in spans does not exist.
+    meter
+        .i64_observable_up_down_counter("trace_destination.queue.bytes")
+        .with_unit("By")
+        .with_description("Memory held by spans that are not stored yet.")
+        .with_callback(move |observer| {
+            if let Some(shared) = weak.upgrade() {
+                for (kind, bytes) in [
+                    ("used", shared.budget.used()),
+                    ("limit", shared.budget.limit()),
+                ] {
+                    observer.observe(
+                        i64::try_from(bytes).unwrap_or(i64::MAX),
+                        &[
+                            KeyValue::new("otel.component.type", COMPONENT_TYPE),
+                            KeyValue::new("trace_destination.budget", kind),
+                        ],
+                    );
+                }
+            }
+        })
+        .build();
+}
+
+/// One time series: a backend, or one of the first few locations.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Series {
+    backend: String,
+    location: Option<String>,
+}
+
+impl Series {
+    fn attributes(&self, error: Option<DropReason>) -> Vec<KeyValue> {
+        let mut attributes = vec![
+            KeyValue::new("otel.component.type", COMPONENT_TYPE),
+            KeyValue::new(
+                "otel.component.name",
+                format!("{COMPONENT_TYPE}/{}", self.backend),
+            ),
+        ];
+        if let Some(location) = &self.location {
+            attributes.push(KeyValue::new(
+                "trace_destination.location",
+                location.clone(),
+            ));
+        }
+        if let Some(reason) = error {
+            attributes.push(KeyValue::new("error.type", reason.as_str()));
+        }
+        attributes
+    }
+}
+
+#[derive(Default)]
+struct Sums {
+    stored: u64,
+    waiting: u64,
+    dropped: [u64; DropReason::ALL.len()],
+}
+
+fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
+    let mut all: BTreeMap<Series, Sums> = BTreeMap::new();
+    let Some(shared) = shared.upgrade() else {
+        return all;
+    };
+    for (index, (_, lane)) in shared.routes.all_lanes().enumerate() {
+        let series = Series {
+            backend: lane.uri.scheme().to_owned(),
+            location: (index < locations).then(|| lane.uri.to_string()),
+        };
+        let sums = all.entry(series).or_default();
+        let stored = lane.counters.stored.load(Ordering::Relaxed);
+        let dropped = lane.counters.dropped();
+        let accepted = lane.counters.accepted.load(Ordering::Relaxed);
+        sums.stored += stored;
+        sums.waiting += accepted.saturating_sub(stored + dropped.total());
+        for reason in DropReason::ALL {
+            sums.dropped[reason as usize] += dropped.by(reason);
+        }
+    }
+    all
+}

@@ -1,0 +1,278 @@
+//! Configuring and starting a pipeline.
+
+use super::{Controls, Pipeline, Shared, Totals, delivery};
+use crate::binding::Bindings;
+use crate::budget::{Budget, Overflow};
+use crate::config::{EnvSource, millis_var, parse_var};
+use crate::destination::Destination;
+use crate::error::{Error, ErrorKind};
+use crate::ingress::Ingress;
+use crate::lane::RetryPolicy;
+use crate::location::BatchLimits;
+use crate::log::Log;
+use crate::metrics;
+use crate::record::Resource;
+use crate::routes::Routes;
+use crate::scope::{GlobalSlot, Levels, process_slot};
+use crate::transform::SpanTransform;
+use opentelemetry::metrics::Meter;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Spans per batch, as OpenTelemetry's batch span processor reads it.
+pub const OTEL_BSP_MAX_EXPORT_BATCH_SIZE: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
+/// Longest time a span waits for its batch, in milliseconds, as OpenTelemetry's batch span
+/// processor reads it.
+pub const OTEL_BSP_SCHEDULE_DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
+/// Share of traces kept, 0 to 1, as MLflow 3.17.2 reads it.
+pub const MLFLOW_TRACE_SAMPLING_RATIO: &str = "MLFLOW_TRACE_SAMPLING_RATIO";
+/// The MLflow run every trace of this process is linked to.
+pub const MLFLOW_RUN_ID: &str = "MLFLOW_RUN_ID";
+
+/// Settings of a pipeline; every one has a default that suits most programs.
+#[must_use = "a builder does nothing until `build`"]
+pub struct PipelineBuilder {
+    global: Arc<GlobalSlot>,
+    environment: Option<Destination>,
+    strict: bool,
+    process_budget: usize,
+    lane_budget: usize,
+    overflow: Overflow,
+    limits: Option<BatchLimits>,
+    linger: Duration,
+    idle_close: Duration,
+    max_trace_age: Duration,
+    flush_deadline: Duration,
+    retry: RetryPolicy,
+    transform: Option<Box<dyn SpanTransform>>,
+    meter: Option<Meter>,
+    metric_locations: usize,
+    run_id: Option<String>,
+    sampling_ratio: f64,
+}
+
+impl PipelineBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            global: process_slot().clone(),
+            environment: None,
+            strict: false,
+            process_budget: 64 << 20,
+            lane_budget: 16 << 20,
+            overflow: Overflow::default(),
+            limits: None,
+            linger: Duration::from_secs(30),
+            idle_close: Duration::from_secs(60),
+            max_trace_age: Duration::from_secs(24 * 60 * 60),
+            flush_deadline: Duration::from_secs(30),
+            retry: RetryPolicy::default(),
+            transform: None,
+            meter: None,
+            metric_locations: 0,
+            run_id: None,
+            sampling_ratio: 1.0,
+        }
+    }
+
+    /// Takes the global destination from another slot than that of the process.
+    pub fn with_global(mut self, slot: Arc<GlobalSlot>) -> Self {
+        self.global = slot;
+        self
+    }
+
+    /// The destination of traces for which neither the context nor the global slot has one.
+    pub fn with_environment(mut self, destination: Destination) -> Self {
+        self.environment = Some(destination);
+        self
+    }
+
+    /// Only the context-local scope counts: a trace without one is not stored. The setting for
+    /// multi-tenant processes, where a fallback would mix tenants.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    /// Memory for spans that are not stored yet, in bytes: of the pipeline (64 MiB) and of one
+    /// location (16 MiB). A span larger than a budget is taken while the budget is empty.
+    pub fn with_budget(mut self, process: usize, lane: usize) -> Self {
+        self.process_budget = process;
+        self.lane_budget = lane;
+        self
+    }
+
+    /// What happens when a budget is exhausted.
+    pub fn with_overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// When a batch is ready, instead of what each backend prefers.
+    pub fn with_batch_limits(mut self, limits: BatchLimits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// How long a trace stays bound after its last span ended, for children that start late; 30 s,
+    /// and at least until 16,384 further traces have ended. Zero for not at all.
+    pub fn with_linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// How long a location stays open without being written; 60 s.
+    pub fn with_idle_close(mut self, idle: Duration) -> Self {
+        self.idle_close = idle;
+        self
+    }
+
+    /// How long a trace may stay open before its binding expires; 24 h.
+    pub fn with_max_trace_age(mut self, age: Duration) -> Self {
+        self.max_trace_age = age;
+        self
+    }
+
+    /// How long a flush may take where its caller names no deadline; 30 s.
+    pub fn with_flush_deadline(mut self, deadline: Duration) -> Self {
+        self.flush_deadline = deadline;
+        self
+    }
+
+    /// When a failed batch is written again.
+    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// A hook that edits spans before they are stored.
+    pub fn with_transform(mut self, transform: impl SpanTransform) -> Self {
+        self.transform = Some(Box::new(transform));
+        self
+    }
+
+    /// Publishes the counters as OpenTelemetry metrics, per backend and reason.
+    pub fn with_meter(mut self, meter: Meter) -> Self {
+        self.meter = Some(meter);
+        self
+    }
+
+    /// Adds the location to the metrics' attributes, for the first `at_most` locations; the rest
+    /// is summed up per backend. Off by default: each location is a time series.
+    pub fn with_metrics_per_location(mut self, at_most: usize) -> Self {
+        self.metric_locations = at_most;
+        self
+    }
+
+    /// Links every trace whose root ends in this process to an MLflow run.
+    pub fn with_run_id(mut self, run_id: impl Into<String>) -> Self {
+        self.run_id = Some(run_id.into());
+        self
+    }
+
+    /// The share of traces kept by [`Pipeline::sampler`] for destinations without their own.
+    pub fn with_sampling_ratio(mut self, ratio: f64) -> Self {
+        self.sampling_ratio = ratio;
+        self
+    }
+
+    /// Reads the variables that mean the same here as in OpenTelemetry or MLflow:
+    /// [`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`], [`OTEL_BSP_SCHEDULE_DELAY`],
+    /// [`MLFLOW_TRACE_SAMPLING_RATIO`], [`MLFLOW_RUN_ID`].
+    ///
+    /// # Errors
+    /// `InvalidConfig` naming the variable, its value and what was expected.
+    pub fn with_env(mut self, env: &dyn EnvSource) -> Result<Self, Error> {
+        let spans: Option<std::num::NonZeroUsize> = parse_var(
+            env,
+            OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
+            "a number of spans, at least 1",
+        )?;
+        let age = millis_var(env, OTEL_BSP_SCHEDULE_DELAY)?;
+        if spans.is_some() || age.is_some() {
+            let limits = self.limits.get_or_insert_default();
+            limits.spans = spans.map_or(limits.spans, std::num::NonZeroUsize::get);
+            limits.age = age.unwrap_or(limits.age);
+        }
+        if let Some(ratio) = parse_var(env, MLFLOW_TRACE_SAMPLING_RATIO, "a number from 0 to 1")? {
+            self.sampling_ratio = ratio;
+        }
+        if let Some(run_id) = env.var(MLFLOW_RUN_ID)? {
+            self.run_id = Some(run_id);
+        }
+        Ok(self)
+    }
+
+    /// Starts the pipeline: one delivery thread and a small runtime of its own.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a setting out of range, `Internal` if no thread can be started.
+    pub fn build(self) -> Result<Pipeline, Error> {
+        static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+        if !(0.0..=1.0).contains(&self.sampling_ratio) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "build pipeline",
+                format!(
+                    "the sampling ratio {} is not between 0 and 1",
+                    self.sampling_ratio
+                ),
+            )
+            .mend(format!(
+                "correct `with_sampling_ratio` or {MLFLOW_TRACE_SAMPLING_RATIO}"
+            )));
+        }
+        let threads = std::thread::available_parallelism().map_or(4, usize::from);
+        let shared = Arc::new(Shared {
+            levels: Levels {
+                global: self.global,
+                environment: self.environment,
+                strict: self.strict,
+            },
+            bindings: Bindings::new(16, !self.linger.is_zero()),
+            routes: Routes::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), self.limits),
+            resources: boxcar::vec![Arc::new(Resource::default())],
+            ingress: Ingress::new((2 * threads).clamp(4, 64)),
+            budget: Budget::new(self.process_budget),
+            lane_budget: self.lane_budget,
+            overflow: self.overflow,
+            retry: self.retry,
+            transform: self.transform,
+            run_id: self.run_id,
+            sampling_ratio: self.sampling_ratio,
+            flush_deadline: self.flush_deadline,
+            totals: Totals::default(),
+            log: Log::default(),
+            writer: Uuid::new_v4(),
+            control: Mutex::new(Controls::default()),
+            delivery: OnceLock::new(),
+            flushing: AtomicUsize::new(0),
+            abandoned: AtomicBool::new(false),
+        });
+        delivery::start(
+            &shared,
+            delivery::Timing {
+                linger: self.linger,
+                idle_close: self.idle_close,
+                max_trace_age: self.max_trace_age,
+            },
+        )?;
+        if let Some(meter) = self.meter {
+            metrics::register(&meter, &shared, self.metric_locations);
+        }
+        Ok(Pipeline::from_shared(shared))
+    }
+}
+
+impl fmt::Debug for PipelineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineBuilder")
+            .field("environment", &self.environment)
+            .field("strict", &self.strict)
+            .field("overflow", &self.overflow)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,439 @@
+//! The delivery thread: takes spans out of the ingress, collects them into batches per lane, and
+//! starts a task for each lane that has a batch. It never runs code of a sink.
+
+use super::flush::{FlushState, report};
+use super::{DELIVERY_THREAD, Item, Payload, Shared};
+use crate::binding::SWEEPS_PER_LINGER;
+use crate::error::{Error, ErrorKind};
+use crate::lane::{self, LaneId, OpenBatch};
+use crate::record::BatchId;
+use crate::stats::{DropReason, Dropped};
+use opentelemetry::Context;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// How long the thread rests while spans keep coming: long enough to take many at once, short
+/// against the age of a batch.
+const ROUND: Duration = Duration::from_millis(5);
+/// Threads that poll sinks. A sink that blocks one has its other tasks moved to a spare thread.
+const WORKERS: usize = 2;
+/// Sinks that may block at the same time before others are held up.
+const MAX_BLOCKED: usize = 512;
+/// Bounds of the time between two sweeps of the bindings.
+const SWEEP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(15));
+/// Age is checked every so many sweeps: it looks at every binding.
+const AGE_EVERY: u32 = 4;
+
+/// A request to the delivery thread.
+pub(super) enum Control {
+    Flush(Arc<FlushState>),
+    Shutdown(Arc<FlushState>),
+}
+
+/// How long things are kept.
+#[derive(Debug)]
+pub(super) struct Timing {
+    pub(super) linger: Duration,
+    pub(super) idle_close: Duration,
+    pub(super) max_trace_age: Duration,
+}
+
+/// Starts the delivery thread of a pipeline.
+pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
+    let failed = |what: &'static str, e: std::io::Error| {
+        Error::new(ErrorKind::Internal, "build pipeline", what)
+            .mend("raise the limit of threads of this process")
+            .caused_by(e)
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(MAX_BLOCKED)
+        .thread_name("trace-delivery")
+        .on_thread_start(enter_delivery)
+        .enable_all()
+        .build()
+        .map_err(|e| failed("no runtime could be started", e))?;
+    let delivery = Delivery {
+        shared: shared.clone(),
+        runtime,
+        open: Vec::new(),
+        due: BinaryHeap::new(),
+        flushes: Vec::new(),
+        spare: Vec::new(),
+        sweeper: Sweeper::new(timing),
+        warned: (false, false),
+    };
+    let thread = std::thread::Builder::new()
+        .name("trace-delivery".into())
+        .spawn(move || {
+            enter_delivery();
+            delivery.run();
+        })
+        .map_err(|e| failed("no thread could be started", e))?;
+    let _ = shared.delivery.set(thread.thread().clone());
+    Ok(())
+}
+
+/// Marks a thread as the pipeline's own: what it does is not traced, and it never waits for room.
+fn enter_delivery() {
+    DELIVERY_THREAD.set(true);
+    // For the whole life of the thread: a guard kept in a thread-local would be dropped while
+    // OpenTelemetry's own thread-local may be gone already.
+    std::mem::forget(Context::enter_telemetry_suppressed_scope());
+}
+
+struct Delivery {
+    shared: Arc<Shared>,
+    runtime: Runtime,
+    /// The growing batch of each lane, by lane id.
+    open: Vec<Option<Box<OpenBatch>>>,
+    /// When growing batches become too old. May hold entries of batches already sealed.
+    due: BinaryHeap<Reverse<(Instant, LaneId)>>,
+    flushes: Vec<ActiveFlush>,
+    spare: Vec<Vec<Item>>,
+    sweeper: Sweeper,
+    /// Whether the application was told of unrouted spans and of scopes without effect.
+    warned: (bool, bool),
+}
+
+struct ActiveFlush {
+    state: Arc<FlushState>,
+    /// Lanes that are not done yet, and the batch that has to be.
+    waiting: Vec<(LaneId, u64)>,
+    dropped_before: HashMap<LaneId, Dropped>,
+    shutdown: bool,
+}
+
+impl Delivery {
+    fn run(mut self) {
+        loop {
+            let taken = self.take_ingress();
+            let shutdown = self.take_controls();
+            let now = Instant::now();
+            self.seal_due(now);
+            self.sweep(now);
+            if self.finish_flushes(now) {
+                return self.terminate();
+            }
+            if shutdown {
+                // Look again at once: the lanes may be empty already.
+                continue;
+            }
+            let timer = self.next_timer(now);
+            if taken > 0 {
+                std::thread::park_timeout(timer.min(ROUND));
+            } else if self.shared.ingress.fall_asleep() {
+                std::thread::park_timeout(timer);
+                self.shared.ingress.awake();
+            }
+        }
+    }
+
+    /// Moves everything from the ingress into growing batches, sealing those that are full.
+    fn take_ingress(&mut self) -> usize {
+        let mut spare = std::mem::take(&mut self.spare);
+        let shared = self.shared.clone();
+        let now = Instant::now();
+        let taken = shared.ingress.drain(&mut spare, |items| {
+            for item in items.drain(..) {
+                self.collect(item, now);
+            }
+        });
+        self.spare = spare;
+        taken
+    }
+
+    fn collect(&mut self, item: Item, now: Instant) {
+        let index = item.lane.0 as usize;
+        if index >= self.open.len() {
+            self.open.resize_with(index + 1, || None);
+        }
+        let lane = self.shared.routes.lane(item.lane);
+        let batch = self.open[index].get_or_insert_with(|| {
+            self.due.push(Reverse((now + lane.limits.age, item.lane)));
+            Box::new(OpenBatch::new(now))
+        });
+        match item.payload {
+            Payload::Sdk(source, span) => {
+                let resource = self.shared.resources.get(source as usize);
+                // Sources are indices of resources; the first is there from the start.
+                let resource = resource.unwrap_or(&self.shared.resources[0]);
+                batch.push_sdk(resource, span, item.bytes);
+            }
+            Payload::Group(group) => batch.push_group(*group, item.bytes),
+            Payload::Update(update) => batch.push_update(*update, item.bytes),
+        }
+        if batch.is_full(&lane.limits) {
+            self.seal(item.lane);
+        }
+    }
+
+    /// Hands the growing batch of a lane over to the lane's task.
+    fn seal(&mut self, id: LaneId) {
+        let Some(batch) = self.open.get_mut(id.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        let lane = self.shared.routes.lane(id);
+        let batch_id = BatchId {
+            writer: self.shared.writer,
+            // Only this thread seals, so the sequence cannot move in between.
+            sequence: lane.state().sealed_seq + 1,
+        };
+        if lane.push(batch.seal(batch_id, self.shared.run_id.as_deref())) {
+            self.runtime
+                .spawn(lane::run(lane.clone(), self.shared.clone()));
+        }
+    }
+
+    fn seal_due(&mut self, now: Instant) {
+        while let Some(&Reverse((at, id))) = self.due.peek()
+            && at <= now
+        {
+            self.due.pop();
+            let lane = self.shared.routes.lane(id);
+            // The entry may belong to an earlier batch of the lane.
+            let old = self.open[id.0 as usize]
+                .as_ref()
+                .is_some_and(|b| b.since + lane.limits.age <= now);
+            if old {
+                self.seal(id);
+            }
+        }
+    }
+
+    /// Takes requests; true if one of them is a shutdown.
+    fn take_controls(&mut self) -> bool {
+        let controls = {
+            let mut controls = self
+                .shared
+                .control
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut controls.waiting)
+        };
+        let mut shutdown = false;
+        for control in controls {
+            let (state, ends) = match control {
+                Control::Flush(state) => (state, false),
+                Control::Shutdown(state) => (state, true),
+            };
+            if ends {
+                self.shared.ingress.close();
+            }
+            shutdown |= ends;
+            self.begin_flush(state, ends);
+        }
+        shutdown
+    }
+
+    fn begin_flush(&mut self, state: Arc<FlushState>, shutdown: bool) {
+        self.shared.flush_began();
+        // What was pushed before the request is in the ingress now at the latest.
+        self.take_ingress();
+        for index in 0..self.open.len() {
+            self.seal(LaneId(index as u32));
+        }
+        self.due.clear();
+        let mut waiting = Vec::new();
+        let mut dropped_before = HashMap::new();
+        for (id, lane) in self.shared.routes.all_lanes() {
+            dropped_before.insert(id, lane.counters.dropped());
+            let lane_state = lane.state();
+            if lane_state.done_seq < lane_state.sealed_seq {
+                waiting.push((id, lane_state.sealed_seq));
+            }
+            drop(lane_state);
+            lane.skip_backoff();
+        }
+        self.flushes.push(ActiveFlush {
+            state,
+            waiting,
+            dropped_before,
+            shutdown,
+        });
+    }
+
+    /// Answers flushes that are done or over their deadline; true if one of them was a shutdown.
+    fn finish_flushes(&mut self, now: Instant) -> bool {
+        let shared = &self.shared;
+        let mut shutdown = false;
+        self.flushes.retain_mut(|flush| {
+            flush
+                .waiting
+                .retain(|(id, sequence)| shared.routes.lane(*id).state().done_seq < *sequence);
+            let timed_out = !flush.waiting.is_empty();
+            if timed_out && now < flush.state.deadline {
+                return true;
+            }
+            if flush.shutdown {
+                shutdown = true;
+                close_sinks(shared, &self.runtime, flush.state.deadline);
+            }
+            shared.flush_ended();
+            flush
+                .state
+                .complete(report(shared, &flush.dropped_before, timed_out));
+            false
+        });
+        shutdown
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if !self.sweeper.is_due(now) {
+            return;
+        }
+        let expired = self.sweeper.sweep(&self.shared);
+        let totals = &self.shared.totals;
+        totals
+            .expired_bindings
+            .fetch_add(expired, Ordering::Relaxed);
+        let unrouted = totals.unrouted.load(Ordering::Relaxed);
+        if unrouted > 0 && !std::mem::replace(&mut self.warned.0, unrouted > 0) {
+            self.shared.log.unrouted(unrouted);
+        }
+        let scopes = totals.ignored_scopes.load(Ordering::Relaxed);
+        if scopes > 0 && !std::mem::replace(&mut self.warned.1, scopes > 0) {
+            self.shared.log.ignored_scopes(scopes);
+        }
+        for (_, lane) in self.shared.routes.all_lanes() {
+            let overflown = lane.counters.dropped().by(DropReason::Overflow);
+            if overflown > 0 {
+                self.shared.log.overflow(&lane.uri, overflown);
+            }
+        }
+        let Some(idle_since) = now.checked_sub(self.sweeper.timing.idle_close) else {
+            return;
+        };
+        for (_, lane) in self.shared.routes.all_lanes() {
+            if let Some(sink) = lane.take_idle_sink(idle_since) {
+                let (lane, shared) = (lane.clone(), self.shared.clone());
+                self.runtime.spawn(async move {
+                    if let Err(error) = lane::close(sink).await {
+                        shared.log.retrying(&lane.uri, &error);
+                    }
+                    if lane.closed() {
+                        lane::run(lane, shared).await;
+                    }
+                });
+            }
+        }
+    }
+
+    fn next_timer(&self, now: Instant) -> Duration {
+        let due = self.due.peek().map(|Reverse((at, _))| *at);
+        let flush = self.flushes.iter().map(|f| f.state.deadline).min();
+        [due, flush, Some(self.sweeper.next)]
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(SWEEP.1, |at| at.saturating_duration_since(now))
+    }
+
+    /// Ends delivery after a shutdown has been answered.
+    fn terminate(self) {
+        let Self {
+            shared,
+            runtime,
+            flushes,
+            ..
+        } = self;
+        shared.abandoned.store(true, Ordering::Relaxed);
+        for (_, lane) in shared.routes.all_lanes() {
+            lane.skip_backoff();
+            lane.drop_queued(DropReason::Shutdown, &shared.budget);
+        }
+        // Tasks that still write are dropped at their next await and account for their batch.
+        runtime.shutdown_background();
+        let waiting = {
+            let mut controls = shared
+                .control
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            controls.terminated = true;
+            std::mem::take(&mut controls.waiting)
+        };
+        let late = waiting.into_iter().map(|c| match c {
+            Control::Flush(state) | Control::Shutdown(state) => state,
+        });
+        for state in flushes.into_iter().map(|f| f.state).chain(late) {
+            state.complete(report(&shared, &HashMap::new(), false));
+        }
+    }
+}
+
+/// Closes every open sink that nobody writes, until the deadline.
+fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, deadline: Instant) {
+    let now = Instant::now();
+    let mut closing = tokio::task::JoinSet::new();
+    for (_, lane) in shared.routes.all_lanes() {
+        if let Some(sink) = lane.take_idle_sink(now) {
+            let (lane, shared) = (lane.clone(), shared.clone());
+            closing.spawn_on(
+                async move {
+                    if let Err(error) = lane::close(sink).await {
+                        shared.log.retrying(&lane.uri, &error);
+                    }
+                    lane.closed();
+                },
+                runtime.handle(),
+            );
+        }
+    }
+    // Closing is polite, not needed for what is stored; a second is left even past the deadline.
+    let patience = deadline
+        .saturating_duration_since(now)
+        .max(Duration::from_secs(1));
+    let _ = runtime.block_on(async {
+        tokio::time::timeout(patience, async {
+            while closing.join_next().await.is_some() {}
+        })
+        .await
+    });
+}
+
+/// Ends bindings that lingered long enough or are too old.
+struct Sweeper {
+    timing: Timing,
+    period: Duration,
+    next: Instant,
+    sweeps: u32,
+}
+
+impl Sweeper {
+    fn new(timing: Timing) -> Self {
+        let shortest = if timing.linger.is_zero() {
+            timing.max_trace_age
+        } else {
+            timing.linger.min(timing.max_trace_age)
+        };
+        let period = (shortest / SWEEPS_PER_LINGER)
+            .min(timing.idle_close / 4)
+            .clamp(SWEEP.0, SWEEP.1);
+        Self {
+            timing,
+            period,
+            next: Instant::now() + period,
+            sweeps: 0,
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        now >= self.next
+    }
+
+    fn sweep(&mut self, shared: &Shared) -> u64 {
+        self.next = Instant::now() + self.period;
+        self.sweeps = self.sweeps.wrapping_add(1);
+        let in_sweeps = |time: Duration| {
+            u32::try_from(time.as_nanos().div_ceil(self.period.as_nanos())).unwrap_or(u32::MAX)
+        };
+        let check_age = self.sweeps.is_multiple_of(AGE_EVERY);
+        let max_age = in_sweeps(self.timing.max_trace_age);
+        let linger = in_sweeps(self.timing.linger);
+        shared.bindings.sweep(linger, max_age, check_age).expired
+    }
+}

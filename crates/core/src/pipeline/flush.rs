@@ -1,0 +1,254 @@
+//! Waiting for delivery, from any thread or runtime.
+
+use super::{Pipeline, Shared};
+use crate::error::Error;
+use crate::lane::LaneId;
+use crate::stats::Dropped;
+use crate::uri::LocationUri;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// How long after its deadline a flush is given up without an answer from the delivery thread.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What a flush achieved, per location.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FlushReport {
+    /// Every location seen so far, sorted by URI.
+    pub locations: Vec<LocationReport>,
+    /// The deadline came before everything was written.
+    pub timed_out: bool,
+}
+
+/// What became of the spans of one location.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LocationReport {
+    /// The location.
+    pub uri: LocationUri,
+    /// Spans stored since the pipeline started. They survive the end of this process as far as the
+    /// backend documents.
+    pub stored: u64,
+    /// Spans not written yet: the deadline came first.
+    pub pending: u64,
+    /// Spans not stored since the pipeline started, by reason.
+    pub dropped: Dropped,
+    /// Spans dropped while this flush was under way.
+    pub lost: u64,
+    /// Spans started and not ended yet; no flush can store them.
+    pub open_spans: u64,
+    /// Why spans are pending or dropped, where there is a reason.
+    pub error: Option<Error>,
+}
+
+impl FlushReport {
+    /// Everything that had ended was either stored or reported as dropped.
+    pub fn is_complete(&self) -> bool {
+        !self.timed_out && self.locations.iter().all(|l| l.pending == 0)
+    }
+
+    /// Everything that ended since the pipeline started is stored.
+    pub fn all_stored(&self) -> bool {
+        self.is_complete() && self.locations.iter().all(|l| l.dropped.total() == 0)
+    }
+
+    /// The report of one location.
+    pub fn location(&self, uri: &LocationUri) -> Option<&LocationReport> {
+        self.locations.iter().find(|l| l.uri == *uri)
+    }
+}
+
+impl fmt::Display for FlushReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, l) in self.locations.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(
+                f,
+                "{}: {} stored, {} pending, {} dropped",
+                l.uri,
+                l.stored,
+                l.pending,
+                l.dropped.total()
+            )?;
+            if let Some(error) = &l.error
+                && (l.pending > 0 || l.dropped.total() > 0)
+            {
+                write!(f, ": {error}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A flush or shutdown under way: await it, or [`wait`](Flush::wait) for it.
+#[must_use = "await it or call `wait`, or the report is lost"]
+pub struct Flush {
+    state: Arc<FlushState>,
+    shared: Arc<Shared>,
+}
+
+impl Flush {
+    pub(super) fn new(state: Arc<FlushState>, shared: Arc<Shared>) -> Self {
+        Self { state, shared }
+    }
+
+    /// Blocks this thread until everything is written or the deadline is over. Works inside a
+    /// runtime too: delivery has threads of its own.
+    pub fn wait(self) -> FlushReport {
+        let mut answer = self.state.lock();
+        loop {
+            if let Some(report) = answer.report.take() {
+                return report;
+            }
+            let left = (self.state.deadline + GRACE).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(answer);
+                return report(&self.shared, &HashMap::new(), true);
+            }
+            answer = self
+                .state
+                .done
+                .wait_timeout(answer, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+impl Future for Flush {
+    type Output = FlushReport;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FlushReport> {
+        let mut answer = self.state.lock();
+        match answer.report.take() {
+            Some(report) => Poll::Ready(report),
+            None => {
+                answer.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Flush {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flush")
+            .field("deadline", &self.state.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the delivery thread leaves its answer.
+pub(super) struct FlushState {
+    pub(super) deadline: Instant,
+    answer: Mutex<Answer>,
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct Answer {
+    report: Option<FlushReport>,
+    waker: Option<Waker>,
+}
+
+impl FlushState {
+    pub(super) fn new(deadline: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            deadline,
+            answer: Mutex::default(),
+            done: Condvar::new(),
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Answer> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn complete(&self, report: FlushReport) {
+        let waker = {
+            let mut answer = self.lock();
+            answer.report = Some(report);
+            answer.waker.take()
+        };
+        self.done.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Builds a report; `before` holds what each lane had dropped when the flush began.
+pub(super) fn report(
+    shared: &Shared,
+    before: &HashMap<LaneId, Dropped>,
+    timed_out: bool,
+) -> FlushReport {
+    let stats = shared.stats();
+    let before: HashMap<&LocationUri, &Dropped> = before
+        .iter()
+        .map(|(id, dropped)| (&shared.routes.lane(*id).uri, dropped))
+        .collect();
+    FlushReport {
+        locations: stats
+            .locations
+            .into_iter()
+            .map(|l| LocationReport {
+                lost: before.get(&l.uri).map_or(0, |b| l.dropped.since(b).total()),
+                pending: l.queued + l.in_flight,
+                stored: l.stored,
+                dropped: l.dropped,
+                open_spans: l.open_spans,
+                error: l.last_error,
+                uri: l.uri,
+            })
+            .collect(),
+        timed_out,
+    }
+}
+
+/// Flushes when dropped; made by [`Pipeline::flush_guard`].
+#[must_use = "it flushes when it is dropped: bind it to a name for as long as the program runs"]
+#[derive(Debug)]
+pub struct FlushGuard {
+    pipeline: Pipeline,
+    deadline: Duration,
+}
+
+impl FlushGuard {
+    pub(super) fn new(pipeline: Pipeline, deadline: Duration) -> Self {
+        Self { pipeline, deadline }
+    }
+}
+
+impl Drop for FlushGuard {
+    fn drop(&mut self) {
+        let report = self.pipeline.flush(self.deadline).wait();
+        if !report.is_complete() {
+            let shared = self.pipeline.shared();
+            for l in report.locations.iter().filter(|l| l.pending > 0) {
+                if let Some(error) = &l.error {
+                    shared.log.retrying(&l.uri, error);
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn flush_began(&self) {
+        self.flushing.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn flush_ended(&self) {
+        self.flushing.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,70 @@
+//! Spans that do not come from the SDK: replayed files, and gateways that decode OTLP.
+
+use super::{Payload, Pipeline};
+use crate::binding::RouteId;
+use crate::destination::Destination;
+use crate::record::{Resource, Scope, Span, SpanGroup, SpanRecord};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Spans of one call that travel together. Small, so that batches keep their limits.
+const CHUNK: usize = 64;
+
+/// What became of ingested spans, summed over the locations of their destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Ingested {
+    /// Spans queued for delivery.
+    pub accepted: u64,
+    /// Spans dropped: no room, no destination, or the pipeline was shut down. Counted in `stats`
+    /// with the reason.
+    pub dropped: u64,
+}
+
+impl Pipeline {
+    /// Delivers decoded spans to a destination. They keep everything OTLP can say; nothing is
+    /// bound, sampled or resolved. Waits only under
+    /// [`Overflow::Block`](crate::Overflow::Block).
+    pub fn ingest(
+        &self,
+        resource: Arc<Resource>,
+        scope: Arc<Scope>,
+        spans: Vec<SpanRecord>,
+        destination: &Destination,
+    ) -> Ingested {
+        let shared = self.shared();
+        let mut result = Ingested::default();
+        let route = shared.routes.of(Some(destination));
+        let lanes = match route {
+            RouteId::UNROUTED | RouteId::DISCARD => {
+                let total = match route {
+                    RouteId::DISCARD => &shared.totals.discarded,
+                    _ => &shared.totals.unrouted,
+                };
+                total.fetch_add(spans.len() as u64, Ordering::Relaxed);
+                result.dropped = spans.len() as u64;
+                return result;
+            }
+            route => shared.routes.lanes_of(route),
+        };
+        let mut spans = spans.into_iter().map(Span::from).peekable();
+        while spans.peek().is_some() {
+            let chunk: Vec<Span> = spans.by_ref().take(CHUNK).collect();
+            let bytes = chunk.iter().map(Span::approximate_bytes).sum();
+            let count = chunk.len() as u64;
+            let group = SpanGroup {
+                resource: resource.clone(),
+                scope: scope.clone(),
+                spans: chunk,
+            };
+            for lane in lanes {
+                if shared.offer(*lane, bytes, Payload::Group(Box::new(group.clone()))) {
+                    result.accepted += count;
+                } else {
+                    result.dropped += count;
+                }
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,400 @@
+//! The pipeline: bindings, routes, lanes and the thread that serves them, shared by any number of
+//! tracer providers.
+
+mod builder;
+mod delivery;
+mod flush;
+mod ingest;
+
+pub use builder::{
+    MLFLOW_RUN_ID, MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
+    OTEL_BSP_SCHEDULE_DELAY, PipelineBuilder,
+};
+pub use flush::{Flush, FlushGuard, FlushReport, LocationReport};
+pub use ingest::Ingested;
+
+use crate::binding::{Bindings, RouteId};
+use crate::budget::{Budget, Overflow};
+use crate::destination::Destination;
+use crate::ingress::{Ingress, Pushed};
+use crate::lane::{LaneId, RetryPolicy};
+use crate::log::Log;
+use crate::processor::DestinationProcessor;
+use crate::record::{Resource, Span, SpanGroup, TraceUpdate};
+use crate::routes::Routes;
+use crate::sampler::DestinationSampler;
+use crate::scope::Levels;
+use crate::stats::{DropReason, LocationStats, PipelineStats};
+use crate::transform::SpanTransform;
+use delivery::Control;
+use flush::FlushState;
+use opentelemetry::Context;
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Bindings and delivery, shared by the tracer providers of an application. Cheap to clone; when
+/// the last clone and the last processor are gone, what is queued is still delivered in the
+/// background.
+#[derive(Clone)]
+pub struct Pipeline(Arc<Owner>);
+
+/// Ends the pipeline when nobody can feed it any more.
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let state = FlushState::new(Instant::now() + self.0.flush_deadline);
+        self.0.control(Control::Shutdown(state));
+    }
+}
+
+/// What all threads share.
+pub(crate) struct Shared {
+    pub(crate) levels: Levels,
+    pub(crate) bindings: Bindings,
+    pub(crate) routes: Routes,
+    pub(crate) resources: boxcar::Vec<Arc<Resource>>,
+    ingress: Ingress<Item>,
+    pub(crate) budget: Budget,
+    lane_budget: usize,
+    overflow: Overflow,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) transform: Option<Box<dyn SpanTransform>>,
+    run_id: Option<String>,
+    sampling_ratio: f64,
+    flush_deadline: Duration,
+    pub(crate) totals: Totals,
+    pub(crate) log: Log,
+    writer: Uuid,
+    control: Mutex<Controls>,
+    delivery: OnceLock<Thread>,
+    /// Flushes that wait for lanes; lanes report progress only while there are any.
+    flushing: AtomicUsize,
+    /// The shutdown deadline is over: nothing is retried any more.
+    abandoned: AtomicBool,
+}
+
+#[derive(Default)]
+struct Controls {
+    waiting: Vec<Control>,
+    /// The delivery thread has gone; nobody will answer.
+    terminated: bool,
+}
+
+/// Spans that never reach a lane.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) unrouted: AtomicU64,
+    pub(crate) discarded: AtomicU64,
+    pub(crate) orphaned: AtomicU64,
+    pub(crate) expired_bindings: AtomicU64,
+    pub(crate) ignored_scopes: AtomicU64,
+}
+
+/// What travels through the ingress, already bound to one lane.
+struct Item {
+    lane: LaneId,
+    bytes: usize,
+    payload: Payload,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every item is a span of the SDK; boxing it would cost an allocation on the hot path"
+)]
+enum Payload {
+    /// A span of the SDK and the index of its resource.
+    Sdk(u32, Span),
+    /// Decoded spans.
+    Group(Box<SpanGroup>),
+    Update(Box<TraceUpdate>),
+}
+
+impl Payload {
+    fn spans(&self) -> u64 {
+        match self {
+            Self::Sdk(..) => 1,
+            Self::Group(group) => group.spans.len() as u64,
+            Self::Update(_) => 0,
+        }
+    }
+}
+
+thread_local! {
+    /// The ingress shard of this thread. No destructor, so it works during thread teardown.
+    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// Set on the pipeline's own threads, which must never wait for room.
+    static DELIVERY_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Shared {
+    /// Sends a span of the SDK along its route.
+    pub(crate) fn accept(
+        &self,
+        route: RouteId,
+        source: u32,
+        span: opentelemetry_sdk::trace::SpanData,
+    ) {
+        match route {
+            RouteId::UNROUTED => {
+                self.totals.unrouted.fetch_add(1, Ordering::Relaxed);
+            }
+            RouteId::DISCARD => {
+                self.totals.discarded.fetch_add(1, Ordering::Relaxed);
+            }
+            route => {
+                let span = Span::from(span);
+                let bytes = span.approximate_bytes();
+                let Some((last, others)) = self.routes.lanes_of(route).split_last() else {
+                    return;
+                };
+                for lane in others {
+                    self.offer(*lane, bytes, Payload::Sdk(source, span.clone()));
+                }
+                self.offer(*last, bytes, Payload::Sdk(source, span));
+            }
+        }
+    }
+
+    /// Sends trace-level values along a route.
+    pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
+        let bytes = update.approximate_bytes();
+        for lane in self.routes.lanes_of(route) {
+            self.offer(*lane, bytes, Payload::Update(Box::new(update.clone())));
+        }
+    }
+
+    /// Puts an item into the ingress if the budgets allow it; true if they did.
+    fn offer(&self, lane_id: LaneId, bytes: usize, payload: Payload) -> bool {
+        let lane = self.routes.lane(lane_id);
+        let spans = payload.spans();
+        lane.counters.accepted.fetch_add(spans, Ordering::Relaxed);
+        let reserve = || lane.reserve(bytes, self.lane_budget, &self.budget);
+        let room = reserve()
+            || match self.overflow {
+                Overflow::Block(max_wait) if !DELIVERY_THREAD.get() => {
+                    // The delivery thread may be resting between rounds; what is queued has to
+                    // move before there can be room.
+                    self.wake_delivery();
+                    self.budget.wait_for(max_wait, reserve)
+                }
+                _ => false,
+            };
+        if !room {
+            lane.counters.drop_spans(DropReason::Overflow, spans);
+            return false;
+        }
+        let item = Item {
+            lane: lane_id,
+            bytes,
+            payload,
+        };
+        match self.ingress.push(self.shard(), item) {
+            Pushed::Quietly => true,
+            Pushed::Wake => {
+                self.wake_delivery();
+                true
+            }
+            Pushed::Closed => {
+                lane.release(bytes, &self.budget);
+                lane.counters.drop_spans(DropReason::Shutdown, spans);
+                false
+            }
+        }
+    }
+
+    pub(crate) fn flush_deadline(&self) -> Duration {
+        self.flush_deadline
+    }
+
+    pub(crate) fn sampling_ratio(&self) -> f64 {
+        self.sampling_ratio
+    }
+
+    fn shard(&self) -> usize {
+        SHARD
+            .try_with(|shard| {
+                if shard.get() == usize::MAX {
+                    shard.set(self.ingress.assign_shard());
+                }
+                shard.get()
+            })
+            .unwrap_or_default()
+    }
+
+    fn wake_delivery(&self) {
+        if let Some(thread) = self.delivery.get() {
+            thread.unpark();
+        }
+    }
+
+    /// A lane has finished or failed an attempt: a flush may be waiting for it.
+    pub(crate) fn lane_progressed(&self) {
+        if self.flushing.load(Ordering::SeqCst) > 0 {
+            self.wake_delivery();
+        }
+    }
+
+    /// Whether the shutdown deadline is over.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Hands a request to the delivery thread, or answers it at once if that has gone.
+    fn control(&self, control: Control) {
+        {
+            let mut controls = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+            if !controls.terminated {
+                controls.waiting.push(control);
+                drop(controls);
+                self.wake_delivery();
+                return;
+            }
+        }
+        let (Control::Flush(state) | Control::Shutdown(state)) = control;
+        state.complete(flush::report(self, &Default::default(), false));
+    }
+
+    fn stats(&self) -> PipelineStats {
+        let open = self.bindings.open_spans();
+        let mut open_by_lane = std::collections::HashMap::new();
+        for (route, spans) in open {
+            for lane in self.routes.lanes_of(RouteId(route)) {
+                *open_by_lane.entry(*lane).or_insert(0) += spans;
+            }
+        }
+        let mut locations: Vec<LocationStats> = self
+            .routes
+            .all_lanes()
+            .map(|(id, lane)| {
+                let (state, last_error) = lane.public_state();
+                // `accepted` is read last: a span that ends meanwhile is counted as queued.
+                let stored = lane.counters.stored.load(Ordering::Relaxed);
+                let dropped = lane.counters.dropped();
+                let in_flight = lane.counters.in_flight.load(Ordering::Relaxed);
+                let accepted = lane.counters.accepted.load(Ordering::Relaxed);
+                LocationStats {
+                    uri: lane.uri.clone(),
+                    state,
+                    accepted,
+                    stored,
+                    queued: accepted.saturating_sub(stored + dropped.total() + in_flight),
+                    in_flight,
+                    dropped,
+                    bytes: lane.bytes(),
+                    batches: lane.counters.batches.load(Ordering::Relaxed),
+                    retries: lane.counters.retries.load(Ordering::Relaxed),
+                    last_error,
+                    open_spans: open_by_lane.get(&id).copied().unwrap_or(0),
+                }
+            })
+            .collect();
+        locations.sort_by(|a, b| a.uri.cmp(&b.uri));
+        let count = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        PipelineStats {
+            unrouted: count(&self.totals.unrouted),
+            discarded: count(&self.totals.discarded),
+            orphaned: count(&self.totals.orphaned),
+            expired_bindings: count(&self.totals.expired_bindings),
+            ignored_scopes: count(&self.totals.ignored_scopes),
+            bound_traces: self.bindings.len() as u64,
+            bytes: self.budget.used(),
+            locations,
+        }
+    }
+}
+
+impl Pipeline {
+    /// A pipeline to configure.
+    pub fn builder() -> PipelineBuilder {
+        PipelineBuilder::new()
+    }
+
+    /// A span processor for a tracer provider. Each provider gets its own; all feed this pipeline.
+    pub fn processor(&self) -> DestinationProcessor {
+        DestinationProcessor::new(self.clone())
+    }
+
+    /// A sampler that keeps the share of traces their destination asks for.
+    pub fn sampler(&self) -> DestinationSampler {
+        DestinationSampler::new(self.shared().clone())
+    }
+
+    /// Writes everything that ended before the call, and reports per location. The result can be
+    /// awaited on any runtime or waited for on any thread; dropping it cancels only the report.
+    ///
+    /// A lane's own backoff is skipped once; a delay that a server asked for is not.
+    pub fn flush(&self, deadline: Duration) -> Flush {
+        let state = FlushState::new(Instant::now() + deadline);
+        self.shared().control(Control::Flush(state.clone()));
+        Flush::new(state, self.shared().clone())
+    }
+
+    /// Flushes, closes every sink and ends delivery. Spans that end afterwards are counted as
+    /// dropped; `stats` still answers. A second call reports and does nothing.
+    pub fn shutdown(&self, deadline: Duration) -> Flush {
+        let state = FlushState::new(Instant::now() + deadline);
+        self.shared().control(Control::Shutdown(state.clone()));
+        Flush::new(state, self.shared().clone())
+    }
+
+    /// Flushes when dropped, waiting at most `deadline`: for the end of `main`.
+    pub fn flush_guard(&self, deadline: Duration) -> FlushGuard {
+        FlushGuard::new(self.clone(), deadline)
+    }
+
+    /// A snapshot of every counter.
+    pub fn stats(&self) -> PipelineStats {
+        self.shared().stats()
+    }
+
+    /// The destination of a local root started in `cx` now, all levels considered.
+    pub fn resolve(&self, cx: &Context) -> Option<Destination> {
+        self.shared().levels.resolve(cx, |found| found.cloned())
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+
+    pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
+        register(&shared);
+        Self(Arc::new(Owner(shared)))
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("writer", &self.shared().writer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The pipelines of this process, for the trace-level API, which has no pipeline at hand.
+static PIPELINES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+fn register(shared: &Arc<Shared>) {
+    let mut all = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|p| p.strong_count() > 0);
+    all.push(Arc::downgrade(shared));
+}
+
+/// The pipelines of this process that are alive.
+pub(crate) fn all() -> Vec<Arc<Shared>> {
+    let all = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().filter_map(Weak::upgrade).collect()
+}

@@ -1,0 +1,147 @@
+//! The span processor: binds in `on_start`, hands over in `on_end`. Neither waits, does I/O, logs
+//! or touches anything of the application's but the span.
+
+use crate::binding::{Ended, RouteId};
+use crate::pipeline::{Pipeline, Shared};
+use crate::record::Resource;
+use crate::scope::{DetachedFrom, in_scope, with_current};
+use opentelemetry::Context;
+use opentelemetry::trace::{Span as _, SpanContext, TraceContextExt};
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Routes the spans of one tracer provider through a [`Pipeline`]. Made by
+/// [`Pipeline::processor`]; other span processors may run beside it.
+#[derive(Debug)]
+pub struct DestinationProcessor {
+    pipeline: Pipeline,
+    /// Index of the provider's resource in the pipeline.
+    source: u32,
+}
+
+impl DestinationProcessor {
+    pub(crate) fn new(pipeline: Pipeline) -> Self {
+        Self {
+            pipeline,
+            source: 0,
+        }
+    }
+
+    fn flush(&self, deadline: Duration) -> OTelSdkResult {
+        let report = self.pipeline.flush(deadline).wait();
+        if report.timed_out {
+            return Err(OTelSdkError::Timeout(deadline));
+        }
+        match report.locations.iter().find(|l| l.lost > 0) {
+            Some(lost) => Err(OTelSdkError::InternalFailure(match &lost.error {
+                Some(error) => format!("{} spans were not stored: {error}", lost.lost),
+                None => format!("{} spans were not stored at {}", lost.lost, lost.uri),
+            })),
+            None => Ok(()),
+        }
+    }
+}
+
+impl SpanProcessor for DestinationProcessor {
+    fn on_start(&self, span: &mut Span, cx: &Context) {
+        let shared = self.pipeline.shared();
+        let started = span.span_context();
+        if !started.is_sampled() {
+            return;
+        }
+        let (trace, id) = (started.trace_id(), started.span_id());
+        if cx.is_telemetry_suppressed()
+            || with_current(Context::is_telemetry_suppressed) == Some(true)
+        {
+            return shared.bindings.ignore(trace, id);
+        }
+        let parent = cx.span();
+        let parent = parent.span_context();
+        if parent.is_valid() && !parent.is_remote() && parent.is_sampled() {
+            match shared.bindings.start_child(trace, id, parent.span_id()) {
+                Some(route) => shared.note_ignored_scope(cx, route),
+                None => match shared.own_route(cx) {
+                    Some(route) => shared.bindings.start_root(trace, id, false, route),
+                    None => {
+                        shared.totals.orphaned.fetch_add(1, Ordering::Relaxed);
+                        shared.bindings.ignore(trace, id);
+                    }
+                },
+            }
+            return;
+        }
+        let route = shared.levels.resolve(cx, |found| shared.routes.of(found));
+        let made_here = !parent.is_valid();
+        shared.bindings.start_root(trace, id, made_here, route);
+        if made_here {
+            link_to_origin(span, cx);
+        }
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if !span.span_context.is_sampled() {
+            return;
+        }
+        let shared = self.pipeline.shared();
+        let (trace, id) = (span.span_context.trace_id(), span.span_context.span_id());
+        match shared.bindings.end(trace, id) {
+            Ended::Bound(route) => shared.accept(route, self.source, span),
+            Ended::Ignored => {}
+            Ended::Unbound => {
+                shared.totals.orphaned.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.flush(self.pipeline.shared().flush_deadline())
+    }
+
+    /// Flushes. The pipeline stays open for its other providers; end it with
+    /// [`Pipeline::shutdown`].
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.flush(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &opentelemetry_sdk::Resource) {
+        let index = self
+            .pipeline
+            .shared()
+            .resources
+            .push(Arc::new(Resource::from(resource)));
+        self.source = u32::try_from(index).unwrap_or(0);
+    }
+}
+
+/// Adds the link that [`new_root`](crate::new_root) promised.
+fn link_to_origin(span: &mut Span, cx: &Context) {
+    if let Some(DetachedFrom(origin)) = cx.get::<DetachedFrom>() {
+        let origin: SpanContext = origin.clone();
+        span.add_link(origin, Vec::new());
+    }
+}
+
+impl Shared {
+    /// Counts a scope that names another destination than the one its trace is bound to.
+    fn note_ignored_scope(&self, cx: &Context, bound: RouteId) {
+        if let Some(scope) = in_scope(cx)
+            && !scope.is_unset()
+            && self.routes.of(Some(scope)) != bound
+        {
+            self.totals.ignored_scopes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The route of the context-local destination alone.
+    fn own_route(&self, cx: &Context) -> Option<RouteId> {
+        let route = |cx: &Context| {
+            in_scope(cx)
+                .filter(|d| !d.is_unset())
+                .map(|d| self.routes.of(Some(d)))
+        };
+        route(cx).or_else(|| with_current(route).flatten())
+    }
+}

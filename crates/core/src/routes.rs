@@ -1,0 +1,107 @@
+//! Destinations as a pipeline knows them: an index per distinct set of locations, and one lane per
+//! location.
+
+use crate::binding::RouteId;
+use crate::destination::{Destination, Legs};
+use crate::lane::{Lane, LaneId};
+use crate::location::BatchLimits;
+use crate::uri::LocationUri;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// All routes and lanes of one pipeline. They are only added to, so that a span needs no reference
+/// count and no lock to find its lane.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    /// Distinguishes pipelines in the memo of a destination.
+    pipeline: u32,
+    limits: Option<BatchLimits>,
+    routes: boxcar::Vec<Box<[LaneId]>>,
+    lanes: boxcar::Vec<Arc<Lane>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    routes: HashMap<Box<[LaneId]>, RouteId>,
+    lanes: HashMap<LocationUri, LaneId>,
+}
+
+impl Routes {
+    pub(crate) fn new(pipeline: u32, limits: Option<BatchLimits>) -> Self {
+        Self {
+            pipeline,
+            limits,
+            routes: boxcar::Vec::new(),
+            lanes: boxcar::Vec::new(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// The route of a destination; `None` stands for no destination.
+    pub(crate) fn of(&self, destination: Option<&Destination>) -> RouteId {
+        let Some(destination) = destination else {
+            return RouteId::UNROUTED;
+        };
+        let Some(legs) = destination.legs() else {
+            return if destination.is_discard() {
+                RouteId::DISCARD
+            } else {
+                RouteId::UNROUTED
+            };
+        };
+        let memo = legs.route.load(Ordering::Relaxed);
+        if (memo >> 32) as u32 == self.pipeline {
+            return RouteId(memo as u32);
+        }
+        self.find(legs)
+    }
+
+    #[cold]
+    fn find(&self, legs: &Legs) -> RouteId {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut *known;
+        let lanes: Box<[LaneId]> = legs
+            .locations()
+            .iter()
+            .map(|location| {
+                *known
+                    .lanes
+                    .entry(location.uri().clone())
+                    .or_insert_with(|| {
+                        let lane = Arc::new(Lane::new(location.clone(), self.limits));
+                        LaneId(index(self.lanes.push(lane)))
+                    })
+            })
+            .collect();
+        let route = *known.routes.entry(lanes).or_insert_with_key(|lanes| {
+            RouteId(RouteId::FIRST + index(self.routes.push(lanes.clone())))
+        });
+        legs.route.store(
+            u64::from(self.pipeline) << 32 | u64::from(route.0),
+            Ordering::Relaxed,
+        );
+        route
+    }
+
+    /// The lanes of a route that leads somewhere.
+    pub(crate) fn lanes_of(&self, route: RouteId) -> &[LaneId] {
+        let index = route.0.wrapping_sub(RouteId::FIRST);
+        self.routes.get(index as usize).map_or(&[], |lanes| lanes)
+    }
+
+    pub(crate) fn lane(&self, id: LaneId) -> &Arc<Lane> {
+        // Ids are handed out by `find` only, after the push.
+        &self.lanes[id.0 as usize]
+    }
+
+    pub(crate) fn all_lanes(&self) -> impl Iterator<Item = (LaneId, &Arc<Lane>)> {
+        self.lanes.iter().map(|(i, lane)| (LaneId(index(i)), lane))
+    }
+}
+
+fn index(index: usize) -> u32 {
+    u32::try_from(index)
+        .unwrap_or_else(|_| unreachable!("four billion lanes do not fit into memory"))
+}

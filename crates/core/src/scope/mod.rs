@@ -1,0 +1,164 @@
+//! Which destination applies: the value in an OpenTelemetry [`Context`], then the global slot, then
+//! the environment, then none.
+//!
+//! | to route | use |
+//! |---|---|
+//! | everything in this process | [`set_global`] |
+//! | what this thread does until a guard is dropped | [`Destination::enter`] |
+//! | what a future or stream does | [`DestinationExt::with_destination`] |
+//! | one root span | [`Destination::in_context`] as its parent context |
+//!
+//! The context-local scope is a value in the context and nothing else, so whatever already carries
+//! a context across tasks and threads carries the destination too.
+
+mod global;
+mod guard;
+mod task;
+
+pub(crate) use global::process_slot;
+pub use global::{GlobalSlot, clear_global, global, set_global};
+pub use guard::ScopeGuard;
+pub use task::{DestinationExt, WithDestination};
+
+use crate::destination::Destination;
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, TraceContextExt};
+use std::sync::Arc;
+
+/// The context-local scope. A private type, so that only this module can set it.
+struct Scoped(Destination);
+
+/// Marks a context whose next root was detached from a running trace.
+pub(crate) struct DetachedFrom(pub(crate) SpanContext);
+
+impl Destination {
+    /// `cx` with this destination: the parent context for one root span with an explicit
+    /// destination, or a context to attach or to carry elsewhere.
+    pub fn in_context(&self, cx: &Context) -> Context {
+        cx.with_value(Scoped(self.clone()))
+    }
+}
+
+/// The destination that a root span started now would go to, as far as the context and the
+/// process-wide global decide it. The environment is known to a pipeline only:
+/// see [`Pipeline::resolve`](crate::Pipeline::resolve).
+pub fn current() -> Option<Destination> {
+    let local = with_current(|cx| in_scope(cx).cloned()).flatten();
+    match local {
+        Some(destination) if !destination.is_unset() => Some(destination),
+        _ => global().filter(|d| !d.is_unset()),
+    }
+}
+
+/// A context in which the next span is the root of a new trace, with a link to the span that is
+/// current now. For programs with one long-lived root span, where a scope entered inside it would
+/// have no effect.
+///
+/// ```
+/// use trace_destination_core::{Destination, MemoryLocation, new_root};
+///
+/// let tenant = Destination::new(MemoryLocation::new("new_root_doc"));
+/// let detached = tenant.in_context(&new_root());
+/// let _guard = detached.attach();
+/// // spans started here begin a new trace, stored at `memory:new_root_doc`
+/// ```
+pub fn new_root() -> Context {
+    with_current(|cx| {
+        let parent = cx.span().span_context().clone();
+        // An invalid span context is no parent; there is no other way to take a span out of a
+        // context and keep its other values.
+        let detached = cx.with_remote_span_context(SpanContext::empty_context());
+        if parent.is_valid() {
+            detached.with_value(DetachedFrom(parent))
+        } else {
+            detached
+        }
+    })
+    .unwrap_or_default()
+}
+
+/// The context-local value in `cx`, [`Destination::unset`] included.
+pub(crate) fn in_scope(cx: &Context) -> Option<&Destination> {
+    cx.get::<Scoped>().map(|s| &s.0)
+}
+
+thread_local! {
+    /// Alive only while OpenTelemetry's own thread-local is: it is initialised after that one, and
+    /// destructors of thread-locals run in reverse order.
+    static CONTEXT_ALIVE: Sentinel = Sentinel::after_context();
+}
+
+struct Sentinel;
+
+impl Sentinel {
+    fn after_context() -> Self {
+        Context::map_current(|_| ());
+        Self
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {}
+}
+
+/// Runs `f` on the current context, or returns `None` where the thread is being torn down and has
+/// none: touching it then would abort the process.
+pub(crate) fn with_current<T>(f: impl FnOnce(&Context) -> T) -> Option<T> {
+    CONTEXT_ALIVE
+        .try_with(|_| ())
+        .ok()
+        .map(|()| Context::map_current(f))
+}
+
+/// The levels below the context, as one pipeline sees them.
+#[derive(Debug)]
+pub(crate) struct Levels {
+    pub(crate) global: Arc<GlobalSlot>,
+    pub(crate) environment: Option<Destination>,
+    pub(crate) strict: bool,
+}
+
+impl Levels {
+    /// Hands `f` the destination for a local root started in `cx`; `None` where no level has one.
+    /// A closure, so that nothing is cloned on the way.
+    pub(crate) fn resolve<T>(&self, cx: &Context, f: impl FnOnce(Option<&Destination>) -> T) -> T {
+        match in_scope(cx) {
+            Some(local) => self.below_if_unset(local, f),
+            None => {
+                // `with_current` may not run its closure, so `f` is handed in and out.
+                let mut f = Some(f);
+                let found = with_current(|current| {
+                    in_scope(current)
+                        .and_then(|local| f.take().map(|f| self.below_if_unset(local, f)))
+                });
+                match (found.flatten(), f) {
+                    (Some(done), _) => done,
+                    (None, Some(f)) => self.below(f),
+                    (None, None) => unreachable!("a taken closure has returned a value"),
+                }
+            }
+        }
+    }
+
+    fn below_if_unset<T>(
+        &self,
+        local: &Destination,
+        f: impl FnOnce(Option<&Destination>) -> T,
+    ) -> T {
+        if local.is_unset() {
+            self.below(f)
+        } else {
+            f(Some(local))
+        }
+    }
+
+    fn below<T>(&self, f: impl FnOnce(Option<&Destination>) -> T) -> T {
+        if self.strict {
+            return f(None);
+        }
+        self.global.with(|global| match global {
+            Some(global) if !global.is_unset() => f(Some(global)),
+            _ => f(self.environment.as_ref().filter(|e| !e.is_unset())),
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! Counters: what became of every span, by location and reason.
+
+use crate::error::Error;
+use crate::uri::LocationUri;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a span was not stored. In metrics this is `error.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// A byte budget was exhausted when the span ended.
+    Overflow,
+    /// The location did not take this span; the error says why.
+    Refused,
+    /// The location failed in a way that trying again does not mend.
+    Failed,
+    /// The location did not recover before the retry deadline.
+    RetryDeadline,
+    /// A transform hook dropped the span, or panicked.
+    Transform,
+    /// The pipeline was shut down.
+    Shutdown,
+}
+
+impl DropReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::Overflow,
+        Self::Refused,
+        Self::Failed,
+        Self::RetryDeadline,
+        Self::Transform,
+        Self::Shutdown,
+    ];
+
+    /// The reason as it appears in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overflow => "queue_full",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::RetryDeadline => "retry_deadline",
+            Self::Transform => "transform",
+            Self::Shutdown => "already_shutdown",
+        }
+    }
+}
+
+/// Dropped spans by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped([u64; DropReason::ALL.len()]);
+
+impl Dropped {
+    /// Spans dropped for one reason.
+    pub fn by(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Spans dropped for any reason.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] - earlier.0[i]))
+    }
+}
+
+/// The counters of one lane. Spans are counted once at acceptance and once where they end.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) stored: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    dropped: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl Counters {
+    pub(crate) fn drop_spans(&self, reason: DropReason, spans: u64) {
+        self.dropped[reason as usize].fetch_add(spans, Ordering::Relaxed);
+    }
+
+    pub(crate) fn dropped(&self) -> Dropped {
+        Dropped(std::array::from_fn(|i| {
+            self.dropped[i].load(Ordering::Relaxed)
+        }))
+    }
+}
+
+/// What a location is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LocationState {
+    /// Not open: nothing was written yet, or it was closed after being idle.
+    Closed,
+    /// Open for writing.
+    Open,
+    /// The last attempt failed and will be repeated.
+    Retrying,
+    /// It fails for good; spans are dropped at once and it is probed now and then.
+    Failing,
+}
+
+/// A snapshot of one location. Totals run from the start of the pipeline.
+///
+/// At any quiet moment `accepted = stored + queued + in_flight + dropped.total()`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LocationStats {
+    /// The location.
+    pub uri: LocationUri,
+    /// What it is doing.
+    pub state: LocationState,
+    /// Spans that ended and were bound to this location.
+    pub accepted: u64,
+    /// Spans stored.
+    pub stored: u64,
+    /// Spans waiting, in memory.
+    pub queued: u64,
+    /// Spans in the batch being written.
+    pub in_flight: u64,
+    /// Spans not stored, by reason.
+    pub dropped: Dropped,
+    /// Bytes of span data held in memory.
+    pub bytes: usize,
+    /// Batches written.
+    pub batches: u64,
+    /// Attempts that failed and were repeated.
+    pub retries: u64,
+    /// The last error, of a batch or of a span; kept after recovery.
+    pub last_error: Option<Error>,
+    /// Spans started and not ended yet.
+    pub open_spans: u64,
+}
+
+/// A snapshot of a pipeline. Totals run from its start.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PipelineStats {
+    /// Spans of traces for which no level named a destination.
+    pub unrouted: u64,
+    /// Spans of traces sent nowhere on purpose.
+    pub discarded: u64,
+    /// Spans whose trace was no longer bound and that had no destination of their own.
+    pub orphaned: u64,
+    /// Traces whose binding expired while spans were open.
+    pub expired_bindings: u64,
+    /// Spans started in a scope that had no effect, because their trace was bound elsewhere.
+    pub ignored_scopes: u64,
+    /// Traces bound now, lingering ones included.
+    pub bound_traces: u64,
+    /// Bytes of span data held in memory, of all locations.
+    pub bytes: usize,
+    /// Every location seen so far, sorted by URI.
+    pub locations: Vec<LocationStats>,
+}
+
+impl PipelineStats {
+    /// The snapshot of one location.
+    pub fn location(&self, uri: &LocationUri) -> Option<&LocationStats> {
+        self.locations.iter().find(|l| l.uri == *uri)
+    }
+}

@@ -1,0 +1,43 @@
+//! The trace-level API: values of the trace that is current, set from anywhere inside it.
+
+use crate::pipeline;
+use crate::record::TraceUpdate;
+use crate::scope::with_current;
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceId};
+
+/// The trace id of the current span, if there is one. MLflow calls the trace `tr-` followed by it.
+pub fn current_trace_id() -> Option<TraceId> {
+    current_span().map(|cx| cx.trace_id())
+}
+
+/// Sets tags, metadata, session, user, previews and the like on the trace of the current span, at
+/// every place the trace is bound to. What is set later wins. Returns false if there is no current
+/// span, or no pipeline of this process has bound it.
+///
+/// ```
+/// trace_destination_core::update_current_trace(|trace| {
+///     trace.session_id = Some("chat-7".into());
+///     trace.tags.insert("env".into(), "dev".into());
+/// });
+/// ```
+pub fn update_current_trace(set: impl FnOnce(&mut TraceUpdate)) -> bool {
+    let Some(span) = current_span() else {
+        return false;
+    };
+    let mut update = TraceUpdate::new(span.trace_id());
+    set(&mut update);
+    // A trace cannot be renamed into another one.
+    update.trace_id = span.trace_id();
+    let mut bound = false;
+    for pipeline in pipeline::all() {
+        if let Some(route) = pipeline.bindings.route_of(span.trace_id(), span.span_id()) {
+            pipeline.accept_update(route, &update);
+            bound = true;
+        }
+    }
+    bound
+}
+
+fn current_span() -> Option<SpanContext> {
+    with_current(|cx| cx.span().span_context().clone()).filter(SpanContext::is_valid)
+}
