@@ -1,1 +1,57 @@
-//! trace-destination
+#![doc = include_str!("../../../README.md")]
+
+mod env;
+
+#[doc(inline)]
+pub use trace_destination_core::*;
+
+pub use env::{
+    MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME, MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT,
+    MLFLOW_TRACING_DESTINATION, MLFLOW_TRACKING_URI, MLFLOW_WORKSPACE, OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, builder_from_env, destination_from_env, from_env,
+};
+
+#[cfg(feature = "experiment")]
+#[doc(inline)]
+pub use trace_destination_experiment as experiment;
+
+use std::sync::Arc;
+
+/// Every scheme this build understands, and for those it does not, the feature that brings them.
+pub fn registry() -> Registry {
+    let registry = Registry::new()
+        .with_scheme("memory", |uri| {
+            MemoryLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+        })
+        .with_absent_scheme("http", SERVER)
+        .with_absent_scheme("https", SERVER)
+        .with_absent_scheme("otlp+http", SERVER)
+        .with_absent_scheme("otlp+https", SERVER)
+        .with_absent_scheme("databricks", SERVER)
+        .with_absent_scheme("uc", UNITY_CATALOG)
+        .with_absent_scheme("sqlite", EXPERIMENT);
+    #[cfg(feature = "experiment")]
+    let registry = registry.with_scheme("sqlite", |uri| {
+        experiment::ExperimentLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+    });
+    registry
+}
+
+const EXPERIMENT: &str = "build with the cargo feature `experiment` of trace-destination";
+const SERVER: &str = "tracking servers need the cargo feature `server`, which this version of trace-destination does not have yet";
+const UNITY_CATALOG: &str = "Unity Catalog needs the cargo feature `unity-catalog`, which this version of trace-destination does not have yet";
+
+/// The destination a list of URIs names, separated by commas; `discard` and `unset` stand alone.
+///
+/// ```
+/// let destination = trace_destination::destination("memory:tenant-a,memory:audit")?;
+/// assert_eq!(destination.locations().len(), 2);
+/// # Ok::<(), trace_destination::Error>(())
+/// ```
+///
+/// # Errors
+/// `InvalidConfig` for a malformed URI, a scheme no backend of this build understands, or a set
+/// that cannot be combined.
+pub fn destination(uris: &str) -> Result<Destination, Error> {
+    registry().destination(uris)
+}
