@@ -204,22 +204,36 @@ fn canonical_authority(scheme: &str, authority: &str) -> Result<String, Error> {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (authority.as_str(), None),
     };
-    if let Some(port) = port {
-        if port.parse::<u16>().is_err() {
-            return Err(invalid(scheme, format!("`{port}` is not a port number")));
-        }
-        if host.is_empty() {
-            return Err(invalid(scheme, "a port is given without a host"));
-        }
+    let bare = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').filter(|a| !a.is_empty()),
+        None => (!host.contains(':')).then_some(host),
+    };
+    if bare.is_none_or(|b| b.contains(['[', ']'])) {
+        return Err(invalid(
+            scheme,
+            "the host has a `:`, `[` or `]` that is not part of an IPv6 address in `[]`",
+        ));
+    }
+    let Some(port) = port else {
+        return Ok(authority);
+    };
+    let port: u16 = match port.parse() {
+        Ok(number) if port.bytes().all(|b| b.is_ascii_digit()) => number,
+        // Not repeated: in `http://user:secret/@host` it is the secret.
+        _ => return Err(invalid(scheme, "the port is not a number up to 65535")),
+    };
+    if host.is_empty() {
+        return Err(invalid(scheme, "a port is given without a host"));
     }
     let default = match scheme {
-        "http" | "otlp+http" => "80",
-        "https" | "otlp+https" => "443",
-        _ => "",
+        "http" | "otlp+http" => Some(80),
+        "https" | "otlp+https" => Some(443),
+        _ => None,
     };
-    Ok(match port {
-        Some(port) if port != default => format!("{host}:{port}"),
-        _ => host.to_owned(),
+    Ok(if default == Some(port) {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
     })
 }
 
@@ -356,6 +370,9 @@ mod tests {
             ("https://h:443/base", "https://h/base"),
             ("http://h:443", "http://h:443"),
             ("http://[::1]:5000", "http://[::1]:5000"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("http://h:080", "http://h"),
+            ("http://h:05000", "http://h:5000"),
             ("memory:x%2Cy", "memory:x%2Cy"),
             (
                 "uc://Cat.Sch.p?root=/tmp/a b",
@@ -376,7 +393,13 @@ mod tests {
             ":x",
             "1a:b",
             "http://u:secret@h",
+            "http://u:secret/@h",
             "http://h:99999",
+            "http://h:+80",
+            "http://h:80:80",
+            "http://[::1]x:80",
+            "http://[]:1",
+            "http://a]:1",
             "http://h#f",
             "memory:%zz",
             "memory:%ff",
