@@ -2,7 +2,7 @@
 
 use opentelemetry::trace::{SpanId, TraceId};
 use std::sync::Arc;
-use trace_destination_core::{Error, ErrorKind, Resource, Scope, SpanRecord};
+use trace_destination_core::{Error, ErrorKind, Resource, Scope, Span, SpanGroup, SpanRecord};
 
 /// The spans of one resource and one instrumentation scope, in the order of the request.
 #[derive(Clone, Debug)]
@@ -15,6 +15,17 @@ pub struct ResourceSpans {
     pub spans: Vec<SpanRecord>,
     /// The spans that are no spans, each with its reason.
     pub refused: Vec<Refused>,
+}
+
+impl ResourceSpans {
+    /// The decoded spans, as sinks and [`encode_protobuf`](crate::encode_protobuf) take them.
+    pub fn into_group(self) -> SpanGroup {
+        SpanGroup {
+            resource: self.resource,
+            scope: self.scope,
+            spans: self.spans.into_iter().map(Span::from).collect(),
+        }
+    }
 }
 
 /// A span that could not be decoded.

@@ -214,11 +214,7 @@ fn generated_requests_encode_to_the_same_bytes_again() {
         let groups: Vec<_> = decode_protobuf(&bytes)
             .unwrap()
             .into_iter()
-            .map(|g| SpanGroup {
-                resource: g.resource,
-                scope: g.scope,
-                spans: g.spans.into_iter().map(Span::from).collect(),
-            })
+            .map(ResourceSpans::into_group)
             .collect();
         assert!(encode_protobuf(&groups) == bytes);
     }
