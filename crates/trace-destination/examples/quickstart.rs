@@ -1,0 +1,191 @@
+//! Three tenants in one process, each with its own experiment; everything else goes to the global
+//! one. Live spans and replayed real traces share one pipeline. Run it:
+//!
+//! ```text
+//! cargo run --example quickstart
+//! ```
+#![allow(clippy::print_stdout)]
+
+use opentelemetry::trace::{FutureExt, Span, Status, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use std::time::{Duration, Instant};
+use trace_destination::{
+    Destination, DestinationExt, Pipeline, destination, set_global, update_current_trace,
+};
+
+const DATABASE: &str = "quickstart.db";
+const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
+
+fn experiment(name: &str) -> Result<Destination, trace_destination::Error> {
+    destination(&format!("sqlite:///{DATABASE}?experiment_name={name}"))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let started = Instant::now();
+
+    // 1. One pipeline, one tracer provider: the only set-up an application needs.
+    let pipeline = Pipeline::builder().build()?;
+    let provider = SdkTracerProvider::builder()
+        .with_resource(
+            Resource::builder()
+                .with_service_name("support-agent")
+                .build(),
+        )
+        .with_span_processor(pipeline.processor())
+        .build();
+    let tracer = provider.tracer("quickstart");
+
+    // 2. What has no destination of its own goes to the global one.
+    set_global(experiment("platform")?);
+    tracer.in_span("load model", |_| {});
+
+    // 3. Requests of three tenants, all at once. The scope is the whole difference between them.
+    let mut requests = Vec::new();
+    for tenant in TENANTS {
+        for question in ["Where is my order?", "Cancel it, please."] {
+            let request = handle_request(tracer.clone(), tenant, question);
+            requests.push(tokio::spawn(request.with_destination(experiment(tenant)?)));
+        }
+    }
+    for request in requests {
+        request.await?;
+    }
+    tracer.in_span("nightly clean-up", |_| {});
+
+    // 4. Traces captured from a real agent, replayed through the same pipeline.
+    let mut replayed = 0;
+    for group in
+        trace_destination_otlp::decode_protobuf(trace_destination_otlp::sample::captured())?
+    {
+        for span in group.spans {
+            let tenant = TENANTS[usize::from(span.trace_id.to_bytes()[0]) % TENANTS.len()];
+            let (resource, scope) = (group.resource.clone(), group.scope.clone());
+            let sent = pipeline.ingest(resource, scope, vec![span], &experiment(tenant)?);
+            replayed += sent.accepted;
+        }
+    }
+
+    // 5. Stored, or said why not.
+    let report = pipeline.shutdown(Duration::from_secs(30)).await;
+    if !report.all_stored() {
+        return Err(format!("not everything was stored:\n{report}").into());
+    }
+    println!(
+        "{replayed} spans replayed, everything stored in {:.0?}\n",
+        started.elapsed()
+    );
+    summary::print(DATABASE)?;
+    println!(
+        "\nSee them in MLflow's UI:\n  uvx mlflow@3.17.2 ui --backend-store-uri sqlite:///{DATABASE}"
+    );
+    Ok(())
+}
+
+/// An agent answering one request: application code that knows nothing of destinations.
+async fn handle_request(tracer: SdkTracer, tenant: &'static str, question: &'static str) {
+    let root = tracer
+        .span_builder("handle_request")
+        .with_attributes([
+            KeyValue::new("mlflow.spanType", "AGENT"),
+            KeyValue::new(
+                "mlflow.spanInputs",
+                format!("{{\"question\": \"{question}\"}}"),
+            ),
+            KeyValue::new("mlflow.spanOutputs", "\"It arrives tomorrow.\""),
+        ])
+        .start(&tracer);
+    let cx = Context::current_with_span(root);
+    async {
+        update_current_trace(|trace| {
+            trace.session_id = Some(format!("{tenant}-chat-1"));
+            trace.user_id = Some("user-7".into());
+            trace.tags.insert("tenant".into(), tenant.into());
+        });
+        search(&tracer).await;
+        chat(&tracer).await;
+        Context::current().span().set_status(Status::Ok);
+    }
+    .with_context(cx)
+    .await;
+}
+
+async fn search(tracer: &SdkTracer) {
+    let mut span = tracer.start("search orders");
+    span.set_attribute(KeyValue::new("mlflow.spanType", "RETRIEVER"));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    span.end();
+}
+
+/// A span that follows the OpenTelemetry GenAI conventions; MLflow understands those too.
+async fn chat(tracer: &SdkTracer) {
+    let mut span = tracer.start("chat gpt-4o");
+    span.set_attribute(KeyValue::new("gen_ai.operation.name", "chat"));
+    span.set_attribute(KeyValue::new("gen_ai.request.model", "gpt-4o"));
+    span.set_attribute(KeyValue::new("gen_ai.usage.input_tokens", 84));
+    span.set_attribute(KeyValue::new("gen_ai.usage.output_tokens", 21));
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    span.end();
+}
+
+/// Reads the database back, to show what is really there.
+mod summary {
+    use rusqlite::{Connection, OpenFlags, Result};
+
+    pub(crate) fn print(database: &str) -> Result<()> {
+        let db = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let mut experiments = db.prepare(
+            "SELECT e.experiment_id, e.name, count(DISTINCT t.request_id), count(s.span_id)
+             FROM experiments e JOIN trace_info t USING (experiment_id)
+             JOIN spans s ON s.trace_id = t.request_id GROUP BY 1 ORDER BY 2",
+        )?;
+        let rows = experiments.query_map([], |r| {
+            Ok((
+                r.get::<_, i64>(0)?,
+                r.get::<_, String>(1)?,
+                r.get::<_, i64>(2)?,
+                r.get::<_, i64>(3)?,
+            ))
+        })?;
+        for row in rows {
+            let (id, name, traces, spans) = row?;
+            println!(
+                "sqlite:///{database}?experiment_name={name}   {traces} traces, {spans} spans"
+            );
+            roots(&db, id)?;
+        }
+        Ok(())
+    }
+
+    /// The traces of an experiment, alike ones on one line.
+    fn roots(db: &Connection, experiment: i64) -> Result<()> {
+        let mut roots = db.prepare(
+            "SELECT s.name, count(*), avg(n.spans), avg(t.execution_time_ms), sum(t.status = 'ERROR')
+             FROM trace_info t
+             JOIN spans s ON s.trace_id = t.request_id AND s.parent_span_id IS NULL
+             JOIN (SELECT trace_id, count(*) AS spans FROM spans GROUP BY 1) n ON n.trace_id = t.request_id
+             WHERE t.experiment_id = ?1 GROUP BY 1 ORDER BY 1",
+        )?;
+        let rows: Vec<(String, i64, f64, f64, i64)> = roots
+            .query_map([experiment], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?))
+            })?
+            .collect::<Result<_>>()?;
+        for (i, (name, traces, spans, millis, errors)) in rows.iter().enumerate() {
+            let branch = if i + 1 == rows.len() {
+                "└─"
+            } else {
+                "├─"
+            };
+            let failed = if *errors > 0 {
+                format!(", {errors} failed")
+            } else {
+                String::new()
+            };
+            println!("{branch} {traces} × {name}: {spans:.1} spans, {millis:.0} ms each{failed}");
+        }
+        Ok(())
+    }
+}
