@@ -85,7 +85,7 @@ pub use registry::Registry;
 pub use sampler::DestinationSampler;
 pub use scope::{
     DestinationExt, GlobalSlot, ScopeGuard, WithDestination, clear_global, current, global,
-    new_root, set_global,
+    new_root, reset, set_global,
 };
 pub use stats::{DropReason, Dropped, LocationState, LocationStats, PipelineStats};
 pub use trace::{current_trace_id, update_current_trace};

@@ -62,10 +62,13 @@ impl Log {
         }
     }
 
-    pub(crate) fn overflow(&self, uri: &LocationUri, spans: u64) {
-        if self.due(uri, "overflow") {
+    /// Returns whether it was said.
+    pub(crate) fn overflow(&self, uri: &LocationUri, spans: u64) -> bool {
+        let due = self.due(uri, "overflow");
+        if due {
             tracing::warn!(location = %uri, spans, "spans were dropped: the byte budget is exhausted");
         }
+        due
     }
 
     pub(crate) fn unrouted(&self, spans: u64) {

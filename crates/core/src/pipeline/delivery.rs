@@ -66,6 +66,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         spare: Vec::new(),
         sweeper: Sweeper::new(timing),
         warned: (false, false),
+        told_overflow: HashMap::new(),
     };
     let thread = std::thread::Builder::new()
         .name("trace-delivery".into())
@@ -98,6 +99,8 @@ struct Delivery {
     sweeper: Sweeper,
     /// Whether the application was told of unrouted spans and of scopes without effect.
     warned: (bool, bool),
+    /// Overflown spans the log has told of, by lane.
+    told_overflow: HashMap<LaneId, u64>,
 }
 
 struct ActiveFlush {
@@ -299,10 +302,13 @@ impl Delivery {
         if scopes > 0 && !std::mem::replace(&mut self.warned.1, scopes > 0) {
             self.shared.log.ignored_scopes(scopes);
         }
-        for (_, lane) in self.shared.routes.all_lanes() {
+        for (id, lane) in self.shared.routes.all_lanes() {
             let overflown = lane.counters.dropped().by(DropReason::Overflow);
             if overflown > 0 {
-                self.shared.log.overflow(&lane.uri, overflown);
+                let told = self.told_overflow.entry(id).or_default();
+                if overflown > *told && self.shared.log.overflow(&lane.uri, overflown - *told) {
+                    *told = overflown;
+                }
             }
         }
         let Some(idle_since) = now.checked_sub(self.sweeper.timing.idle_close) else {

@@ -64,3 +64,9 @@ pub fn clear_global() -> Option<Destination> {
 pub fn global() -> Option<Destination> {
     PROCESS.get()
 }
+
+/// Puts the process back into the state it started in, for tests that share a process: clears the
+/// global destination. Context-local scopes end with their guards, pipelines with their shutdown.
+pub fn reset() {
+    PROCESS.clear();
+}

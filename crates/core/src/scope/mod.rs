@@ -16,7 +16,7 @@ mod guard;
 mod task;
 
 pub(crate) use global::process_slot;
-pub use global::{GlobalSlot, clear_global, global, set_global};
+pub use global::{GlobalSlot, clear_global, global, reset, set_global};
 pub use guard::ScopeGuard;
 pub use task::{DestinationExt, WithDestination};
 
