@@ -5,10 +5,12 @@
 
 mod batch;
 mod span;
+mod span_record;
 mod trace_update;
 mod value;
 
 pub use batch::{BatchId, Resource, Scope, SpanGroup, TraceBatch};
-pub use span::{Event, EventRef, Link, LinkRef, Span, SpanKind, SpanRecord, Status, StatusCode};
+pub use span::{EventRef, LinkRef, Span};
+pub use span_record::{Event, Link, SpanKind, SpanRecord, Status, StatusCode};
 pub use trace_update::TraceUpdate;
 pub use value::{AnyValue, AnyValueRef, ArrayRef, Attribute, Attributes, MapRef};
