@@ -1,1 +1,96 @@
-//! experiment
+//! Stores OpenTelemetry traces in a local MLflow experiment: writes the SQLite database that
+//! `mlflow ui` and `mlflow server` open, with no MLflow on the machine.
+//!
+//! ```text
+//!  lane ─ sink ─┐ rows                      ┌ one transaction ───────────────┐
+//!  lane ─ sink ─┼──────► store (per file) ──┤ shape? experiment? then per    ├──► mlflow.db
+//!  lane ─ sink ─┘        queue, one writer  │ trace: trace_info, tags, spans │
+//!                                           └────────────────────────────────┘
+//! ```
+//!
+//! # Start
+//! ```
+//! use trace_destination_core::{Destination, LocationUri};
+//! use trace_destination_experiment::ExperimentLocation;
+//!
+//! let uri: LocationUri = "sqlite:///traces.db?experiment_name=checkout".parse()?;
+//! let destination = Destination::new(ExperimentLocation::from_uri(&uri)?);
+//! # Ok::<(), trace_destination_core::Error>(())
+//! ```
+//! Then `mlflow ui --backend-store-uri sqlite:///traces.db` shows the traces.
+//!
+//! # The URI
+//! `sqlite:///relative.db?…` or, with four slashes, `sqlite:////absolute/path.db?…`. The canonical
+//! URI has the absolute path, without symbolic links. Parameters; any other is an error:
+//!
+//! | parameter | meaning |
+//! |---|---|
+//! | `experiment_name` | the experiment by name; created if absent, as MLflow's `set_experiment` does |
+//! | `experiment_id` | the experiment by id; it must exist, but for `0`, which MLflow makes in every file |
+//! | `create` | `false`: create neither an experiment nor a file |
+//! | `synchronous` | `full`: see [Durability](#durability); `normal` is the default |
+//! | `artifact_root` | where MLflow keeps files of experiments created here: by default what the file's `Default` experiment has, else `mlruns` beside the file |
+//!
+//! A name or an id is needed; where both are given they must be of one experiment.
+//!
+//! # Tables
+//! Rows go to `trace_info`, `trace_tags`, `trace_request_metadata` and `spans`, and links to runs to
+//! `entity_associations`. Values of a trace as a whole come out as MLflow 3.17.2's own server
+//! derives them from the same spans, whatever order and however often they arrive: a span is stored
+//! by its key and replaces itself. What an application sets on the trace itself beats what its
+//! spans say.
+//!
+//! A file that is absent or empty is made in the shape of schema revision `a1b2c3d4e5f6`, which
+//! every MLflow from 3.3.2 on opens and upgrades by itself, keeping all rows. In a file that exists,
+//! the shape is looked up in every transaction: revisions from `a1b2c3d4e5f6` up to that of MLflow
+//! 3.17.2 are written each in their own way, also when MLflow upgrades the file while it is being
+//! written. Refused, with nothing written: an unknown revision (`Unsupported`), one without the
+//! `spans` table (`Unsupported`: run `mlflow db upgrade`), and a database with other tables only
+//! (`Unsupported`; MLflow itself would add its tables to it). A file that changed in the last 30 s
+//! and looks half-made counts as being upgraded and is tried again.
+//!
+//! What a file of the oldest shape has no place for is the cost and model of a *single* span as
+//! columns; both are in the span's content, and in the columns once the file is upgraded and the
+//! span is written then.
+//!
+//! # Durability
+//! What was reported stored is committed. It survives the end of the process in any way. Files use
+//! write-ahead logging with `synchronous=NORMAL`: a power failure may take back the last
+//! transactions, never damage the file. With [`Synchronous::Full`] a batch is on the disk before it
+//! is reported. Where a file cannot use write-ahead logging, `FULL` is always used. A file that was
+//! deleted or replaced while open is noticed before the next transaction.
+//!
+//! # Concurrent writers
+//! All locations of one file in a process share one connection; batches that are ready at the same
+//! time share a transaction. Other processes, MLflow among them, may read and write the same file
+//! at any time. Who holds the file longer than 250 ms makes a batch fail with `Locked`, which the
+//! lane tries again; nothing waits longer than that, and no transaction here lasts nearly as long
+//! as the 20 s MLflow waits. A trace id lives at one place in a file: spans of a trace that is
+//! stored under another experiment are refused with `Conflict`, naming both.
+
+mod builder;
+mod config;
+mod connection;
+mod derive;
+mod error;
+mod experiment;
+mod location;
+mod memory;
+mod rows;
+mod schema;
+mod sql;
+mod store;
+mod trace;
+mod writer;
+
+#[doc(hidden)]
+pub mod bench_support;
+#[doc(hidden)]
+pub mod test_support;
+
+pub use builder::{ExperimentLocationBuilder, MissingExperiment, Synchronous};
+pub use config::{
+    ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
+    EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, SCHEME, SYNCHRONOUS_PARAM, TRACKING_URI_VAR,
+};
+pub use location::ExperimentLocation;

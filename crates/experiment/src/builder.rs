@@ -1,0 +1,297 @@
+//! Making a location: from parts, from a URI, from the environment; checked once, in `build()`.
+
+use crate::config::{
+    ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
+    EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, MAX_EXPERIMENT_NAME, PARAMS, SCHEME,
+    SYNCHRONOUS_PARAM, TRACKING_URI_VAR,
+};
+use crate::error::BUILD;
+use crate::location::{ExperimentLocation, Target};
+use std::path::{Component, Path, PathBuf};
+use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
+
+/// What to do when the experiment, or the whole file, is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MissingExperiment {
+    /// Create it, as MLflow's `set_experiment` does. An experiment given by id alone is never
+    /// created, but for the default experiment, 0.
+    #[default]
+    Create,
+    /// Fail with `NotFound`.
+    Fail,
+}
+
+/// How sure a stored batch is to survive a power failure. Nothing that was stored is lost when
+/// the process is killed, in either mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Synchronous {
+    /// SQLite's `synchronous=NORMAL`: a power failure or a crash of the operating system may take
+    /// back the last transactions before it; it never damages the file.
+    #[default]
+    Normal,
+    /// SQLite's `synchronous=FULL`: each transaction is on the disk before its batch counts as
+    /// stored. Several times slower with small batches.
+    Full,
+}
+
+/// Builds an [`ExperimentLocation`]; see [`ExperimentLocation::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct ExperimentLocationBuilder {
+    path: Option<PathBuf>,
+    name: Option<String>,
+    id: Option<String>,
+    missing: MissingExperiment,
+    synchronous: Synchronous,
+    artifact_root: Option<String>,
+    deferred: Vec<Error>,
+}
+
+impl ExperimentLocationBuilder {
+    /// The database file. A relative path is relative to the current directory when `build` is
+    /// called.
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// The experiment's name. Resolved to an id when the location is opened.
+    #[must_use]
+    pub fn with_experiment_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The experiment's id, a decimal number as MLflow prints it. Given with a name, both must be
+    /// of one experiment.
+    #[must_use]
+    pub fn with_experiment_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// What to do when the experiment or the file is missing.
+    #[must_use]
+    pub fn with_missing(mut self, missing: MissingExperiment) -> Self {
+        self.missing = missing;
+        self
+    }
+
+    /// How sure a stored batch is to survive a power failure.
+    #[must_use]
+    pub fn with_synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// Where MLflow keeps the files of an experiment that is created here: a folder or URI to
+    /// which `/<experiment id>` is added. By default the one the database's `Default` experiment
+    /// has, else the folder `mlruns` beside the database.
+    #[must_use]
+    pub fn with_artifact_root(mut self, root: impl Into<String>) -> Self {
+        self.artifact_root = Some(root.into());
+        self
+    }
+
+    /// Everything a URI such as `sqlite:///traces.db?experiment_name=checkout` says. Values it
+    /// does not give stay as they are.
+    #[must_use]
+    pub fn with_uri(mut self, uri: &LocationUri) -> Self {
+        match file_path(uri) {
+            Ok(path) => self.path = Some(path),
+            Err(error) => self.deferred.push(error),
+        }
+        for (key, value) in uri.query_pairs() {
+            let result = match key {
+                EXPERIMENT_NAME_PARAM => {
+                    self.name = Some(value.into());
+                    Ok(())
+                }
+                EXPERIMENT_ID_PARAM => {
+                    self.id = Some(value.into());
+                    Ok(())
+                }
+                ARTIFACT_ROOT_PARAM => {
+                    self.artifact_root = Some(value.into());
+                    Ok(())
+                }
+                CREATE_PARAM => match value {
+                    "true" => Ok(MissingExperiment::Create),
+                    "false" => Ok(MissingExperiment::Fail),
+                    _ => Err(unexpected(key, value, "true or false")),
+                }
+                .map(|v| self.missing = v),
+                SYNCHRONOUS_PARAM => match value {
+                    "normal" => Ok(Synchronous::Normal),
+                    "full" => Ok(Synchronous::Full),
+                    _ => Err(unexpected(key, value, "normal or full")),
+                }
+                .map(|v| self.synchronous = v),
+                _ => Err(
+                    invalid(format!("parameter `{}` is unknown", key.escape_debug()))
+                        .mend(format!("use one of {}", PARAMS.join(", "))),
+                ),
+            };
+            self.deferred.extend(result.err().map(|e| e.at(uri)));
+        }
+        self
+    }
+
+    /// The file from `MLFLOW_TRACKING_URI` and the experiment from `MLFLOW_EXPERIMENT_NAME` or
+    /// `MLFLOW_EXPERIMENT_ID`, each only where it is set and not given already. A tracking URI of
+    /// another scheme is not for this crate and is passed over.
+    #[must_use]
+    pub fn with_env(mut self, env: &dyn EnvSource) -> Self {
+        let mut read = |name: &str| match env.var(name) {
+            Ok(value) => value,
+            Err(error) => {
+                self.deferred.push(error);
+                None
+            }
+        };
+        let tracking = read(TRACKING_URI_VAR);
+        let (name, id) = (read(EXPERIMENT_NAME_VAR), read(EXPERIMENT_ID_VAR));
+        if self.name.is_none() && self.id.is_none() {
+            (self.name, self.id) = (name, id);
+        }
+        let scheme = tracking
+            .as_deref()
+            .and_then(|t| t.split_once(':'))
+            .map(|t| t.0);
+        if self.path.is_none() && scheme.is_some_and(|s| s.eq_ignore_ascii_case(SCHEME)) {
+            match tracking
+                .unwrap_or_default()
+                .parse::<LocationUri>()
+                .and_then(|u| file_path(&u))
+            {
+                Ok(path) => self.path = Some(path),
+                Err(error) => self.deferred.push(
+                    invalid(format!("{TRACKING_URI_VAR} does not name a database file"))
+                        .caused_by(error),
+                ),
+            }
+        }
+        self
+    }
+
+    /// Checks everything that can be known without opening the file, and makes its path absolute
+    /// and free of symbolic links.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a missing or unusable path, experiment or parameter.
+    pub fn build(self) -> Result<ExperimentLocation, Error> {
+        if let Some(error) = self.deferred.into_iter().next() {
+            return Err(error);
+        }
+        let Some(path) = self.path else {
+            return Err(invalid("no database file is given")
+                .mend("write sqlite:///file.db?experiment_name=…, or set MLFLOW_TRACKING_URI"));
+        };
+        let path = canonical(&path)?;
+        let id = self.id.map(|text| experiment_id(&text)).transpose()?;
+        if let Some(name) = &self.name {
+            let length = name.chars().count();
+            if length == 0 || length > MAX_EXPERIMENT_NAME || name.contains('\0') {
+                return Err(invalid(format!(
+                    "an experiment name of {length} characters cannot be stored"
+                ))
+                .mend(format!(
+                    "use 1 to {MAX_EXPERIMENT_NAME} characters, none of them NUL"
+                )));
+            }
+        }
+        if self.name.is_none() && id.is_none() {
+            return Err(invalid("no experiment is given").mend(format!(
+                "add ?{EXPERIMENT_NAME_PARAM}=… or ?{EXPERIMENT_ID_PARAM}=…"
+            )));
+        }
+        if self.artifact_root.as_deref() == Some("") {
+            return Err(
+                invalid("the artifact root is empty").mend("leave it out, or name a folder")
+            );
+        }
+        ExperimentLocation::of(Target {
+            path,
+            name: self.name,
+            id,
+            missing: self.missing,
+            synchronous: self.synchronous,
+            artifact_root: self.artifact_root,
+        })
+    }
+}
+
+fn invalid(cause: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, BUILD, cause.into())
+}
+
+fn unexpected(key: &str, value: &str, expected: &str) -> Error {
+    invalid(format!(
+        "parameter {key}=`{}` is not understood",
+        value.escape_debug()
+    ))
+    .mend(format!("write {expected}"))
+}
+
+/// The file that `sqlite:///relative.db` or `sqlite:////absolute.db` names.
+fn file_path(uri: &LocationUri) -> Result<PathBuf, Error> {
+    let mend = "write sqlite:///relative.db or sqlite:////absolute/path.db";
+    let fail = |cause: &'static str| Err(invalid(cause).mend(mend).at(uri));
+    if uri.scheme() != SCHEME {
+        return fail("the scheme is not `sqlite`");
+    }
+    if uri.authority() != Some("") {
+        return fail("a database file has no host; a `/` is missing");
+    }
+    match uri.path().strip_prefix('/') {
+        None | Some("") => fail("no database file is named"),
+        Some(":memory:") => Err(invalid("a database in memory would be lost")
+            .mend("name a file, or use memory:<name>")
+            .at(uri)),
+        Some(path) => Ok(path.into()),
+    }
+}
+
+fn experiment_id(text: &str) -> Result<i64, Error> {
+    // As MLflow prints ids; `+1`, ` 1` and `1.0` are nobody's spelling.
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
+        invalid(format!("`{}` is no experiment id", text.escape_debug()))
+            .mend("give a whole number, as MLflow shows it")
+    })
+}
+
+/// The absolute path, with the links of its existing part resolved. What does not exist yet is
+/// made when the location is opened.
+fn canonical(path: &Path) -> Result<PathBuf, Error> {
+    let fail = |e| {
+        invalid(format!("`{}` cannot be resolved", path.display()))
+            .mend("name a file in a folder that can be reached")
+            .caused_by(e)
+    };
+    let absolute = std::path::absolute(path).map_err(fail)?;
+    let mut existing = absolute.as_path();
+    let resolved = loop {
+        match existing.canonicalize() {
+            Ok(resolved) => break resolved,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => match existing.parent() {
+                Some(parent) => existing = parent,
+                None => return Err(fail(e)),
+            },
+            Err(e) => return Err(fail(e)),
+        }
+    };
+    let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+    let mut path = resolved;
+    for part in rest.components() {
+        match part {
+            // Below the existing part there is no link that could lead elsewhere.
+            Component::ParentDir => {
+                path.pop();
+            }
+            Component::Normal(part) => path.push(part),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(path)
+}

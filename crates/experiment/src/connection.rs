@@ -1,0 +1,233 @@
+//! One connection: opened, created, checked, and opened again when its file was replaced.
+
+use crate::builder::Synchronous;
+use crate::config::{BUSY_TIMEOUT, UPGRADE_GRACE};
+use crate::error::Fault;
+use crate::schema::{self, Shape};
+use crate::sql::Statements;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// An open database, with its shape as of the last look.
+pub(crate) struct Database {
+    pub(crate) conn: Connection,
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+    /// The log is a write-ahead log; otherwise `synchronous=NORMAL` would not be safe.
+    wal: bool,
+    synchronous: Option<Synchronous>,
+    known: Option<Known>,
+}
+
+/// A shape, and what it was read from.
+pub(crate) struct Known {
+    cookie: i64,
+    revision: String,
+    pub(crate) shape: Shape,
+    pub(crate) statements: Statements,
+}
+
+impl Database {
+    /// Opens a file that holds an MLflow database this crate can write. With `create`, a file that
+    /// is absent or empty becomes one first, in one transaction; folders are made as needed.
+    pub(crate) fn open(path: &Path, create: bool) -> Result<Self, Fault> {
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => return Err(Fault::Folder(path.into())),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !create => {
+                return Err(no_file(path));
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let folder = path.parent().unwrap_or(path);
+                fs::create_dir_all(folder).map_err(|e| Fault::Io(folder.into(), e))?;
+            }
+            Err(e) => return Err(Fault::Io(path.into(), e)),
+        }
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        if create {
+            flags |= OpenFlags::SQLITE_OPEN_CREATE;
+        }
+        let conn = Connection::open_with_flags(path, flags).map_err(|e| why_not_opened(path, e))?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        conn.pragma_update(None, "foreign_keys", true)?;
+        let mut database = Self {
+            conn,
+            path: path.into(),
+            identity: None,
+            wal: false,
+            synchronous: None,
+            known: None,
+        };
+        if schema::is_empty(&database.conn).map_err(|f| database.translated(f))? {
+            if !create {
+                return Err(no_file(path));
+            }
+            database.prefer_wal()?;
+            database.create()?;
+        } else {
+            database.look()?;
+            database.prefer_wal()?;
+        }
+        database.identity = identity(path);
+        Ok(database)
+    }
+
+    /// Whether the path still leads to the file that is open. A file that was deleted or replaced
+    /// would take writes that nobody ever sees.
+    pub(crate) fn is_current(&self) -> bool {
+        identity(&self.path) == self.identity
+    }
+
+    /// Sets how sure the following commits are.
+    pub(crate) fn set_synchronous(&mut self, wanted: Synchronous) -> Result<(), Fault> {
+        let wanted = if self.wal { wanted } else { Synchronous::Full };
+        if self.synchronous != Some(wanted) {
+            let value = match wanted {
+                Synchronous::Normal => "NORMAL",
+                Synchronous::Full => "FULL",
+            };
+            self.conn.pragma_update(None, "synchronous", value)?;
+            self.synchronous = Some(wanted);
+        }
+        Ok(())
+    }
+
+    /// The connection, and the shape of the database as the current transaction sees it. Cheap
+    /// where nothing changed.
+    pub(crate) fn look(&mut self) -> Result<(&Connection, &Known), Fault> {
+        match look(&self.conn, self.known.take()) {
+            Ok(known) => Ok((&self.conn, self.known.insert(known))),
+            Err(fault) => Err(self.translated(fault)),
+        }
+    }
+
+    /// Makes the tables, unless another process has done so meanwhile. A process that dies in
+    /// between leaves an empty file, which the next one fills.
+    fn create(&mut self) -> Result<(), Fault> {
+        self.set_synchronous(Synchronous::Full)?;
+        let transaction = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if schema::is_empty(&transaction)? {
+            schema::create(&transaction)?;
+        }
+        transaction.commit()?;
+        self.look()?;
+        Ok(())
+    }
+
+    /// Switches to write-ahead logging, which lets readers and a writer go on side by side. A
+    /// file that is in use at this moment, or whose file system cannot do it, stays as it is.
+    fn prefer_wal(&mut self) -> Result<(), Fault> {
+        let mode = |sql| self.conn.query_row(sql, [], |row| row.get::<_, String>(0));
+        let mut found = mode("PRAGMA journal_mode")?;
+        if found != "wal" {
+            match mode("PRAGMA journal_mode = WAL") {
+                Ok(now) => found = now,
+                Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.wal = found == "wal";
+        Ok(())
+    }
+
+    /// A refusal that may be of the moment: MLflow makes and upgrades a file in many steps, which
+    /// others can see.
+    fn translated(&self, fault: Fault) -> Fault {
+        let found = match &fault {
+            Fault::NoRevision { found } => found.clone(),
+            Fault::TooOld { revision } => format!("it is at revision {revision}"),
+            Fault::Incomplete { missing } => missing.clone(),
+            _ => return fault,
+        };
+        if changed_lately(&self.path) {
+            Fault::InTransition { found }
+        } else {
+            fault
+        }
+    }
+}
+
+fn look(conn: &Connection, known: Option<Known>) -> Result<Known, Fault> {
+    let revision = schema::revision(conn)?;
+    let cookie = schema::cookie(conn)?;
+    if let Some(known) = known
+        && known.cookie == cookie
+        && known.revision == revision
+    {
+        return Ok(known);
+    }
+    conn.flush_prepared_statement_cache();
+    let shape = schema::shape(conn, &revision)?;
+    let statements = Statements::of(&shape);
+    Ok(Known {
+        cookie,
+        revision,
+        shape,
+        statements,
+    })
+}
+
+fn no_file(path: &Path) -> Fault {
+    Fault::NoFile {
+        path: path.into(),
+        why: "give an `experiment_name` without `create=false` to have it made",
+    }
+}
+
+/// SQLite only says that it could not open the file; the file system says why.
+fn why_not_opened(path: &Path, e: rusqlite::Error) -> Fault {
+    if e.sqlite_error_code() != Some(ErrorCode::CannotOpen) {
+        return e.into();
+    }
+    let opened = fs::OpenOptions::new().read(true).write(true).open(path);
+    match opened {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(path);
+            match fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(path)
+            {
+                // It works now; the empty file is what SQLite would have made.
+                Ok(_) => e.into(),
+                Err(cause) => Fault::Io(folder.into(), cause),
+            }
+        }
+        Err(cause) => Fault::Io(path.into(), cause),
+        Ok(_) => e.into(),
+    }
+}
+
+fn changed_lately(path: &Path) -> bool {
+    let log = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    [path.to_owned(), log("-wal"), log("-journal")]
+        .iter()
+        .filter_map(|p| fs::metadata(p).and_then(|m| m.modified()).ok())
+        .any(|at| {
+            SystemTime::now()
+                .duration_since(at)
+                .map_or(true, |age| age < UPGRADE_GRACE)
+        })
+}
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_path: &Path) -> Option<(u64, u64)> {
+    // An open database cannot be deleted or renamed there.
+    None
+}

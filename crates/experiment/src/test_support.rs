@@ -1,0 +1,19 @@
+//! For tests of this crate and of the conformance suite; not part of the API.
+
+use crate::location::ExperimentLocation;
+use crate::store::Store;
+use trace_destination_core::Error;
+
+/// Lets the open file of a location grow to `pages` pages and no further, as a full disk would.
+/// Ends with the connection.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub fn limit_pages(location: &ExperimentLocation, pages: u32) -> Result<(), Error> {
+    Store::shared(location.path())
+        .limit_pages(pages)
+        .map_err(|fault| fault.during("limit the file"))
+}
+
+/// The DDL of the shape in which new files are made.
+pub const NEW_FILE: &str = include_str!("schema/a1b2c3d4e5f6.sql");

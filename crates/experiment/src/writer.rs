@@ -1,0 +1,207 @@
+//! One transaction per set of ready batches.
+
+use crate::builder::{MissingExperiment, Synchronous};
+use crate::connection::Database;
+use crate::error::{Fault, WRITE};
+use crate::experiment::{self, Resolved};
+use crate::location::Target;
+use crate::memory::Memory;
+use crate::rows::Rows;
+use crate::schema::Shape;
+use crate::store::Experiment;
+use crate::trace::Tables;
+use rusqlite::Connection;
+use std::path::PathBuf;
+use std::sync::Arc;
+use trace_destination_core::{Error, Refusal};
+
+/// A batch of one experiment.
+pub(crate) struct Entry {
+    pub(crate) experiment: Arc<Experiment>,
+    pub(crate) rows: Rows,
+}
+
+/// The refused spans of a batch that was stored, or why it was not.
+pub(crate) type Answer = Result<Vec<Refusal>, Error>;
+
+/// The one writer of a file in this process.
+pub(crate) struct Writer {
+    path: PathBuf,
+    database: Option<Database>,
+    memory: Memory,
+    /// SQLite's count of changes by others, as of the last transaction.
+    foreign_changes: i64,
+}
+
+impl Writer {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            database: None,
+            memory: Memory::new(),
+            foreign_changes: 0,
+        }
+    }
+
+    /// Resolves the experiment of a location, creating what is missing if that is wanted.
+    pub(crate) fn resolve(&mut self, target: &Target) -> Result<Resolved, Fault> {
+        self.connect(experiment::may_create(target))?;
+        let Some(database) = &mut self.database else {
+            return Err(Fault::Abandoned);
+        };
+        // Looking does not wait for writers, and most locations find what they name.
+        database.conn.execute_batch("BEGIN")?;
+        let found = with_shape(database, |conn, shape| {
+            experiment::find(conn, shape, target)
+        });
+        if let Some(found) = finish(database, found)? {
+            return Ok(found);
+        }
+        database.set_synchronous(target.synchronous)?;
+        begin(database)?;
+        let created = with_shape(database, |conn, shape| {
+            experiment::find_or_create(conn, shape, target)
+        });
+        finish(database, created)
+    }
+
+    /// Writes the batches in one transaction and answers each. A batch whose experiment is gone
+    /// fails alone; a batch whose rows the database refuses does not keep the others from being
+    /// stored.
+    pub(crate) fn write(&mut self, entries: &[Entry]) -> Vec<Answer> {
+        let result = self.try_write(entries);
+        match result {
+            Ok(answers) => answers
+                .into_iter()
+                .map(|answer| answer.map_err(|fault| fault.during(WRITE)))
+                .collect(),
+            Err(fault) => {
+                self.memory.forget();
+                if entries.len() > 1 && fault.is_about_the_data() {
+                    return entries
+                        .iter()
+                        .flat_map(|entry| self.write(std::slice::from_ref(entry)))
+                        .collect();
+                }
+                let error = fault.during(WRITE);
+                entries.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
+    }
+
+    #[expect(
+        clippy::type_complexity,
+        reason = "an answer per entry, or one fault for all"
+    )]
+    fn try_write(&mut self, entries: &[Entry]) -> Result<Vec<Result<Vec<Refusal>, Fault>>, Fault> {
+        let targets = || entries.iter().map(|entry| &entry.experiment.target);
+        self.connect(
+            targets().any(|t| t.missing == MissingExperiment::Create && t.name.is_some()),
+        )?;
+        let Some(database) = &mut self.database else {
+            return Err(Fault::Abandoned);
+        };
+        let synchronous = targets().map(|t| t.synchronous).max();
+        database.set_synchronous(synchronous.unwrap_or(Synchronous::Normal))?;
+        begin(database)?;
+        let written = write_all(
+            database,
+            &mut self.memory,
+            &mut self.foreign_changes,
+            entries,
+        );
+        finish(database, written)
+    }
+
+    /// Opens the file if it is not open, or is no longer the one at its path.
+    fn connect(&mut self, create: bool) -> Result<(), Fault> {
+        if self.database.as_ref().is_some_and(Database::is_current) {
+            return Ok(());
+        }
+        self.memory.forget();
+        // Closed first, so that closing cannot touch the files of its successor.
+        self.database = None;
+        self.database = Some(Database::open(&self.path, create)?);
+        Ok(())
+    }
+
+    /// Limits the size of the file, as a full disk would.
+    pub(crate) fn limit_pages(&mut self, pages: u32) -> Result<(), Fault> {
+        if let Some(database) = &self.database {
+            database
+                .conn
+                .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+        }
+        Ok(())
+    }
+}
+
+fn with_shape<T>(
+    database: &mut Database,
+    run: impl FnOnce(&Connection, &Shape) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let (conn, known) = database.look()?;
+    run(conn, &known.shape)
+}
+
+fn begin(database: &Database) -> Result<(), Fault> {
+    database
+        .conn
+        .prepare_cached("BEGIN IMMEDIATE")?
+        .execute([])?;
+    Ok(())
+}
+
+/// Commits, or rolls everything back.
+fn finish<T>(database: &Database, result: Result<T, Fault>) -> Result<T, Fault> {
+    let result = result.and_then(|value| {
+        database.conn.prepare_cached("COMMIT")?.execute([])?;
+        Ok(value)
+    });
+    // Some failures end the transaction by themselves.
+    if result.is_err() && !database.conn.is_autocommit() {
+        if let Err(error) = database.conn.execute_batch("ROLLBACK") {
+            tracing::warn!(%error, "a failed transaction could not be rolled back");
+        }
+    }
+    result
+}
+
+#[expect(
+    clippy::type_complexity,
+    reason = "an answer per entry, or one fault for all"
+)]
+fn write_all(
+    database: &mut Database,
+    memory: &mut Memory,
+    foreign_changes: &mut i64,
+    entries: &[Entry],
+) -> Result<Vec<Result<Vec<Refusal>, Fault>>, Fault> {
+    let changes = database
+        .conn
+        .prepare_cached("PRAGMA data_version")?
+        .query_row([], |row| row.get(0))?;
+    if changes != *foreign_changes {
+        memory.forget();
+        *foreign_changes = changes;
+    }
+    let (conn, known) = database.look()?;
+    let mut tables = Tables::open(conn, &known.shape, &known.statements)?;
+    let mut answers = Vec::with_capacity(entries.len());
+    for Entry { experiment, rows } in entries {
+        let resolved = match experiment.current(conn, &known.shape) {
+            Ok(resolved) => resolved,
+            Err(fault @ Fault::Sqlite(_)) => return Err(fault),
+            Err(fault) => {
+                answers.push(Err(fault));
+                continue;
+            }
+        };
+        let mut refused = Vec::new();
+        for trace in &rows.traces {
+            tables.write(memory, rows, trace, &resolved, &mut refused)?;
+        }
+        answers.push(Ok(refused));
+    }
+    Ok(answers)
+}
