@@ -1,8 +1,13 @@
 //! Which spans belong to which route, from the start of a local root to its last descendant.
 //!
 //! A trace id that this process made belongs to one segment, found by the trace id alone: nothing
-//! is kept per span. A trace id that came from outside proves nothing, so segments of such traces
-//! remember their spans one by one and a descendant is found through its parent.
+//! is kept per span. A trace id that came from outside proves nothing, so each local root that has
+//! one gets a segment that remembers its spans one by one, and a descendant is found through its
+//! parent.
+
+mod segments;
+
+use segments::{Segment, Trace};
 
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 use crossbeam_utils::CachePadded;
@@ -49,49 +54,12 @@ struct Shard {
     ignored: HashMap<(u128, u64), u32, IdHash>,
 }
 
-#[derive(Debug, Default)]
-struct Trace {
-    /// The segment of a trace id made here; takes every local span that no other segment knows.
-    own: Option<Segment>,
-    /// Segments of local roots whose trace id came from outside.
-    foreign: Option<Box<Foreign>>,
-}
-
-#[derive(Debug, Default)]
-struct Foreign {
-    segments: Vec<(u32, Segment)>,
-    next_key: u32,
-    /// Which segment each span belongs to, ended ones included while the segment is bound.
-    spans: HashMap<u64, u32, IdHash>,
-}
-
-#[derive(Debug)]
-struct Segment {
-    route: RouteId,
-    open: u32,
-    started: u32,
-    /// Counts the times the segment began to linger, so that a stale entry in the queue is known.
-    lingered: u32,
-}
-
 #[derive(Debug)]
 struct Lingering {
     trace: u128,
     /// `None` for the own segment.
     key: Option<u32>,
-    lingered: u32,
     since: u32,
-}
-
-impl Segment {
-    fn new(route: RouteId, epoch: u32) -> Self {
-        Self {
-            route,
-            open: 1,
-            started: epoch,
-            lingered: 0,
-        }
-    }
 }
 
 /// Trace and span ids are random already; a foreign one may be chosen by an adversary, so they are
@@ -131,14 +99,15 @@ impl Bindings {
         let epoch = self.now();
         let mut shard = lock(self.shard(trace));
         let entry = shard.traces.entry(trace).or_default();
-        if own_id && entry.own.is_none() {
-            entry.own = Some(Segment::new(route, epoch));
-            return;
+        match &mut entry.own {
+            None if own_id => entry.own = Some(Segment::new(route, epoch)),
+            // An id that came back to the place where its trace goes anyway.
+            Some(own) if own.route == route => own.open += 1,
+            _ => entry
+                .foreign
+                .get_or_insert_default()
+                .add(span, route, epoch),
         }
-        entry
-            .foreign
-            .get_or_insert_default()
-            .join(span, route, epoch);
     }
 
     /// Binds a local child to its parent's segment; `None` if the parent has none any more.
@@ -156,11 +125,11 @@ impl Bindings {
         if let Some(foreign) = &mut entry.foreign
             && let Some(&key) = foreign.spans.get(&parent)
         {
-            let segment = foreign.segment(key)?;
-            segment.open += 1;
-            let route = segment.route;
+            let found = foreign.segments.get_mut(&key)?;
+            found.segment.open += 1;
+            found.spans.push(span);
             foreign.spans.insert(span, key);
-            return Some(route);
+            return Some(found.segment.route);
         }
         let own = entry.own.as_mut()?;
         own.open += 1;
@@ -189,7 +158,7 @@ impl Bindings {
         let Some(entry) = shard.traces.get_mut(&trace) else {
             return Ended::Unbound;
         };
-        let (foreign_key, segment) = match &mut entry.foreign {
+        let (key, segment) = match &mut entry.foreign {
             Some(foreign) => match foreign.spans.get(&span).copied() {
                 Some(key) => (Some(key), foreign.segment(key)),
                 None => (None, entry.own.as_mut()),
@@ -204,21 +173,18 @@ impl Bindings {
         // take somebody else's count below zero.
         segment.open = segment.open.saturating_sub(1);
         if segment.open == 0 {
-            if self.linger {
-                segment.lingered = segment.lingered.wrapping_add(1);
-                let lingering = Lingering {
+            segment.idle_since = epoch;
+            if !self.linger {
+                shard.remove(trace, key);
+            } else if !std::mem::replace(&mut segment.queued, true) {
+                shard.lingering.push_back(Lingering {
                     trace,
-                    key: foreign_key,
-                    lingered: segment.lingered,
+                    key,
                     since: epoch,
-                };
-                shard.lingering.push_back(lingering);
+                });
                 if shard.lingering.len() > LINGERING_PER_SHARD {
-                    shard.drop_oldest();
+                    shard.make_room();
                 }
-            } else {
-                let lingered = segment.lingered;
-                shard.remove(trace, foreign_key, lingered);
             }
         }
         Ended::Bound(route)
@@ -244,12 +210,10 @@ impl Bindings {
         let mut swept = Swept::default();
         for shard in &self.shards {
             let mut shard = lock(shard);
-            while shard
-                .lingering
-                .front()
-                .is_some_and(|l| now.wrapping_sub(l.since) > linger)
+            while let Some(front) = shard.lingering.front()
+                && now.wrapping_sub(front.since) > linger
             {
-                shard.drop_oldest();
+                shard.settle_oldest(|idle_since| now.wrapping_sub(idle_since) > linger);
             }
             if check_age {
                 swept.expired += shard.expire(now, max_age);
@@ -266,7 +230,7 @@ impl Bindings {
                 let foreign = trace
                     .foreign
                     .iter()
-                    .flat_map(|f| f.segments.iter().map(|(_, s)| s));
+                    .flat_map(|f| f.segments.values().map(|s| &s.segment));
                 for segment in trace.own.iter().chain(foreign) {
                     if segment.open > 0 {
                         *open.entry(segment.route.0).or_default() += u64::from(segment.open);
@@ -294,96 +258,58 @@ pub(crate) enum Ended {
     Unbound,
 }
 
-impl Foreign {
-    fn segment(&mut self, key: u32) -> Option<&mut Segment> {
-        self.segments
-            .iter_mut()
-            .find(|(k, _)| *k == key)
-            .map(|(_, s)| s)
-    }
-
-    /// Adds a root: to the segment that goes the same way, or as a new one.
-    fn join(&mut self, span: u64, route: RouteId, epoch: u32) {
-        let key = match self.segments.iter_mut().find(|(_, s)| s.route == route) {
-            Some((key, segment)) => {
-                segment.open += 1;
-                *key
-            }
-            None => {
-                let key = self.next_key;
-                self.next_key = self.next_key.wrapping_add(1);
-                self.segments.push((key, Segment::new(route, epoch)));
-                key
-            }
-        };
-        self.spans.insert(span, key);
-    }
-
-    fn remove(&mut self, key: u32) {
-        self.segments.retain(|(k, _)| *k != key);
-        self.spans.retain(|_, k| *k != key);
-    }
-}
-
 impl Shard {
-    fn drop_oldest(&mut self) {
-        if let Some(l) = self.lingering.pop_front() {
-            self.remove(l.trace, l.key, l.lingered);
+    fn remove(&mut self, trace: u128, key: Option<u32>) {
+        if self.traces.get_mut(&trace).is_some_and(|t| t.remove(key)) {
+            self.traces.remove(&trace);
         }
     }
 
-    /// Removes a segment that has lingered since its `lingered`-th time without being used.
-    fn remove(&mut self, trace: u128, key: Option<u32>, lingered: u32) {
-        let Some(entry) = self.traces.get_mut(&trace) else {
+    /// Takes the oldest entry out of the queue and removes its segment, unless that was used again
+    /// in the meantime and is not `over` yet.
+    fn settle_oldest(&mut self, over: impl FnOnce(u32) -> bool) {
+        let Some(oldest) = self.lingering.pop_front() else {
             return;
         };
-        let over = |s: &Segment| s.open == 0 && s.lingered == lingered;
-        match key {
-            None => {
-                if entry.own.as_ref().is_some_and(over) {
-                    entry.own = None;
-                }
-            }
-            Some(key) => {
-                if let Some(foreign) = &mut entry.foreign {
-                    if foreign.segment(key).is_some_and(|s| over(s)) {
-                        foreign.remove(key);
-                    }
-                    if foreign.segments.is_empty() {
-                        entry.foreign = None;
-                    }
-                }
+        let segment = self
+            .traces
+            .get_mut(&oldest.trace)
+            .and_then(|t| t.segment(oldest.key));
+        match segment {
+            None => {}
+            Some(segment) if segment.open > 0 => segment.queued = false,
+            Some(segment) if over(segment.idle_since) => self.remove(oldest.trace, oldest.key),
+            Some(segment) => {
+                let since = segment.idle_since;
+                self.lingering.push_back(Lingering { since, ..oldest });
             }
         }
-        if entry.own.is_none() && entry.foreign.is_none() {
-            self.traces.remove(&trace);
+    }
+
+    /// Brings the queue back to its limit. Each entry is put back once at most.
+    fn make_room(&mut self) {
+        while self.lingering.len() > LINGERING_PER_SHARD {
+            let since = self.lingering.front().map(|l| l.since);
+            self.settle_oldest(|idle_since| Some(idle_since) == since);
         }
     }
 
     fn expire(&mut self, now: u32, max_age: u32) -> u64 {
         let mut expired = 0;
-        let old = |s: &Segment| s.open > 0 && now.wrapping_sub(s.started) > max_age;
         self.traces.retain(|_, trace| {
-            if trace.own.as_ref().is_some_and(old) {
-                trace.own = None;
-                expired += 1;
+            let foreign = trace.foreign.iter().flat_map(|f| &f.segments);
+            let old: Vec<(Option<u32>, u32)> = foreign
+                .map(|(key, s)| (Some(*key), &s.segment))
+                .chain(trace.own.iter().map(|s| (None, s)))
+                .filter(|(_, s)| s.is_older(now, max_age))
+                .map(|(key, s)| (key, s.open))
+                .collect();
+            let mut gone = false;
+            for (key, open) in old {
+                expired += u64::from(open > 0);
+                gone = trace.remove(key);
             }
-            if let Some(foreign) = &mut trace.foreign {
-                let keys: Vec<u32> = foreign
-                    .segments
-                    .iter()
-                    .filter(|(_, s)| old(s))
-                    .map(|(k, _)| *k)
-                    .collect();
-                for key in keys {
-                    foreign.remove(key);
-                    expired += 1;
-                }
-                if foreign.segments.is_empty() {
-                    trace.foreign = None;
-                }
-            }
-            trace.own.is_some() || trace.foreign.is_some()
+            !gone
         });
         self.ignored
             .retain(|_, since| now.wrapping_sub(*since) <= max_age);
@@ -394,3 +320,6 @@ impl Shard {
 fn key(trace: TraceId) -> u128 {
     u128::from_be_bytes(trace.to_bytes())
 }
+
+#[cfg(test)]
+mod tests;
