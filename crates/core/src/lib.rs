@@ -48,6 +48,7 @@ mod location;
 mod log;
 mod memory;
 mod metrics;
+mod mutant;
 mod pipeline;
 mod processor;
 mod record;
@@ -75,6 +76,8 @@ pub use pipeline::{
     MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_SCHEDULE_DELAY, Pipeline,
     PipelineBuilder,
 };
+#[doc(hidden)]
+pub use mutant::Mutant;
 pub use processor::DestinationProcessor;
 pub use record::{
     AnyValue, AnyValueRef, ArrayRef, Attribute, Attributes, BatchId, Event, EventRef, Link,

@@ -2,6 +2,7 @@
 //! path. Names and attributes are those of the semantic conventions for SDK span processors
 //! (semantic-conventions 1.36, `docs/otel/sdk-metrics.md`), plus the backend.
 
+use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::stats::DropReason;
 use opentelemetry::KeyValue;
@@ -25,7 +26,7 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
                 observer.observe(sums.stored, &series.attributes(None));
                 for reason in DropReason::ALL {
                     let dropped = sums.dropped[reason as usize];
-                    if dropped > 0 {
+                    if dropped > 0 && !sums.hidden {
                         observer.observe(dropped, &series.attributes(Some(reason)));
                     }
                 }
@@ -103,6 +104,8 @@ impl Series {
 struct Sums {
     stored: u64,
     waiting: u64,
+    /// See [`Mutant::MetricsHideFailures`].
+    hidden: bool,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -121,6 +124,7 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         let dropped = lane.counters.dropped();
         let accepted = lane.counters.accepted.load(Ordering::Relaxed);
         sums.stored += stored;
+        sums.hidden = shared.mutant.is(Mutant::MetricsHideFailures);
         sums.waiting += accepted.saturating_sub(stored + dropped.total());
         for reason in DropReason::ALL {
             sums.dropped[reason as usize] += dropped.by(reason);

@@ -1,9 +1,12 @@
 //! Deliberate faults, one per promise, that show the conformance suite can fail.
 //!
-//! A pipeline built with one misbehaves in exactly one way. The hooks read
-//! `cfg!(debug_assertions) && …`, so a release build carries none of them.
+//! A pipeline built with one misbehaves in exactly one way. The hooks ask a [`Switch`], which is
+//! always off in a release build, so that the compiler takes them out.
 
+use crate::destination::Destination;
 use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// One way for a pipeline to break one promise of the design. For tests of the test suite only.
 #[doc(hidden)]
@@ -26,10 +29,9 @@ pub enum Mutant {
     /// Hook: where a child with a local recorded parent finds no binding and no value in its
     /// context, before it is counted as an orphan.
     OrphanTakesGlobal,
-    /// Promise 5: now and then a span goes into the lane of the span before it.
+    /// Promise 5: now and then a span goes to the lanes of the span before it.
     ///
-    /// Hook: where the delivery thread takes a span from the ingress to its lane, for one span in
-    /// 251 by the low bits of its id.
+    /// Hook: where a span that ended takes its route, for one span in 251.
     NeighboursLane,
     /// Promise 6: what a sink does is traced like anything else.
     ///
@@ -124,5 +126,52 @@ impl Mutant {
 impl fmt::Display for Mutant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Which fault is on, and what it has to remember. Off in release builds, whatever was set.
+#[derive(Debug, Default)]
+pub(crate) struct Switch {
+    mutant: Option<Mutant>,
+    /// The first global destination seen, for [`Mutant::GlobalFrozen`].
+    frozen: OnceLock<Destination>,
+    /// The route before, for [`Mutant::NeighboursLane`].
+    previous: AtomicU32,
+    /// Spans seen, for the same.
+    spans: AtomicU32,
+    /// Held during a write, for [`Mutant::OneWriterForAll`].
+    pub(crate) one_writer: tokio::sync::Mutex<()>,
+}
+
+impl Switch {
+    pub(crate) fn new(mutant: Option<Mutant>) -> Self {
+        Self {
+            mutant,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a fault is on.
+    #[inline]
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        cfg!(debug_assertions) && self.mutant == Some(mutant)
+    }
+
+    /// The first destination it was ever given.
+    pub(crate) fn frozen(&self, global: Option<&Destination>) -> Option<&Destination> {
+        match global {
+            Some(global) => Some(self.frozen.get_or_init(|| global.clone())),
+            None => self.frozen.get(),
+        }
+    }
+
+    /// The route of the span before, for one span in 251; else the span's own.
+    pub(crate) fn neighbour(&self, route: u32) -> u32 {
+        let previous = self.previous.swap(route, Ordering::Relaxed);
+        if self.spans.fetch_add(1, Ordering::Relaxed) % 251 == 250 {
+            previous
+        } else {
+            route
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! or touches anything of the application's but the span.
 
 use crate::binding::{Ended, RouteId};
+use crate::mutant::Mutant;
 use crate::pipeline::{Pipeline, Shared};
 use crate::record::Resource;
 use crate::scope::{DetachedFrom, in_scope, with_current};
@@ -53,9 +54,9 @@ impl SpanProcessor for DestinationProcessor {
             return;
         }
         let (trace, id) = (started.trace_id(), started.span_id());
-        if cx.is_telemetry_suppressed()
-            || with_current(Context::is_telemetry_suppressed) == Some(true)
-        {
+        let suppressed = cx.is_telemetry_suppressed()
+            || with_current(Context::is_telemetry_suppressed) == Some(true);
+        if suppressed && !shared.mutant.is(Mutant::SuppressionIgnored) {
             return shared.bindings.ignore(trace, id);
         }
         let parent = cx.span();
@@ -65,6 +66,10 @@ impl SpanProcessor for DestinationProcessor {
                 Some(route) => shared.note_ignored_scope(cx, route),
                 None => match shared.own_route(cx) {
                     Some(route) => shared.bindings.start_root(trace, id, false, route),
+                    None if shared.mutant.is(Mutant::OrphanTakesGlobal) => {
+                        let route = shared.levels.resolve(cx, |found| shared.routes.of(found));
+                        shared.bindings.start_root(trace, id, false, route);
+                    }
                     None => {
                         shared.totals.orphaned.fetch_add(1, Ordering::Relaxed);
                         shared.bindings.ignore(trace, id);
@@ -93,6 +98,9 @@ impl SpanProcessor for DestinationProcessor {
             Ended::Unbound => {
                 shared.totals.orphaned.fetch_add(1, Ordering::Relaxed);
             }
+        }
+        if shared.mutant.is(Mutant::EndWaitsForSink) {
+            let _ = self.pipeline.flush(Duration::from_secs(2)).wait();
         }
     }
 

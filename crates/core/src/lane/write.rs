@@ -3,6 +3,7 @@
 use super::{Lane, Phase, Sealed};
 use crate::error::{Error, ErrorKind, Retry};
 use crate::location::Written;
+use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::record::TraceBatch;
 use crate::stats::DropReason;
@@ -65,6 +66,12 @@ async fn write_batch(lane: &Lane, shared: &Shared, mut sealed: Sealed) {
     let mut flying = InFlight::new(lane, shared, &sealed);
     lane.counters.drop_spans(DropReason::Transform, lost);
     let batch = &sealed.batch;
+    let early = shared.mutant.is(Mutant::StoredBeforeWritten);
+    if early {
+        count_stored(lane, batch.span_count() as u64);
+        lane.state().done_seq = sequence;
+        shared.lane_progressed();
+    }
     let outcome = if batch.span_count() == 0 && batch.updates.is_empty() {
         Ok(Written::default())
     } else {
@@ -78,9 +85,9 @@ async fn write_batch(lane: &Lane, shared: &Shared, mut sealed: Sealed) {
     match outcome {
         Ok(written) => {
             let refused = (written.refused.len() as u64).min(spans);
-            lane.counters
-                .stored
-                .fetch_add(spans - refused, Ordering::Relaxed);
+            if !early {
+                count_stored(lane, spans - refused);
+            }
             lane.counters.batches.fetch_add(1, Ordering::Relaxed);
             if let Some(refusal) = written.refused.into_iter().next_back() {
                 lane.counters.drop_spans(DropReason::Refused, refused);
@@ -103,6 +110,10 @@ async fn write_batch(lane: &Lane, shared: &Shared, mut sealed: Sealed) {
     drop(flying);
     state.done_seq = state.done_seq.max(sequence);
     state.last_used = Some(Instant::now());
+}
+
+fn count_stored(lane: &Lane, spans: u64) {
+    lane.counters.stored.fetch_add(spans, Ordering::Relaxed);
 }
 
 /// Accounts for a batch that is being written, also if its task is dropped at a shutdown deadline.
@@ -181,12 +192,20 @@ async fn attempt_until_done(
     }
     let mut failures = 0;
     loop {
+        let one_writer = match shared.mutant.is(Mutant::OneWriterForAll) {
+            true => Some(shared.mutant.one_writer.lock().await),
+            false => None,
+        };
         let error = match attempt(lane, batch).await {
             Ok(written) => return Ok(written),
             Err(error) => error.at(&lane.uri),
         };
+        drop(one_writer);
         let now = Instant::now();
         let delay = match error.retry() {
+            _ if shared.mutant.is(Mutant::NoRetry) => {
+                return Err((DropReason::Failed, error));
+            }
             Retry::Never => {
                 let mut state = lane.state();
                 let first = state.phase != Phase::Failing;

@@ -11,6 +11,7 @@ use crate::lane::RetryPolicy;
 use crate::location::BatchLimits;
 use crate::log::Log;
 use crate::metrics;
+use crate::mutant::{Mutant, Switch};
 use crate::record::Resource;
 use crate::routes::Routes;
 use crate::scope::{GlobalSlot, Levels, process_slot};
@@ -52,6 +53,7 @@ pub struct PipelineBuilder {
     metric_locations: usize,
     run_id: Option<String>,
     sampling_ratio: f64,
+    mutant: Option<Mutant>,
 }
 
 impl PipelineBuilder {
@@ -74,6 +76,7 @@ impl PipelineBuilder {
             metric_locations: 0,
             run_id: None,
             sampling_ratio: 1.0,
+            mutant: None,
         }
     }
 
@@ -178,6 +181,13 @@ impl PipelineBuilder {
         self
     }
 
+    /// Builds in a fault, to see whether a test notices. Does nothing in a release build.
+    #[doc(hidden)]
+    pub fn with_mutant(mut self, mutant: Mutant) -> Self {
+        self.mutant = Some(mutant);
+        self
+    }
+
     /// Reads the variables that mean the same here as in OpenTelemetry or MLflow:
     /// [`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`], [`OTEL_BSP_SCHEDULE_DELAY`],
     /// [`MLFLOW_TRACE_SAMPLING_RATIO`], [`MLFLOW_RUN_ID`].
@@ -230,6 +240,7 @@ impl PipelineBuilder {
                 global: self.global,
                 environment: self.environment,
                 strict: self.strict,
+                mutant: Switch::new(self.mutant),
             },
             bindings: Bindings::new(16, !self.linger.is_zero()),
             routes: Routes::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), self.limits),
@@ -250,6 +261,7 @@ impl PipelineBuilder {
             delivery: OnceLock::new(),
             flushing: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
+            mutant: Switch::new(self.mutant),
         });
         delivery::start(
             &shared,

@@ -6,6 +6,7 @@ use super::{DELIVERY_THREAD, Item, Payload, Shared};
 use crate::binding::SWEEPS_PER_LINGER;
 use crate::error::{Error, ErrorKind};
 use crate::lane::{self, LaneId, OpenBatch};
+use crate::mutant::Mutant;
 use crate::record::BatchId;
 use crate::stats::{DropReason, Dropped};
 use opentelemetry::Context;
@@ -310,6 +311,9 @@ impl Delivery {
                     *told = overflown;
                 }
             }
+        }
+        if self.shared.mutant.is(Mutant::IdleStaysOpen) {
+            return;
         }
         let Some(idle_since) = now.checked_sub(self.sweeper.timing.idle_close) else {
             return;

@@ -19,6 +19,7 @@ use crate::destination::Destination;
 use crate::ingress::{Ingress, Pushed};
 use crate::lane::{LaneId, RetryPolicy};
 use crate::log::Log;
+use crate::mutant::{Mutant, Switch};
 use crate::processor::DestinationProcessor;
 use crate::record::{Resource, Span, SpanGroup, TraceUpdate};
 use crate::routes::Routes;
@@ -77,6 +78,7 @@ pub(crate) struct Shared {
     flushing: AtomicUsize,
     /// The shutdown deadline is over: nothing is retried any more.
     abandoned: AtomicBool,
+    pub(crate) mutant: Switch,
 }
 
 #[derive(Default)]
@@ -140,6 +142,11 @@ impl Shared {
         source: u32,
         span: opentelemetry_sdk::trace::SpanData,
     ) {
+        let route = if self.mutant.is(Mutant::NeighboursLane) {
+            RouteId(self.mutant.neighbour(route.0))
+        } else {
+            route
+        };
         match route {
             RouteId::UNROUTED => {
                 self.totals.unrouted.fetch_add(1, Ordering::Relaxed);
@@ -186,6 +193,9 @@ impl Shared {
                 _ => false,
             };
         if !room {
+            if self.mutant.is(Mutant::DropsUncounted) {
+                return false;
+            }
             lane.counters.drop_spans(DropReason::Overflow, spans);
             return false;
         }
@@ -202,6 +212,9 @@ impl Shared {
             }
             Pushed::Closed => {
                 lane.release(bytes, &self.budget);
+                if self.mutant.is(Mutant::ShutdownForgets) {
+                    return false;
+                }
                 lane.counters.drop_spans(DropReason::Shutdown, spans);
                 false
             }
@@ -272,7 +285,10 @@ impl Shared {
             .routes
             .all_lanes()
             .map(|(id, lane)| {
-                let (state, last_error) = lane.public_state();
+                let (state, mut last_error) = lane.public_state();
+                if self.mutant.is(Mutant::ErrorSwallowed) {
+                    last_error = None;
+                }
                 // `accepted` is read last: a span that ends meanwhile is counted as queued.
                 let stored = lane.counters.stored.load(Ordering::Relaxed);
                 let dropped = lane.counters.dropped();
@@ -356,6 +372,14 @@ impl Pipeline {
     /// The destination of a local root started in `cx` now, all levels considered.
     pub fn resolve(&self, cx: &Context) -> Option<Destination> {
         self.shared().levels.resolve(cx, |found| found.cloned())
+    }
+
+    /// What `on_start` asks for a local root, without binding anything: for benches, which measure
+    /// this step alone.
+    #[doc(hidden)]
+    pub fn resolve_route(&self, cx: &Context) -> u32 {
+        let shared = self.shared();
+        shared.levels.resolve(cx, |found| shared.routes.of(found)).0
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -21,6 +21,7 @@ pub use guard::ScopeGuard;
 pub use task::{DestinationExt, WithDestination};
 
 use crate::destination::Destination;
+use crate::mutant::{Mutant, Switch};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use std::sync::Arc;
@@ -116,6 +117,7 @@ pub(crate) struct Levels {
     pub(crate) global: Arc<GlobalSlot>,
     pub(crate) environment: Option<Destination>,
     pub(crate) strict: bool,
+    pub(crate) mutant: Switch,
 }
 
 impl Levels {
@@ -124,6 +126,7 @@ impl Levels {
     pub(crate) fn resolve<T>(&self, cx: &Context, f: impl FnOnce(Option<&Destination>) -> T) -> T {
         match in_scope(cx) {
             Some(local) => self.below_if_unset(local, f),
+            None if self.mutant.is(Mutant::CurrentContextIgnored) => self.below(f),
             None => {
                 // `with_current` may not run its closure, so `f` is handed in and out.
                 let mut f = Some(f);
@@ -155,6 +158,12 @@ impl Levels {
     fn below<T>(&self, f: impl FnOnce(Option<&Destination>) -> T) -> T {
         if self.strict {
             return f(None);
+        }
+        if self.mutant.is(Mutant::GlobalFrozen) {
+            return self.global.with(|global| f(self.mutant.frozen(global)));
+        }
+        if self.mutant.is(Mutant::EnvironmentBeforeGlobal) && self.environment.is_some() {
+            return f(self.environment.as_ref());
         }
         self.global.with(|global| match global {
             Some(global) if !global.is_unset() => f(Some(global)),
