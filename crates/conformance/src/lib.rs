@@ -1,1 +1,22 @@
-//! conformance
+#![doc = include_str!("../README.md")]
+
+mod case;
+mod cases;
+mod failure;
+mod faulty;
+mod harness;
+mod memory;
+mod report;
+mod suite;
+mod world;
+pub mod writer;
+
+pub use case::{Case, Need, table};
+pub use failure::Failure;
+pub use faulty::{Act, Call, Control, Faulty, REFUSE, passing, permanent, throttled};
+pub use harness::{
+    Declares, HARNESS_PATIENCE, Harness, Misconfigured, RealFault, Stored, StoredSpan, Untouched,
+};
+pub use memory::MemoryHarness;
+pub use report::{Outcome, Report, Row};
+pub use suite::{Suite, assert_conforms};
