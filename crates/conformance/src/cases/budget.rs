@@ -1,0 +1,157 @@
+//! Promise 10: memory is bounded, and what does not fit is counted.
+
+use super::*;
+use crate::faulty::{Act, REFUSE, passing};
+use crate::world::{on_thread, quick, retry, until};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::Span as _;
+use trace_destination_core::{BatchLimits, DropReason, Overflow, RetryPolicy};
+
+const KIB: usize = 1 << 10;
+
+/// Ends a span of about two KiB that may be stored or dropped.
+fn sized(rig: &Rig, place: &Place) {
+    let mut span = rig.start("sized", &place.context());
+    span.set_attribute(KeyValue::new("filler", "x".repeat(2 * KIB)));
+    place.allow(span.span_context());
+    span.end();
+}
+
+/// Batches so small that a stuck sink holds little.
+fn small() -> BatchLimits {
+    BatchLimits { spans: 4, ..quick() }
+}
+
+pub(crate) async fn drop_newest(w: Arc<World>) -> Verdict {
+    let a = w.place("a").await?;
+    let rig = w.rig_with(|b| b.with_budget(1 << 30, 64 * KIB).with_batch_limits(small()))?;
+    a.control.set(Act::Wait);
+    for _ in 0..500 {
+        sized(&rig, &a);
+    }
+    let stats = rig.stats(&a).ok_or_else(|| Failure::new("no such location"))?;
+    ensure!(stats.bytes <= 64 * KIB, "{} bytes are held", stats.bytes);
+    let dropped = stats.dropped.by(DropReason::Overflow);
+    ensure!(dropped > 400, "only {dropped} of 500 spans of 2 KiB were dropped at 64 KiB");
+    ensure!(dropped < 500, "nothing was kept");
+    ensure_eq!(stats.accepted, 500, "accepted spans");
+    a.control.open_gate();
+    w.verify(&rig).await?;
+    let stats = rig.stats(&a).ok_or_else(|| Failure::new("no such location"))?;
+    ensure_eq!(stats.stored, 500 - dropped, "stored spans");
+    ensure_eq!(stats.queued, 0, "queued spans");
+    ensure_eq!(w.stored(&a).await?.spans.len() as u64, 500 - dropped, "spans at the place");
+    // There is room again.
+    rig.spans_at(&a, 3);
+    w.verify(&rig).await
+}
+
+pub(crate) async fn lane_budget_protects_other_lanes(w: Arc<World>) -> Verdict {
+    let (full, free) = (w.place("full").await?, w.place("free").await?);
+    let rig = w.rig_with(|b| b.with_budget(256 * KIB, 64 * KIB).with_batch_limits(small()))?;
+    full.control.set(Act::Wait);
+    for _ in 0..100 {
+        sized(&rig, &full);
+    }
+    ensure!(rig.dropped(&full, DropReason::Overflow) > 0, "nothing was dropped at the full lane");
+    rig.spans_at(&free, 50);
+    until("the free lane is stored", || rig.stored(&free) == 50).await?;
+    full.control.open_gate();
+    w.verify(&rig).await
+}
+
+pub(crate) async fn process_budget(w: Arc<World>) -> Verdict {
+    let rig = w.rig_with(|b| b.with_budget(96 * KIB, 64 * KIB).with_batch_limits(small()))?;
+    let mut places = Vec::new();
+    for _ in 0..4 {
+        let place = w.place("a").await?;
+        place.control.set(Act::Wait);
+        places.push(place);
+    }
+    for _ in 0..30 {
+        for place in &places {
+            sized(&rig, place);
+        }
+    }
+    let stats = rig.pipeline.stats();
+    ensure!(stats.bytes <= 96 * KIB, "{} bytes are held", stats.bytes);
+    let dropped: u64 = stats.locations.iter().map(|l| l.dropped.by(DropReason::Overflow)).sum();
+    ensure!(dropped > 60, "only {dropped} of 120 spans of 2 KiB were dropped at 96 KiB");
+    for place in &places {
+        place.control.open_gate();
+    }
+    w.verify(&rig).await?;
+    ensure_eq!(rig.pipeline.stats().bytes, 0, "bytes held at the end");
+    Ok(())
+}
+
+pub(crate) async fn block_waits_for_room(w: Arc<World>) -> Verdict {
+    let a = w.place("a").await?;
+    let rig = Arc::new(w.rig_with(|b| {
+        b.with_budget(64 * KIB, 32 * KIB)
+            .with_batch_limits(small())
+            .with_overflow(Overflow::Block(Duration::from_secs(60)))
+    })?);
+    a.control.set(Act::Wait);
+    let (r, p) = (rig.clone(), a.clone());
+    let ending = tokio::spawn(on_thread("200 spans that wait for room", move || {
+        for _ in 0..200 {
+            sized(&r, &p);
+        }
+    }));
+    until("the sink is stuck", || a.control.waiting() > 0).await?;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    ensure!(!ending.is_finished(), "the thread did not wait for room");
+    a.control.open_gate();
+    ending.await??;
+    w.verify(&rig).await?;
+    let stats = rig.stats(&a).ok_or_else(|| Failure::new("no such location"))?;
+    ensure_eq!((stats.stored, stats.dropped.total()), (200, 0), "stored and dropped spans");
+    Ok(())
+}
+
+pub(crate) async fn block_gives_up(w: Arc<World>) -> Verdict {
+    let a = w.place("a").await?;
+    let rig = Arc::new(w.rig_with(|b| {
+        b.with_budget(64 * KIB, 16 * KIB)
+            .with_batch_limits(small())
+            .with_overflow(Overflow::Block(Duration::from_millis(10)))
+    })?);
+    a.control.set(Act::Wait);
+    let (r, p) = (rig.clone(), a.clone());
+    on_thread("20 spans that give up", move || {
+        for _ in 0..20 {
+            sized(&r, &p);
+        }
+    })
+    .await?;
+    let dropped = rig.dropped(&a, DropReason::Overflow);
+    ensure!(dropped > 5, "only {dropped} spans were dropped");
+    a.control.open_gate();
+    w.verify(&rig).await
+}
+
+pub(crate) async fn memory_is_given_back(w: Arc<World>) -> Verdict {
+    let a = w.place("a").await?;
+    let rig = w.rig_with(|b| {
+        b.with_batch_limits(small())
+            .with_retry(RetryPolicy { deadline: Duration::from_millis(50), ..retry() })
+    })?;
+    for act in [
+        Act::Pass,
+        Act::RefuseMarked,
+        Act::Fail(passing()),
+        Act::Fail(crate::permanent()),
+    ] {
+        a.control.set(act);
+        for _ in 0..10 {
+            let mut span = rig.start("marked", &a.context());
+            span.set_attribute(KeyValue::new(REFUSE, true));
+            a.allow(span.span_context());
+            span.end();
+        }
+        rig.flush().await?;
+        ensure_eq!(rig.pipeline.stats().bytes, 0, "bytes held");
+    }
+    w.verify(&rig).await
+}

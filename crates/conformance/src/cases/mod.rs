@@ -1,0 +1,33 @@
+//! The cases, by subject. Each is one short async function; [`crate::table`] lists them.
+
+pub(crate) mod binding;
+pub(crate) mod budget;
+pub(crate) mod delivery;
+pub(crate) mod fidelity;
+pub(crate) mod flush;
+pub(crate) mod input;
+pub(crate) mod isolation;
+pub(crate) mod observe;
+pub(crate) mod scope;
+
+pub(crate) use crate::failure::{Failure, ensure, ensure_eq};
+pub(crate) use crate::world::{Place, Rig, World};
+pub(crate) use std::sync::Arc;
+pub(crate) use std::time::Duration;
+
+/// What a case returns.
+pub(crate) type Verdict = Result<(), Failure>;
+
+/// The context of a span in another process: a trace id and a parent that came over the wire.
+pub(crate) fn remote(trace: u128, span: u64) -> opentelemetry::Context {
+    use opentelemetry::trace::{
+        SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    };
+    opentelemetry::Context::new().with_remote_span_context(SpanContext::new(
+        TraceId::from(trace),
+        SpanId::from(span),
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::default(),
+    ))
+}

@@ -1,0 +1,150 @@
+//! What came of a run: the case × backend matrix, as text and as JSON.
+
+use crate::failure::Failure;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What came of one case on one backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It ran and held. The notes say what was measured or left out.
+    Pass(Vec<String>),
+    /// It ran and did not hold.
+    Fail(String),
+    /// It does not apply to this backend, or cannot run here; the reason.
+    NotApplicable(String),
+}
+
+/// One cell of the matrix.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The backend's name.
+    pub backend: String,
+    /// The case's name.
+    pub case: String,
+    /// The promise of the design it belongs to.
+    pub promise: u8,
+    /// What the case checks.
+    pub says: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
+/// Everything that came of a run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Cells in the order of the table, backend by backend.
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// Takes over the rows of another run.
+    pub fn merge(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+    }
+
+    /// Cells that passed, failed, and did not apply.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        self.rows
+            .iter()
+            .fold((0, 0, 0), |(p, f, n), row| match row.outcome {
+                Outcome::Pass(_) => (p + 1, f, n),
+                Outcome::Fail(_) => (p, f + 1, n),
+                Outcome::NotApplicable(_) => (p, f, n + 1),
+            })
+    }
+
+    /// The cells that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Row> {
+        self.rows
+            .iter()
+            .filter(|row| matches!(row.outcome, Outcome::Fail(_)))
+    }
+
+    /// Whether the run as a whole is good: at least one case ran on every backend and none failed.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line.
+    pub fn verdict(&self) -> Result<(), Failure> {
+        let (passed, failed, _) = self.counts();
+        if failed > 0 {
+            return Err(Failure::new(format!("{failed} of {} cases failed", passed + failed)));
+        }
+        let mut ran: BTreeMap<&str, usize> = BTreeMap::new();
+        for row in &self.rows {
+            let applied = !matches!(row.outcome, Outcome::NotApplicable(_));
+            *ran.entry(&row.backend).or_default() += usize::from(applied);
+        }
+        if ran.is_empty() {
+            return Err(Failure::new("no case ran: nothing was selected"));
+        }
+        match ran.iter().find(|(_, n)| **n == 0) {
+            Some((backend, _)) => Err(Failure::new(format!("no case ran on `{backend}`"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The report as JSON text, one object per cell.
+    ///
+    /// # Errors
+    /// Never in practice; serialisation of plain text and numbers.
+    pub fn to_json(&self) -> Result<String, Failure> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+}
+
+/// The matrix, then every failure, reason and note in full.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut backends: Vec<&str> = Vec::new();
+        let mut cases: Vec<(u8, &str)> = Vec::new();
+        for row in &self.rows {
+            if !backends.contains(&row.backend.as_str()) {
+                backends.push(&row.backend);
+            }
+            if !cases.contains(&(row.promise, row.case.as_str())) {
+                cases.push((row.promise, &row.case));
+            }
+        }
+        cases.sort_by_key(|(promise, _)| *promise);
+        let width = cases.iter().map(|(_, c)| c.len()).max().unwrap_or(4).max(4);
+        write!(f, "{:>3}  {:<width$}", "P", "case")?;
+        for backend in &backends {
+            write!(f, "  {backend:>10}")?;
+        }
+        writeln!(f)?;
+        for (promise, case) in &cases {
+            write!(f, "{promise:>3}  {case:<width$}")?;
+            for backend in &backends {
+                let column = backend.len().max(10);
+                let cell = self
+                    .rows
+                    .iter()
+                    .find(|r| r.backend == *backend && r.case == *case)
+                    .map_or("", |r| match r.outcome {
+                        Outcome::Pass(_) => "pass",
+                        Outcome::Fail(_) => "FAIL",
+                        Outcome::NotApplicable(_) => "n/a",
+                    });
+                write!(f, "  {cell:>column$}")?;
+            }
+            writeln!(f)?;
+        }
+        for row in &self.rows {
+            let (word, text) = match &row.outcome {
+                Outcome::Pass(notes) if notes.is_empty() => continue,
+                Outcome::Pass(notes) => ("note", notes.join("; ")),
+                Outcome::Fail(text) => ("FAIL", text.clone()),
+                Outcome::NotApplicable(reason) => ("n/a ", reason.clone()),
+            };
+            writeln!(f, "{word} {} on {}: {text}", row.case, row.backend)?;
+        }
+        let (passed, failed, not_applicable) = self.counts();
+        write!(f, "{passed} passed, {failed} failed, {not_applicable} not applicable")
+    }
+}
