@@ -1,5 +1,6 @@
 //! Byte budgets: what may be held in memory between acceptance and storage.
 
+use crate::clock::later;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,7 +67,7 @@ impl Budget {
 
     /// Repeats `attempt` until it succeeds or `max_wait` is over, sleeping until room is made.
     pub(crate) fn wait_for(&self, max_wait: Duration, mut attempt: impl FnMut() -> bool) -> bool {
-        let deadline = Instant::now() + max_wait;
+        let deadline = later(Instant::now(), max_wait);
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let done = loop {
@@ -92,10 +93,75 @@ impl Budget {
 /// Adds `bytes` to `used` unless that would exceed `limit`. What does not fit into an empty budget
 /// is let in alone: otherwise a span larger than the budget could never pass.
 pub(crate) fn take(used: &AtomicUsize, bytes: usize, limit: usize) -> bool {
-    let before = used.fetch_add(bytes, Ordering::SeqCst);
-    if before > 0 && before.saturating_add(bytes) > limit {
-        used.fetch_sub(bytes, Ordering::SeqCst);
-        return false;
+    // Nothing is added that must be taken back: a large span that does not fit would make small
+    // ones on other threads look as if they did not either.
+    used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |before| {
+        let after = before.saturating_add(bytes);
+        (before == 0 || after <= limit).then_some(after)
+    })
+    .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn an_empty_budget_takes_one_item_of_any_size() {
+        let budget = Budget::new(10);
+        assert!(budget.take(1_000));
+        assert!(!budget.take(1));
+        budget.give(1_000);
+        assert!(budget.take(4) && budget.take(6));
+        assert!(!budget.take(1));
+        assert_eq!(budget.used(), 10);
     }
-    true
+
+    #[test]
+    fn an_item_that_does_not_fit_never_keeps_out_one_that_does() {
+        let budget = Arc::new(Budget::new(1_000));
+        assert!(budget.take(1));
+        let stop = Arc::new(AtomicBool::new(false));
+        let large: Vec<_> = (0..2)
+            .map(|_| {
+                let (budget, stop) = (budget.clone(), stop.clone());
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        assert!(!budget.take(5_000));
+                    }
+                })
+            })
+            .collect();
+        let refused = (0..200_000)
+            .filter(|_| {
+                let taken = budget.take(1);
+                if taken {
+                    budget.give(1);
+                }
+                !taken
+            })
+            .count();
+        stop.store(true, Ordering::Relaxed);
+        for thread in large {
+            thread.join().unwrap();
+        }
+        assert_eq!(refused, 0);
+    }
+
+    #[test]
+    fn a_waiter_gets_the_room_that_is_given_back() {
+        let budget = Arc::new(Budget::new(1));
+        assert!(budget.take(1));
+        let waiter = {
+            let budget = budget.clone();
+            // Also: waiting for ever is no overflow.
+            std::thread::spawn(move || budget.wait_for(Duration::MAX, || budget.take(1)))
+        };
+        std::thread::sleep(Duration::from_millis(20));
+        budget.give(1);
+        assert!(waiter.join().unwrap());
+        assert!(!budget.wait_for(Duration::from_millis(1), || budget.take(1)));
+    }
 }

@@ -94,3 +94,53 @@ pub fn bool_var(env: &dyn EnvSource, name: &str) -> Result<Option<bool>, Error> 
 pub fn millis_var(env: &dyn EnvSource, name: &str) -> Result<Option<Duration>, Error> {
     Ok(parse_var(env, name, "a whole number of milliseconds")?.map(Duration::from_millis))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(value: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([("NAME".to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn absent_and_empty_are_the_same() {
+        for env in [BTreeMap::new(), env("")] {
+            assert_eq!(env.var("NAME").unwrap(), None);
+            assert_eq!(bool_var(&env, "NAME").unwrap(), None);
+            assert_eq!(millis_var(&env, "NAME").unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn values_parse_and_errors_name_variable_value_and_expectation() {
+        assert_eq!(
+            millis_var(&env(" 250 "), "NAME").unwrap(),
+            Some(Duration::from_millis(250))
+        );
+        for (text, value) in [
+            ("true", true),
+            ("TRUE", true),
+            ("1", true),
+            ("0", false),
+            ("False", false),
+        ] {
+            assert_eq!(bool_var(&env(text), "NAME").unwrap(), Some(value));
+        }
+        for bad in ["-1", "1.5", "1s"] {
+            let error = millis_var(&env(bad), "NAME").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            let text = error.to_string();
+            assert!(
+                text.contains("NAME") && text.contains(bad) && text.contains("milliseconds"),
+                "{text}"
+            );
+        }
+        assert!(
+            bool_var(&env("yes"), "NAME")
+                .unwrap_err()
+                .to_string()
+                .contains("NAME")
+        );
+    }
+}

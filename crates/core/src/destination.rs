@@ -51,7 +51,8 @@ impl Destination {
     }
 
     /// A destination with several locations; each gets every span and has its own fate. Lists
-    /// flatten, duplicates merge, order is irrelevant.
+    /// flatten, duplicates merge, order is irrelevant; of several sampling ratios the highest
+    /// counts.
     ///
     /// # Errors
     /// `InvalidConfig` if the set is empty, mixes places with [`Destination::discard`] or
@@ -66,7 +67,11 @@ impl Destination {
         for destination in destinations {
             match destination.0 {
                 Repr::To(legs) => {
-                    ratio = ratio.or(legs.sampling_ratio);
+                    // The highest, so that order is irrelevant and no leg misses a trace it asked for.
+                    ratio = match (ratio, legs.sampling_ratio) {
+                        (Some(a), Some(b)) => Some(f64::max(a, b)),
+                        (a, b) => a.or(b),
+                    };
                     locations.extend(legs.locations.iter().cloned());
                 }
                 Repr::Discard | Repr::Unset => {
@@ -217,5 +222,101 @@ impl fmt::Display for Destination {
 impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Destination({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::location::{Capabilities, Guarantee, TraceSink};
+    use crate::memory::MemoryLocation;
+    use async_trait::async_trait;
+
+    fn to(name: &str) -> Destination {
+        Destination::new(MemoryLocation::new(name))
+    }
+
+    /// A place in a store where a trace can be only once.
+    #[derive(Debug)]
+    struct Exclusive(LocationUri);
+
+    impl fmt::Display for Exclusive {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    #[async_trait]
+    impl TraceLocation for Exclusive {
+        fn uri(&self) -> &LocationUri {
+            &self.0
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::new(Guarantee::Idempotent).with_exclusive_store(self.0.path())
+        }
+
+        async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
+            Err(Error::new(ErrorKind::Unsupported, "open", "a value only"))
+        }
+    }
+
+    fn exclusive(uri: &str) -> Destination {
+        Destination::new(Exclusive(uri.parse().unwrap()))
+    }
+
+    #[test]
+    fn a_set_flattens_merges_and_has_no_order() {
+        let [a, b, c] = ["set-a", "set-b", "set-c"].map(to);
+        let nested = Destination::all([
+            Destination::all([c.clone(), a.clone()]).unwrap(),
+            b.clone(),
+            a.clone(),
+        ])
+        .unwrap();
+        let flat = Destination::all([a.clone(), b, c]).unwrap();
+        assert_eq!(nested, flat);
+        assert_eq!(nested.to_string(), "memory:set-a,memory:set-b,memory:set-c");
+        assert_eq!(Destination::all([a.clone(), a.clone()]).unwrap(), a);
+        assert_ne!(nested, a);
+    }
+
+    #[test]
+    fn what_is_no_place_stands_alone() {
+        assert!(Destination::all([]).is_err());
+        for word in [Destination::discard(), Destination::unset()] {
+            assert!(Destination::all([to("x"), word.clone()]).is_err());
+            assert!(word.locations().is_empty());
+            assert_eq!(word, word.clone());
+        }
+        assert_ne!(Destination::discard(), Destination::unset());
+        assert_ne!(Destination::discard(), to("discard"));
+    }
+
+    #[test]
+    fn two_places_in_one_exclusive_store_are_refused_naming_both() {
+        let error = Destination::all([exclusive("x:/s?id=1"), to("m"), exclusive("x:/s?id=2")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("x:/s?id=1") && error.contains("x:/s?id=2"),
+            "{error}"
+        );
+        assert!(Destination::all([exclusive("x:/s?id=1"), exclusive("x:/t?id=1")]).is_ok());
+        assert!(Destination::all([exclusive("x:/s?id=1"), exclusive("x:/s?id=1")]).is_ok());
+    }
+
+    #[test]
+    fn the_sampling_ratio_is_a_share_and_order_does_not_matter() {
+        for bad in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            assert!(to("s").with_sampling_ratio(bad).is_err(), "{bad}");
+        }
+        assert!(Destination::discard().with_sampling_ratio(0.5).is_err());
+        let a = to("ratio-a").with_sampling_ratio(0.1).unwrap();
+        let b = to("ratio-b").with_sampling_ratio(0.5).unwrap();
+        assert_eq!(a, to("ratio-a"), "not part of its identity");
+        for set in [[a.clone(), b.clone()], [b, a]] {
+            assert_eq!(Destination::all(set).unwrap().sampling_ratio(), Some(0.5));
+        }
     }
 }

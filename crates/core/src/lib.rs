@@ -39,6 +39,7 @@
 
 mod binding;
 mod budget;
+mod clock;
 mod config;
 mod destination;
 mod error;

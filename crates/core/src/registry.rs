@@ -97,3 +97,50 @@ impl fmt::Debug for Registry {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryLocation;
+
+    fn registry() -> Registry {
+        Registry::new()
+            .with_scheme("memory", |uri| {
+                Ok(Arc::new(MemoryLocation::from_uri(uri)?) as Arc<dyn TraceLocation>)
+            })
+            .with_absent_scheme("sqlite", "turn on the feature `experiment`")
+    }
+
+    #[test]
+    fn a_list_is_a_set_and_a_comma_inside_is_escaped() {
+        let registry = registry();
+        let list = registry
+            .destination(" memory:b , memory:a,memory:b")
+            .unwrap();
+        assert_eq!(list.to_string(), "memory:a,memory:b");
+        assert_eq!(registry.destination(&list.to_string()).unwrap(), list);
+        let one = registry.destination("memory:a%2Cb").unwrap();
+        assert_eq!(one.locations().len(), 1);
+        assert_eq!(one.locations()[0].uri().path(), "a,b");
+        assert!(registry.destination("discard").unwrap().is_discard());
+        assert!(registry.destination(" unset ").unwrap().is_unset());
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let registry = registry();
+        for (list, said) in [
+            ("ftp://h", "use one of memory:"),
+            ("sqlite:///x.db", "turn on the feature `experiment`"),
+            ("memory:", "memory:name"),
+            ("memory:a,", "scheme"),
+            ("", "scheme"),
+            ("memory:a,discard", "scheme"),
+        ] {
+            let error = registry.destination(list).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.to_string().contains(said), "{list}: {error}");
+        }
+        assert_eq!(registry.schemes().collect::<Vec<_>>(), ["memory"]);
+    }
+}

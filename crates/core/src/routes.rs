@@ -51,7 +51,8 @@ impl Routes {
                 RouteId::UNROUTED
             };
         };
-        let memo = legs.route.load(Ordering::Relaxed);
+        // Acquire, so that whoever reads the number also sees the route and its lanes.
+        let memo = legs.route.load(Ordering::Acquire);
         if (memo >> 32) as u32 == self.pipeline {
             return RouteId(memo as u32);
         }
@@ -80,7 +81,7 @@ impl Routes {
         });
         legs.route.store(
             u64::from(self.pipeline) << 32 | u64::from(route.0),
-            Ordering::Relaxed,
+            Ordering::Release,
         );
         route
     }
@@ -104,4 +105,52 @@ impl Routes {
 fn index(index: usize) -> u32 {
     u32::try_from(index)
         .unwrap_or_else(|_| unreachable!("four billion lanes do not fit into memory"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryLocation;
+
+    fn to(name: &str) -> Destination {
+        Destination::new(MemoryLocation::new(name))
+    }
+
+    #[test]
+    fn one_set_of_locations_is_one_route() {
+        let routes = Routes::new(1, None);
+        let a = to("routes-a");
+        let b = to("routes-b");
+        let first = routes.of(Some(&a));
+        assert_eq!(routes.of(Some(&a)), first);
+        assert_eq!(routes.of(Some(&to("routes-a"))), first, "equal by URI");
+        assert_ne!(routes.of(Some(&b)), first);
+        let ab = Destination::all([a.clone(), b.clone()]).unwrap();
+        let ba = Destination::all([b, a.clone(), a]).unwrap();
+        assert_eq!(routes.of(Some(&ab)), routes.of(Some(&ba)));
+        assert_eq!(routes.lanes_of(routes.of(Some(&ab))).len(), 2);
+        assert_eq!(routes.all_lanes().count(), 2);
+    }
+
+    #[test]
+    fn what_is_no_place_has_no_lanes() {
+        let routes = Routes::new(1, None);
+        assert_eq!(routes.of(None), RouteId::UNROUTED);
+        assert_eq!(routes.of(Some(&Destination::unset())), RouteId::UNROUTED);
+        assert_eq!(routes.of(Some(&Destination::discard())), RouteId::DISCARD);
+        for route in [RouteId::UNROUTED, RouteId::DISCARD, RouteId(99)] {
+            assert!(routes.lanes_of(route).is_empty());
+        }
+    }
+
+    #[test]
+    fn two_pipelines_do_not_mix_up_what_they_remember_in_a_destination() {
+        let (one, two) = (Routes::new(1, None), Routes::new(2, None));
+        one.of(Some(&to("routes-other")));
+        let shared = to("routes-shared");
+        for _ in 0..3 {
+            assert_eq!(one.of(Some(&shared)), RouteId(3));
+            assert_eq!(two.of(Some(&shared)), RouteId(2));
+        }
+    }
 }

@@ -12,7 +12,8 @@ pub fn current_trace_id() -> Option<TraceId> {
 
 /// Sets tags, metadata, session, user, previews and the like on the trace of the current span, at
 /// every place the trace is bound to. What is set later wins. Returns false if there is no current
-/// span, or no pipeline of this process has bound it.
+/// span, or no pipeline of this process has bound it. A remote span is not enough: its ids are
+/// whatever a caller sent, and no key to a trace of somebody else.
 ///
 /// ```
 /// trace_destination_core::update_current_trace(|trace| {
@@ -21,7 +22,7 @@ pub fn current_trace_id() -> Option<TraceId> {
 /// });
 /// ```
 pub fn update_current_trace(set: impl FnOnce(&mut TraceUpdate)) -> bool {
-    let Some(span) = current_span() else {
+    let Some(span) = current_span().filter(|span| !span.is_remote()) else {
         return false;
     };
     let mut update = TraceUpdate::new(span.trace_id());

@@ -97,6 +97,9 @@ impl LocationUri {
         let authority = authority
             .map(|a| canonical_authority(&scheme, a))
             .transpose()?;
+        if query.contains_key("") {
+            return Err(invalid(&scheme, "a parameter has no name"));
+        }
         if path.contains('\0')
             || query
                 .iter()
@@ -298,9 +301,6 @@ impl FromStr for LocationUri {
         {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = decode(key)?;
-            if key.is_empty() {
-                return Err(invalid(scheme, "a parameter has no name"));
-            }
             if pairs.insert(key.clone(), decode(value)?).is_some() {
                 return Err(invalid(
                     scheme,
@@ -412,5 +412,53 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{text}");
             assert!(!format!("{error} {error:?}").contains("secret"));
         }
+    }
+
+    #[test]
+    fn parts_and_text_agree() {
+        use proptest::prelude::*;
+        let part = || prop_oneof!["[a-z0-9./ ?#%,&=+'-]{0,8}", any::<String>()];
+        let config = ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        proptest!(config, |(
+            scheme in prop_oneof!["[a-zA-Z][a-zA-Z0-9+.-]{0,4}", any::<String>()],
+            authority in proptest::option::of(prop_oneof!["[a-zA-Z0-9.:\\[\\]-]{0,8}", any::<String>()]),
+            path in part(),
+            query in proptest::collection::btree_map(part(), part(), 0..3),
+        )| {
+            let pairs = query.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+            let Ok(uri) = LocationUri::from_parts(&scheme, authority.as_deref(), &path, pairs) else {
+                return Ok(());
+            };
+            let again: LocationUri = uri.to_string().parse().unwrap();
+            prop_assert_eq!(&again, &uri);
+            prop_assert_eq!(again.scheme(), uri.scheme());
+            prop_assert_eq!(again.authority(), uri.authority());
+            prop_assert_eq!(again.path(), uri.path());
+            prop_assert_eq!(
+                again.query_pairs().collect::<Vec<_>>(),
+                query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>()
+            );
+            prop_assert!(!uri.as_str().contains(','), "a list could not hold it");
+        });
+    }
+
+    #[test]
+    fn any_text_is_a_uri_or_an_error() {
+        use proptest::prelude::*;
+        let config = ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        proptest!(config, |(text in prop_oneof![
+            "[a-z]{1,4}:(//)?[a-zA-Z0-9.:%/?&=#@\\[\\]-]{0,20}",
+            any::<String>(),
+        ])| {
+            if let Ok(uri) = text.parse::<LocationUri>() {
+                prop_assert_eq!(uri.as_str().parse::<LocationUri>().unwrap(), uri);
+            }
+        });
     }
 }
