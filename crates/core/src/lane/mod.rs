@@ -176,9 +176,10 @@ impl Lane {
         }
     }
 
-    /// Ends the lane's own backoff once, if it is waiting.
+    /// Ends the lane's own backoff once: the one it is in, or the next.
     pub(crate) fn skip_backoff(&self) {
-        self.skip_backoff.notify_waiters();
+        // Remembered if the lane is in the middle of an attempt: its next backoff is the one skipped.
+        self.skip_backoff.notify_one();
     }
 
     pub(crate) fn public_state(&self) -> (LocationState, Option<Error>) {

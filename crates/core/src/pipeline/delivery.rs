@@ -1,7 +1,7 @@
 //! The delivery thread: takes spans out of the ingress, collects them into batches per lane, and
 //! starts a task for each lane that has a batch. It never runs code of a sink.
 
-use super::flush::{FlushState, report};
+use super::flush::{FlushState, Unfinished, report};
 use super::{DELIVERY_THREAD, Item, Payload, Shared};
 use crate::binding::SWEEPS_PER_LINGER;
 use crate::error::{Error, ErrorKind};
@@ -249,9 +249,8 @@ impl Delivery {
             let lane_state = lane.state();
             if lane_state.done_seq < lane_state.sealed_seq {
                 waiting.push((id, lane_state.sealed_seq));
+                lane.skip_backoff();
             }
-            drop(lane_state);
-            lane.skip_backoff();
         }
         self.flushes.push(ActiveFlush {
             state,
@@ -280,7 +279,7 @@ impl Delivery {
             shared.flush_ended();
             flush
                 .state
-                .complete(report(shared, &flush.dropped_before, timed_out));
+                .complete(report(shared, &flush.dropped_before, Unfinished::Lanes(&flush.waiting)));
             false
         });
         shutdown
@@ -370,7 +369,7 @@ impl Delivery {
             Control::Flush(state) | Control::Shutdown(state) => state,
         });
         for state in flushes.into_iter().map(|f| f.state).chain(late) {
-            state.complete(report(&shared, &HashMap::new(), false));
+            state.complete(report(&shared, &HashMap::new(), Unfinished::Lanes(&[])));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Pipeline, Shared};
 use crate::error::Error;
 use crate::lane::LaneId;
-use crate::stats::Dropped;
+use crate::stats::{Dropped, LocationStats};
 use crate::uri::LocationUri;
 use std::collections::HashMap;
 use std::fmt;
@@ -112,7 +112,7 @@ impl Flush {
             let left = (self.state.deadline + GRACE).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 drop(answer);
-                return report(&self.shared, &HashMap::new(), true);
+                return report(&self.shared, &HashMap::new(), Unfinished::Unknown);
             }
             answer = self
                 .state
@@ -186,13 +186,30 @@ impl FlushState {
     }
 }
 
+/// Which lanes a flush has not seen the end of.
+pub(super) enum Unfinished<'a> {
+    /// Nobody knows: whatever waits counts as pending.
+    Unknown,
+    /// These; what waits in other lanes ended after the flush began.
+    Lanes(&'a [(LaneId, u64)]),
+}
+
 /// Builds a report; `before` holds what each lane had dropped when the flush began.
 pub(super) fn report(
     shared: &Shared,
     before: &HashMap<LaneId, Dropped>,
-    timed_out: bool,
+    unfinished: Unfinished<'_>,
 ) -> FlushReport {
     let stats = shared.stats();
+    let timed_out = !matches!(unfinished, Unfinished::Lanes([]));
+    let pending = |l: &LocationStats| match unfinished {
+        Unfinished::Lanes(lanes)
+            if !lanes.iter().any(|(id, _)| shared.routes.lane(*id).uri == l.uri) =>
+        {
+            0
+        }
+        _ => l.queued + l.in_flight,
+    };
     let before: HashMap<&LocationUri, &Dropped> = before
         .iter()
         .map(|(id, dropped)| (&shared.routes.lane(*id).uri, dropped))
@@ -203,7 +220,7 @@ pub(super) fn report(
             .into_iter()
             .map(|l| LocationReport {
                 lost: before.get(&l.uri).map_or(0, |b| l.dropped.since(b).total()),
-                pending: l.queued + l.in_flight,
+                pending: pending(&l),
                 stored: l.stored,
                 dropped: l.dropped,
                 open_spans: l.open_spans,

@@ -28,7 +28,7 @@ use crate::scope::Levels;
 use crate::stats::{DropReason, LocationStats, PipelineStats};
 use crate::transform::SpanTransform;
 use delivery::Control;
-use flush::FlushState;
+use flush::{FlushState, Unfinished};
 use opentelemetry::Context;
 use std::cell::Cell;
 use std::fmt;
@@ -270,7 +270,7 @@ impl Shared {
             }
         }
         let (Control::Flush(state) | Control::Shutdown(state)) = control;
-        state.complete(flush::report(self, &Default::default(), false));
+        state.complete(flush::report(self, &Default::default(), Unfinished::Lanes(&[])));
     }
 
     fn stats(&self) -> PipelineStats {

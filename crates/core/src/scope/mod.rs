@@ -23,7 +23,7 @@ pub use task::{DestinationExt, WithDestination};
 use crate::destination::Destination;
 use crate::mutant::{Mutant, Switch};
 use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceContextExt};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId, TraceState};
 use std::sync::Arc;
 
 /// The context-local scope. A private type, so that only this module can set it.
@@ -53,27 +53,35 @@ pub fn current() -> Option<Destination> {
 
 /// A context in which the next span is the root of a new trace, with a link to the span that is
 /// current now. For programs with one long-lived root span, where a scope entered inside it would
-/// have no effect.
+/// have no effect. Under a parent-based sampler the new trace shares the sampling decision of the
+/// span it leaves.
 ///
 /// ```
 /// use trace_destination_core::{Destination, MemoryLocation, new_root};
 ///
-/// let tenant = Destination::new(MemoryLocation::new("new_root_doc"));
+/// let tenant = Destination::new(MemoryLocation::new("tenant-b"));
 /// let detached = tenant.in_context(&new_root());
 /// let _guard = detached.attach();
-/// // spans started here begin a new trace, stored at `memory:new_root_doc`
+/// // spans started here begin a new trace, stored at `memory:tenant-b`
 /// ```
 pub fn new_root() -> Context {
     with_current(|cx| {
         let parent = cx.span().span_context().clone();
-        // An invalid span context is no parent; there is no other way to take a span out of a
-        // context and keep its other values.
-        let detached = cx.with_remote_span_context(SpanContext::empty_context());
-        if parent.is_valid() {
-            detached.with_value(DetachedFrom(parent))
-        } else {
-            detached
+        if !parent.is_valid() {
+            return cx.clone();
         }
+        // An invalid span context is no parent; there is no other way to take a span out of a
+        // context and keep its other values. It keeps the flags, because the SDK's `ParentBased`
+        // sampler (0.33.1) asks them of any span in the context, valid or not.
+        let nobody = SpanContext::new(
+            TraceId::INVALID,
+            SpanId::INVALID,
+            parent.trace_flags(),
+            false,
+            TraceState::NONE,
+        );
+        cx.with_remote_span_context(nobody)
+            .with_value(DetachedFrom(parent))
     })
     .unwrap_or_default()
 }
