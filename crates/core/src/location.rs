@@ -29,7 +29,8 @@ pub trait TraceLocation: Debug + Display + Send + Sync + 'static {
     /// tries again or fails the waiting batches at once.
     ///
     /// # Cancellation
-    /// The future may be dropped at a shutdown deadline; nothing may be left half-created.
+    /// The future may be dropped at a shutdown deadline, or when it made no progress until the
+    /// retry deadline; nothing may be left half-created.
     async fn open(&self) -> Result<Box<dyn TraceSink>, Error>;
 }
 
@@ -52,7 +53,8 @@ pub trait TraceSink: Send + Sync {
     /// pipeline writes the batch again.
     ///
     /// # Cancellation
-    /// The future may be dropped at a shutdown deadline; what was stored stays readable.
+    /// The future may be dropped at a shutdown deadline, or when it made no progress until the
+    /// retry deadline; what was stored stays readable.
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error>;
 
     /// Gives up connections and files. Nothing is pending when it is called.

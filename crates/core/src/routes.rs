@@ -17,6 +17,7 @@ pub(crate) struct Routes {
     /// Distinguishes pipelines in the memo of a destination.
     pipeline: u32,
     limits: Option<BatchLimits>,
+    lane_budget: usize,
     routes: boxcar::Vec<Box<[LaneId]>>,
     lanes: boxcar::Vec<Arc<Lane>>,
     known: Mutex<Known>,
@@ -29,10 +30,11 @@ struct Known {
 }
 
 impl Routes {
-    pub(crate) fn new(pipeline: u32, limits: Option<BatchLimits>) -> Self {
+    pub(crate) fn new(pipeline: u32, limits: Option<BatchLimits>, lane_budget: usize) -> Self {
         Self {
             pipeline,
             limits,
+            lane_budget,
             routes: boxcar::Vec::new(),
             lanes: boxcar::Vec::new(),
             known: Mutex::default(),
@@ -71,7 +73,8 @@ impl Routes {
                     .lanes
                     .entry(location.uri().clone())
                     .or_insert_with(|| {
-                        let lane = Arc::new(Lane::new(location.clone(), self.limits));
+                        let lane =
+                            Arc::new(Lane::new(location.clone(), self.limits, self.lane_budget));
                         LaneId(index(self.lanes.push(lane)))
                     })
             })
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn one_set_of_locations_is_one_route() {
-        let routes = Routes::new(1, None);
+        let routes = Routes::new(1, None, 1 << 20);
         let a = to("routes-a");
         let b = to("routes-b");
         let first = routes.of(Some(&a));
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_is_no_place_has_no_lanes() {
-        let routes = Routes::new(1, None);
+        let routes = Routes::new(1, None, 1 << 20);
         assert_eq!(routes.of(None), RouteId::UNROUTED);
         assert_eq!(routes.of(Some(&Destination::unset())), RouteId::UNROUTED);
         assert_eq!(routes.of(Some(&Destination::discard())), RouteId::DISCARD);
@@ -145,7 +148,7 @@ mod tests {
 
     #[test]
     fn two_pipelines_do_not_mix_up_what_they_remember_in_a_destination() {
-        let (one, two) = (Routes::new(1, None), Routes::new(2, None));
+        let (one, two) = (Routes::new(1, None, 1 << 20), Routes::new(2, None, 1 << 20));
         one.of(Some(&to("routes-other")));
         let shared = to("routes-shared");
         for _ in 0..3 {

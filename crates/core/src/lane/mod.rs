@@ -77,12 +77,19 @@ impl std::fmt::Debug for Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(location: Arc<dyn TraceLocation>, limits: Option<BatchLimits>) -> Self {
+    /// A lane whose batches are cut at `limits`, or as the location prefers them, and so that one
+    /// batch cannot fill the lane's `budget` while it still grows.
+    pub(crate) fn new(
+        location: Arc<dyn TraceLocation>,
+        limits: Option<BatchLimits>,
+        budget: usize,
+    ) -> Self {
         let limits = limits.unwrap_or(location.capabilities().batch);
         Self {
             uri: location.uri().clone(),
             limits: BatchLimits {
                 spans: limits.spans.max(1),
+                bytes: limits.bytes.min(budget / 2),
                 ..limits
             },
             location,
@@ -141,6 +148,11 @@ impl Lane {
         next
     }
 
+    /// Whether a task writes or closes this lane now.
+    pub(crate) fn is_running(&self) -> bool {
+        self.state().running
+    }
+
     /// Takes the sink of a lane that nobody writes and that was last used before `since`. The
     /// caller closes it and then calls [`Lane::closed`].
     pub(crate) fn take_idle_sink(&self, since: Instant) -> Option<Box<dyn TraceSink>> {
@@ -176,10 +188,11 @@ impl Lane {
         }
     }
 
-    /// Ends the lane's own backoff once: the one it is in, or the next.
+    /// Ends the lane's own backoff once: the one it is in, or the one after the attempt it is in.
     pub(crate) fn skip_backoff(&self) {
-        // Remembered if the lane is in the middle of an attempt: its next backoff is the one skipped.
-        self.skip_backoff.notify_one();
+        // Each attempt listens from its beginning, so nothing needs to be remembered for a backoff
+        // that may come much later.
+        self.skip_backoff.notify_waiters();
     }
 
     pub(crate) fn public_state(&self) -> (LocationState, Option<Error>) {

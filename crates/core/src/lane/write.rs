@@ -1,6 +1,7 @@
 //! Writing one lane: open, write, retry, give up. One task per lane that has something to write.
 
 use super::{Lane, Phase, Sealed};
+use crate::clock::later;
 use crate::error::{Error, ErrorKind, Retry};
 use crate::location::Written;
 use crate::mutant::Mutant;
@@ -11,16 +12,23 @@ use crate::transform::{Verdict, apply};
 use rand::Rng;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+/// An attempt that makes no progress is given up after the retry deadline, but not sooner than
+/// this: a short deadline says how long to repeat, not that the place must be quick.
+const HANGING: Duration = Duration::from_secs(10);
+/// How long a sink may take to close before it is dropped as it is.
+const CLOSING: Duration = Duration::from_secs(10);
+
 /// When a failed batch is written again, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How long a batch is retried, from its first attempt; 5 minutes.
+    /// How long a batch is retried, from its first attempt; 5 minutes. A single attempt that takes
+    /// longer than this (and than 10 s) is given up as well.
     pub deadline: Duration,
     /// The first delay; 100 ms. Each next one is twice as long, and each is drawn at random from
     /// the upper half of its range.
@@ -73,36 +81,38 @@ async fn write_batch(lane: &Lane, shared: &Shared, mut sealed: Sealed) {
         shared.lane_progressed();
     }
     let outcome = if batch.span_count() == 0 && batch.updates.is_empty() {
-        Ok(Written::default())
+        None
     } else {
-        attempt_until_done(lane, shared, batch).await
+        Some(attempt_until_done(lane, shared, batch).await)
     };
     let spans = batch.span_count() as u64;
+    // What there is to log, said after the lock is released: a subscriber may be slow, or ask for
+    // this lane's state.
+    let (mut refused, mut lost, mut recovered) = (None, None, false);
     let mut state = lane.state();
     if hook_error.is_some() {
         state.last_error = hook_error;
     }
     match outcome {
-        Ok(written) => {
-            let refused = (written.refused.len() as u64).min(spans);
+        // The hook left nothing to write, which says nothing about the place.
+        None => {}
+        Some(Ok(written)) => {
+            let (count, error) = refusals(written, spans);
             if !early {
-                count_stored(lane, spans - refused);
+                count_stored(lane, spans - count);
             }
             lane.counters.batches.fetch_add(1, Ordering::Relaxed);
-            if let Some(refusal) = written.refused.into_iter().next_back() {
-                lane.counters.drop_spans(DropReason::Refused, refused);
-                let error = refusal.error.at(&lane.uri);
-                shared.log.refused(&lane.uri, refused, &error);
+            if let Some(error) = error {
+                lane.counters.drop_spans(DropReason::Refused, count);
+                let error = error.at(&lane.uri);
+                refused = Some((count, error.clone()));
                 state.last_error = Some(error);
             }
-            if state.phase != Phase::Healthy {
-                state.phase = Phase::Healthy;
-                shared.log.recovered(&lane.uri);
-            }
+            recovered = std::mem::take(&mut state.phase) != Phase::Healthy;
         }
-        Err((reason, error)) => {
+        Some(Err((reason, error))) => {
             lane.counters.drop_spans(reason, spans);
-            shared.log.lost(&lane.uri, spans, reason, &error);
+            lost = Some((reason, error.clone()));
             state.last_error = Some(error);
         }
     }
@@ -110,6 +120,29 @@ async fn write_batch(lane: &Lane, shared: &Shared, mut sealed: Sealed) {
     drop(flying);
     state.done_seq = state.done_seq.max(sequence);
     state.last_used = Some(Instant::now());
+    drop(state);
+    if let Some((count, error)) = refused {
+        shared.log.refused(&lane.uri, count, &error);
+    }
+    if let Some((reason, error)) = lost {
+        shared.log.lost(&lane.uri, spans, reason, &error);
+    }
+    if recovered {
+        shared.log.recovered(&lane.uri);
+    }
+}
+
+/// How many of `spans` were refused, each counted once, and the last reason.
+fn refusals(written: Written, spans: u64) -> (u64, Option<Error>) {
+    let mut indices: Vec<usize> = written.refused.iter().map(|r| r.index).collect();
+    indices.retain(|index| (*index as u64) < spans);
+    indices.sort_unstable();
+    indices.dedup();
+    let last = written
+        .refused
+        .into_iter()
+        .rfind(|r| (r.index as u64) < spans);
+    (indices.len() as u64, last.map(|refusal| refusal.error))
 }
 
 fn count_stored(lane: &Lane, spans: u64) {
@@ -186,7 +219,7 @@ async fn attempt_until_done(
     batch: &TraceBatch,
 ) -> Result<Written, (DropReason, Error)> {
     let retry = &shared.retry;
-    let deadline = Instant::now() + retry.deadline;
+    let deadline = later(Instant::now(), retry.deadline);
     if let Some(error) = fails_fast(lane) {
         return Err((DropReason::Failed, error));
     }
@@ -196,9 +229,14 @@ async fn attempt_until_done(
             true => Some(shared.mutant.one_writer.lock().await),
             false => None,
         };
-        let error = match attempt(lane, batch).await {
-            Ok(written) => return Ok(written),
-            Err(error) => error.at(&lane.uri),
+        // Made before the attempt, so that a flush that comes meanwhile is not missed.
+        let flushed = lane.skip_backoff.notified();
+        let patience = retry.deadline.max(HANGING);
+        let attempted = tokio::time::timeout(patience, attempt(lane, batch)).await;
+        let (error, of_batch) = match attempted {
+            Ok(Ok(written)) => return Ok(written),
+            Ok(Err(failure)) => (failure.error.at(&lane.uri), failure.of_batch),
+            Err(_) => return Err((DropReason::RetryDeadline, hanging(lane, patience))),
         };
         drop(one_writer);
         let now = Instant::now();
@@ -206,11 +244,12 @@ async fn attempt_until_done(
             _ if shared.mutant.is(Mutant::NoRetry) => {
                 return Err((DropReason::Failed, error));
             }
+            Retry::Never if of_batch => return Err((DropReason::Failed, error)),
             Retry::Never => {
                 let mut state = lane.state();
                 let first = state.phase != Phase::Failing;
                 state.phase = Phase::Failing;
-                state.probe_at = Some(now + retry.probe);
+                state.probe_at = Some(later(now, retry.probe));
                 drop(state);
                 if first {
                     shared.log.failing(&lane.uri, &error);
@@ -223,22 +262,18 @@ async fn attempt_until_done(
         if shared.is_abandoned() {
             return Err((DropReason::Shutdown, error));
         }
-        if now + delay > deadline {
-            // The last stretch is waited out: a place that recovers in it loses nothing.
-            let left = deadline.saturating_duration_since(now);
-            if left.is_zero() {
-                return Err((DropReason::RetryDeadline, error));
-            }
-            note_retry(lane, shared, error);
-            tokio::time::sleep(left).await;
+        let left = deadline.saturating_duration_since(now);
+        if left.is_zero() {
+            return Err((DropReason::RetryDeadline, error));
+        }
+        // The last stretch is waited out: a place that recovers in it loses nothing.
+        let delay = delay.min(left);
+        let own = error.retry() == Retry::Backoff;
+        note_retry(lane, shared, error);
+        if own {
+            let _ = tokio::time::timeout(delay, flushed).await;
         } else {
-            let own = error.retry() == Retry::Backoff;
-            note_retry(lane, shared, error);
-            if own {
-                let _ = tokio::time::timeout(delay, lane.skip_backoff.notified()).await;
-            } else {
-                tokio::time::sleep(delay).await;
-            }
+            tokio::time::sleep(delay).await;
         }
         failures += 1;
     }
@@ -247,13 +282,21 @@ async fn attempt_until_done(
 fn note_retry(lane: &Lane, shared: &Shared, error: Error) {
     lane.counters.retries.fetch_add(1, Ordering::Relaxed);
     let mut state = lane.state();
-    if state.phase != Phase::Retrying {
-        state.phase = Phase::Retrying;
+    let first = std::mem::replace(&mut state.phase, Phase::Retrying) != Phase::Retrying;
+    state.last_error = Some(error.clone());
+    drop(state);
+    if first {
         shared.log.retrying(&lane.uri, &error);
     }
-    state.last_error = Some(error);
-    drop(state);
     shared.lane_progressed();
+}
+
+fn hanging(lane: &Lane, patience: Duration) -> Error {
+    let cause = format!("no answer in {patience:?}");
+    Error::new(ErrorKind::Timeout, "write batch", cause)
+        .retryable()
+        .at(&lane.uri)
+        .mend("see whether the place is reachable; whether the batch was stored is unknown")
 }
 
 /// The error of a location that failed for good and is not due for a probe.
@@ -265,18 +308,41 @@ fn fails_fast(lane: &Lane) -> Option<Error> {
     }
 }
 
+/// Why an attempt failed.
+struct Failure {
+    error: Error,
+    /// The batch is at fault and not the place, which may well take the next one.
+    of_batch: bool,
+}
+
 /// Opens the sink if need be and writes the batch once.
-async fn attempt(lane: &Lane, batch: &TraceBatch) -> Result<Written, Error> {
+async fn attempt(lane: &Lane, batch: &TraceBatch) -> Result<Written, Failure> {
     let taken = lane.state().sink.take();
+    // The calls are made inside the futures: a sink may panic before it returns one.
     let sink = match taken {
         Some(sink) => sink,
-        None => isolated(lane.location.open(), "open location").await?,
+        None => {
+            let open = pin!(async { lane.location.open().await });
+            isolated(open, "open location")
+                .await
+                .map_err(|error| Failure {
+                    error,
+                    of_batch: false,
+                })?
+        }
     };
-    let written = isolated(sink.write(batch), "write batch").await;
+    let write = isolated(pin!(async { sink.write(batch).await }), "write batch").await;
+    let written = write.map_err(|error| Failure {
+        of_batch: matches!(error.kind(), ErrorKind::InvalidSpan | ErrorKind::Conflict),
+        error,
+    });
     match &written {
         // A sink that failed for good, or panicked, is opened anew.
-        Err(error) if error.retry() == Retry::Never || error.kind() == ErrorKind::Internal => {
-            let _ = isolated(sink.close(), "close location").await;
+        Err(Failure { error, of_batch })
+            if !of_batch && error.retry() == Retry::Never
+                || error.kind() == ErrorKind::Internal =>
+        {
+            let _ = close(sink).await;
         }
         _ => lane.state().sink = Some(sink),
     }
@@ -285,7 +351,15 @@ async fn attempt(lane: &Lane, batch: &TraceBatch) -> Result<Written, Error> {
 
 /// Closes a sink; its error is for the log only.
 pub(crate) async fn close(sink: Box<dyn crate::TraceSink>) -> Result<(), Error> {
-    isolated(sink.close(), "close location").await
+    let close = pin!(async { sink.close().await });
+    match tokio::time::timeout(CLOSING, isolated(close, "close location")).await {
+        Ok(closed) => closed,
+        Err(_) => Err(Error::new(
+            ErrorKind::Timeout,
+            "close location",
+            format!("no answer in {CLOSING:?}, dropped as it is"),
+        )),
+    }
 }
 
 /// Polls a future of a sink so that it can neither hold up a worker by blocking nor unwind into

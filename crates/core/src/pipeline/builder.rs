@@ -243,7 +243,11 @@ impl PipelineBuilder {
                 mutant: Switch::new(self.mutant),
             },
             bindings: Bindings::new(16, !self.linger.is_zero()),
-            routes: Routes::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), self.limits),
+            routes: Routes::new(
+                NEXT_ID.fetch_add(1, Ordering::Relaxed),
+                self.limits,
+                self.lane_budget,
+            ),
             resources: boxcar::vec![Arc::new(Resource::default())],
             ingress: Ingress::new((2 * threads).clamp(4, 64)),
             budget: Budget::new(self.process_budget),

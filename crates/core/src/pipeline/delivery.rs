@@ -4,6 +4,7 @@
 use super::flush::{FlushState, Unfinished, report};
 use super::{DELIVERY_THREAD, Item, Payload, Shared};
 use crate::binding::SWEEPS_PER_LINGER;
+use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::lane::{self, LaneId, OpenBatch};
 use crate::mutant::Mutant;
@@ -62,6 +63,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         shared: shared.clone(),
         runtime,
         open: Vec::new(),
+        growing: 0,
         due: BinaryHeap::new(),
         flushes: Vec::new(),
         spare: Vec::new(),
@@ -92,8 +94,11 @@ struct Delivery {
     shared: Arc<Shared>,
     runtime: Runtime,
     /// The growing batch of each lane, by lane id.
-    open: Vec<Option<Box<OpenBatch>>>,
-    /// When growing batches become too old. May hold entries of batches already sealed.
+    open: Vec<Slot>,
+    /// Bytes in growing batches.
+    growing: usize,
+    /// When growing batches become too old: one entry per lane at most, which may have been made
+    /// for an earlier batch.
     due: BinaryHeap<Reverse<(Instant, LaneId)>>,
     flushes: Vec<ActiveFlush>,
     spare: Vec<Vec<Item>>,
@@ -102,6 +107,13 @@ struct Delivery {
     warned: (bool, bool),
     /// Overflown spans the log has told of, by lane.
     told_overflow: HashMap<LaneId, u64>,
+}
+
+#[derive(Default)]
+struct Slot {
+    batch: Option<Box<OpenBatch>>,
+    /// The lane has an entry in `due`.
+    scheduled: bool,
 }
 
 struct ActiveFlush {
@@ -154,13 +166,18 @@ impl Delivery {
     fn collect(&mut self, item: Item, now: Instant) {
         let index = item.lane.0 as usize;
         if index >= self.open.len() {
-            self.open.resize_with(index + 1, || None);
+            self.open.resize_with(index + 1, Slot::default);
         }
         let lane = self.shared.routes.lane(item.lane);
-        let batch = self.open[index].get_or_insert_with(|| {
-            self.due.push(Reverse((now + lane.limits.age, item.lane)));
+        let slot = &mut self.open[index];
+        let batch = slot.batch.get_or_insert_with(|| {
+            if !std::mem::replace(&mut slot.scheduled, true) {
+                let due = later(now, lane.limits.age);
+                self.due.push(Reverse((due, item.lane)));
+            }
             Box::new(OpenBatch::new(now))
         });
+        self.growing += item.bytes;
         match item.payload {
             Payload::Sdk(source, span) => {
                 let resource = self.shared.resources.get(source as usize);
@@ -173,12 +190,16 @@ impl Delivery {
         }
         if batch.is_full(&lane.limits) {
             self.seal(item.lane);
+        } else if self.growing > self.shared.budget.limit() / 2 {
+            // Room is made by writing: half of it must not wait for many batches to grow.
+            self.seal_all();
         }
     }
 
     /// Hands the growing batch of a lane over to the lane's task.
     fn seal(&mut self, id: LaneId) {
-        let Some(batch) = self.open.get_mut(id.0 as usize).and_then(Option::take) else {
+        let slot = self.open.get_mut(id.0 as usize);
+        let Some(batch) = slot.and_then(|slot| slot.batch.take()) else {
             return;
         };
         let lane = self.shared.routes.lane(id);
@@ -187,9 +208,17 @@ impl Delivery {
             // Only this thread seals, so the sequence cannot move in between.
             sequence: lane.state().sealed_seq + 1,
         };
-        if lane.push(batch.seal(batch_id, self.shared.run_id.as_deref())) {
+        let sealed = batch.seal(batch_id, self.shared.run_id.as_deref());
+        self.growing -= sealed.bytes;
+        if lane.push(sealed) {
             self.runtime
                 .spawn(lane::run(lane.clone(), self.shared.clone()));
+        }
+    }
+
+    fn seal_all(&mut self) {
+        for index in 0..self.open.len() {
+            self.seal(LaneId(index as u32));
         }
     }
 
@@ -198,13 +227,18 @@ impl Delivery {
             && at <= now
         {
             self.due.pop();
-            let lane = self.shared.routes.lane(id);
-            // The entry may belong to an earlier batch of the lane.
-            let old = self.open[id.0 as usize]
-                .as_ref()
-                .is_some_and(|b| b.since + lane.limits.age <= now);
-            if old {
+            let slot = &mut self.open[id.0 as usize];
+            slot.scheduled = false;
+            let Some(batch) = &slot.batch else {
+                continue;
+            };
+            // The entry may have been made for an earlier batch of the lane.
+            let due = later(batch.since, self.shared.routes.lane(id).limits.age);
+            if due <= now {
                 self.seal(id);
+            } else {
+                slot.scheduled = true;
+                self.due.push(Reverse((due, id)));
             }
         }
     }
@@ -238,10 +272,7 @@ impl Delivery {
         self.shared.flush_began();
         // What was pushed before the request is in the ingress now at the latest.
         self.take_ingress();
-        for index in 0..self.open.len() {
-            self.seal(LaneId(index as u32));
-        }
-        self.due.clear();
+        self.seal_all();
         let mut waiting = Vec::new();
         let mut dropped_before = HashMap::new();
         for (id, lane) in self.shared.routes.all_lanes() {
@@ -274,12 +305,14 @@ impl Delivery {
             }
             if flush.shutdown {
                 shutdown = true;
-                close_sinks(shared, &self.runtime, flush.state.deadline);
+                close_sinks(shared, &self.runtime, flush);
             }
             shared.flush_ended();
-            flush
-                .state
-                .complete(report(shared, &flush.dropped_before, Unfinished::Lanes(&flush.waiting)));
+            flush.state.complete(report(
+                shared,
+                &flush.dropped_before,
+                Unfinished::Lanes(&flush.waiting),
+            ));
             false
         });
         shutdown
@@ -374,23 +407,31 @@ impl Delivery {
     }
 }
 
-/// Closes every open sink that nobody writes, until the deadline.
-fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, deadline: Instant) {
+/// Closes every open sink but those the flush has given up waiting for, until the deadline.
+fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, flush: &ActiveFlush) {
     let now = Instant::now();
+    let deadline = flush.state.deadline;
     let mut closing = tokio::task::JoinSet::new();
-    for (_, lane) in shared.routes.all_lanes() {
-        if let Some(sink) = lane.take_idle_sink(now) {
-            let (lane, shared) = (lane.clone(), shared.clone());
-            closing.spawn_on(
-                async move {
+    for (id, lane) in shared.routes.all_lanes() {
+        if flush.waiting.iter().any(|(stuck, _)| *stuck == id) {
+            continue;
+        }
+        let (lane, shared) = (lane.clone(), shared.clone());
+        closing.spawn_on(
+            async move {
+                // Its last batch is done, but its task may not have noticed yet.
+                while lane.is_running() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                if let Some(sink) = lane.take_idle_sink(Instant::now()) {
                     if let Err(error) = lane::close(sink).await {
                         shared.log.retrying(&lane.uri, &error);
                     }
                     lane.closed();
-                },
-                runtime.handle(),
-            );
-        }
+                }
+            },
+            runtime.handle(),
+        );
     }
     // Closing is polite, not needed for what is stored; a second is left even past the deadline.
     let patience = deadline

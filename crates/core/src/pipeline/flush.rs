@@ -204,7 +204,9 @@ pub(super) fn report(
     let timed_out = !matches!(unfinished, Unfinished::Lanes([]));
     let pending = |l: &LocationStats| match unfinished {
         Unfinished::Lanes(lanes)
-            if !lanes.iter().any(|(id, _)| shared.routes.lane(*id).uri == l.uri) =>
+            if !lanes
+                .iter()
+                .any(|(id, _)| shared.routes.lane(*id).uri == l.uri) =>
         {
             0
         }

@@ -15,6 +15,7 @@ pub use ingest::Ingested;
 
 use crate::binding::{Bindings, RouteId};
 use crate::budget::{Budget, Overflow};
+use crate::clock::later;
 use crate::destination::Destination;
 use crate::ingress::{Ingress, Pushed};
 use crate::lane::{LaneId, RetryPolicy};
@@ -49,7 +50,7 @@ struct Owner(Arc<Shared>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let state = FlushState::new(Instant::now() + self.0.flush_deadline);
+        let state = FlushState::new(later(Instant::now(), self.0.flush_deadline));
         self.0.control(Control::Shutdown(state));
     }
 }
@@ -270,7 +271,11 @@ impl Shared {
             }
         }
         let (Control::Flush(state) | Control::Shutdown(state)) = control;
-        state.complete(flush::report(self, &Default::default(), Unfinished::Lanes(&[])));
+        state.complete(flush::report(
+            self,
+            &Default::default(),
+            Unfinished::Lanes(&[]),
+        ));
     }
 
     fn stats(&self) -> PipelineStats {
@@ -346,7 +351,7 @@ impl Pipeline {
     ///
     /// A lane's own backoff is skipped once; a delay that a server asked for is not.
     pub fn flush(&self, deadline: Duration) -> Flush {
-        let state = FlushState::new(Instant::now() + deadline);
+        let state = FlushState::new(later(Instant::now(), deadline));
         self.shared().control(Control::Flush(state.clone()));
         Flush::new(state, self.shared().clone())
     }
@@ -354,7 +359,7 @@ impl Pipeline {
     /// Flushes, closes every sink and ends delivery. Spans that end afterwards are counted as
     /// dropped; `stats` still answers. A second call reports and does nothing.
     pub fn shutdown(&self, deadline: Duration) -> Flush {
-        let state = FlushState::new(Instant::now() + deadline);
+        let state = FlushState::new(later(Instant::now(), deadline));
         self.shared().control(Control::Shutdown(state.clone()));
         Flush::new(state, self.shared().clone())
     }
