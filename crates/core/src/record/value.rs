@@ -2,9 +2,10 @@
 //! `AnyValue`), owned and borrowed.
 
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
+use std::fmt;
 
 /// An owned attribute value of any OTLP kind.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub enum AnyValue {
     /// The value is present but unset (OTLP `AnyValue` with no field).
     #[default]
@@ -23,6 +24,25 @@ pub enum AnyValue {
     Array(Vec<AnyValue>),
     /// A key–value list in its given order; keys may repeat, as OTLP allows on the wire.
     Map(Vec<Attribute>),
+}
+
+/// Shows the value alone: how a string is held in memory is nobody's business.
+impl fmt::Debug for AnyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Bool(v) => v.fmt(f),
+            Self::Int(v) => v.fmt(f),
+            Self::Double(v) => v.fmt(f),
+            Self::String(v) => v.as_str().fmt(f),
+            Self::Bytes(v) => write!(f, "b\"{}\"", v.escape_ascii()),
+            Self::Array(v) => v.fmt(f),
+            Self::Map(v) => f
+                .debug_map()
+                .entries(v.iter().map(|a| (a.key.as_str(), &a.value)))
+                .finish(),
+        }
+    }
 }
 
 impl From<Value> for AnyValue {
