@@ -11,8 +11,8 @@ Standard library and mlflow only. Subcommands:
   dump --url BASE     every trace as the Python API shows it through a server
   post --url BASE --experiment ID FILE...
                       post OTLP protobuf requests to /v1/traces, in order
-  experiment --url BASE --name NAME
-                      the id of a new experiment on a server
+  experiment --url BASE --name NAME [--existing]
+                      the id of a new experiment on a server, or of one that is there
 """
 
 import argparse
@@ -20,11 +20,13 @@ import json
 import math
 import sqlite3
 import sys
+import time
 import urllib.error
 import urllib.request
 
 TIMEOUT_SECONDS = 30
 PAGE = 100
+ATTEMPTS = 5
 
 
 def plain(value):
@@ -178,11 +180,18 @@ def post(base, experiment, files):
             method="POST",
             headers={"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment},
         )
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-                answers.append({"status": answer.status})
-        except urllib.error.HTTPError as error:
-            answers.append({"status": error.code, "body": error.read().decode("utf-8", "replace")[:2000]})
+        for attempt_number in range(ATTEMPTS):
+            try:
+                with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+                    result = {"status": answer.status}
+            except urllib.error.HTTPError as error:
+                result = {"status": error.code, "body": error.read().decode("utf-8", "replace")[:2000]}
+            result["attempts"] = attempt_number + 1
+            # MLflow's own client sends again what the server could not do at the moment.
+            if result["status"] not in (429, 503):
+                break
+            time.sleep(0.2 * 2**attempt_number)
+        answers.append(result)
     return answers
 
 
@@ -202,6 +211,7 @@ def main():
     creating = commands.add_parser("experiment")
     creating.add_argument("--url", required=True)
     creating.add_argument("--name", required=True)
+    creating.add_argument("--existing", action="store_true")
     options = parser.parse_args()
 
     if options.command == "version":
@@ -227,7 +237,10 @@ def main():
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=options.url, registry_uri=options.url)
-        result = {"experiment_id": client.create_experiment(options.name)}
+        if options.existing:
+            result = {"experiment_id": client.get_experiment_by_name(options.name).experiment_id}
+        else:
+            result = {"experiment_id": client.create_experiment(options.name)}
     json.dump(result, sys.stdout, allow_nan=False)
     sys.stdout.write("\n")
 

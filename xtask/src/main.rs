@@ -25,6 +25,9 @@ enum Task {
         #[arg(long)]
         case: Option<String>,
     },
+    /// Used by the live cases: writes traces until done or killed.
+    #[command(hide = true)]
+    LiveWriter(live::writer::LiveWriter),
 }
 
 fn main() -> ExitCode {
@@ -40,5 +43,12 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Task::LiveWriter(options) => match live::writer::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(text) => {
+                let _ = writeln!(std::io::stderr(), "{text}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }

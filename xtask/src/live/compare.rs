@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// How many kinds of differences a report shows.
-const SHOWN: usize = 25;
+const SHOWN: usize = 60;
 /// How much of a differing value a report shows, in characters.
 const EXCERPT: usize = 160;
 

@@ -80,6 +80,19 @@ impl Mlflow {
         text(&answer, "/experiment_id")
     }
 
+    /// The id of an experiment that is there.
+    pub(super) fn experiment_id(&self, server: &Server, name: &str) -> Result<String, String> {
+        let answer = self.script(&[
+            "experiment",
+            "--url",
+            &server.url(),
+            "--name",
+            name,
+            "--existing",
+        ])?;
+        text(&answer, "/experiment_id")
+    }
+
     /// Posts OTLP requests to a server, in order; anything but success is an error.
     pub(super) fn post(
         &self,

@@ -11,6 +11,9 @@ mod compare;
 mod mlflow;
 mod process;
 mod provision;
+mod sample;
+mod stored;
+pub(crate) mod writer;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -54,6 +57,8 @@ pub(crate) struct CaseReport {
 /// All rows, in the order in which they ran.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LiveReport {
+    /// Making the environment ready; no case, so it counts nowhere.
+    pub(crate) provision: Option<CaseReport>,
     pub(crate) cases: Vec<CaseReport>,
 }
 
@@ -81,7 +86,7 @@ impl LiveReport {
 impl fmt::Display for LiveReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "live: MLflow {MLFLOW_VERSION}")?;
-        for case in &self.cases {
+        for case in self.provision.iter().chain(&self.cases) {
             writeln!(f, "{case}")?;
         }
         writeln!(
@@ -176,7 +181,7 @@ pub(crate) fn run(options: &LiveOptions) -> LiveReport {
             return report;
         }
     };
-    report.cases.push(CaseReport {
+    report.provision = Some(CaseReport {
         name: "provision",
         outcome: match &live.mlflow {
             Ok(m) => Outcome::Passed(format!("MLflow {MLFLOW_VERSION} in {}", m.home().display())),

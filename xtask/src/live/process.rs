@@ -52,10 +52,6 @@ impl Group {
         Ok(Self { child, ended: None })
     }
 
-    pub(super) fn child(&mut self) -> &mut Child {
-        &mut self.child
-    }
-
     /// The exit status, if the process ended by itself.
     pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>, String> {
         if self.ended.is_none() {

@@ -1,23 +1,25 @@
 //! A file we wrote against the file MLflow's own server writes for the same OTLP bytes.
 
-use crate::live::compare::{self, Difference, differences};
-use crate::live::mlflow::Mlflow;
-use crate::live::{CaseResult, Live};
+use crate::live::compare::{self, Difference, Expected, differences};
+use crate::live::mlflow::{Mlflow, Server};
+use crate::live::{CaseResult, Live, Stop, sample};
 use rusqlite::Connection;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const CAPTURED: &str = "captured";
+const GENERATED: &str = "generated";
 
 /// What MLflow's server stored, asked for once.
 pub(in crate::live) struct Reference {
     captured: Value,
-    /// The file of a second server that got the same bytes.
+    generated: Value,
+    /// The file of a second server that got the captured bytes.
     second: PathBuf,
 }
 
-fn reference(live: &mut Live) -> Result<&Reference, crate::live::Stop> {
+fn reference(live: &mut Live) -> Result<&Reference, Stop> {
     if live.reference.is_none() {
         let folder = live.work("reference")?;
         let reference = make_reference(live.mlflow()?, &folder)?;
@@ -29,26 +31,131 @@ fn reference(live: &mut Live) -> Result<&Reference, crate::live::Stop> {
 }
 
 fn make_reference(mlflow: &Mlflow, folder: &Path) -> Result<Reference, String> {
-    let captured = folder.join("captured.binpb");
-    fs::write(&captured, trace_destination_otlp::sample::captured())
-        .map_err(|e| format!("write {}: {e}", captured.display()))?;
-    let serve = |name: &str| -> Result<PathBuf, String> {
+    let captured = save(folder, CAPTURED, &sample::captured())?;
+    let generated = save(folder, GENERATED, &sample::generated_for_server()?)?;
+    let raw = save(folder, "raw", &trace_destination_otlp::sample::generated())?;
+    let serve = |name: &str| -> Result<(PathBuf, Server), String> {
         let db = folder.join(name);
         let server = mlflow.serve(&db)?;
         let experiment = mlflow.experiment(&server, CAPTURED)?;
-        mlflow.post(&server, &experiment, std::slice::from_ref(&captured))?;
-        server.stop()?;
-        Ok(db)
+        mlflow.post(&server, &experiment, &captured)?;
+        Ok((db, server))
     };
     let (first, second) = std::thread::scope(|scope| {
-        let second = scope.spawn(|| serve("second.db"));
-        (serve("first.db"), second.join())
+        let second = scope.spawn(|| -> Result<PathBuf, String> {
+            let (db, server) = serve("second.db")?;
+            server.stop()?;
+            Ok(db)
+        });
+        let first = || -> Result<PathBuf, String> {
+            let (db, server) = serve("first.db")?;
+            let experiment = mlflow.experiment(&server, GENERATED)?;
+            mlflow.post(&server, &experiment, &generated)?;
+            // What was taken out of the made traces must still be what the server refuses.
+            for (raw, tamed) in raw.iter().zip(&generated) {
+                let differ = fs::read(raw).ok() != fs::read(tamed).ok();
+                if differ
+                    && mlflow
+                        .post(&server, &experiment, std::slice::from_ref(raw))
+                        .is_ok()
+                {
+                    return Err(format!(
+                        "the server now takes {}; post it as it is",
+                        raw.display()
+                    ));
+                }
+            }
+            server.stop()?;
+            Ok(db)
+        };
+        (first(), second.join())
     });
     let second = second.map_err(|_| "the second server's thread panicked".to_owned())??;
+    let dump = mlflow.dump(&first?)?;
     Ok(Reference {
-        captured: compare::experiment_view(&mlflow.dump(&first?)?, CAPTURED)?,
+        captured: compare::experiment_view(&dump, CAPTURED)?,
+        generated: compare::experiment_view(&dump, GENERATED)?,
         second,
     })
+}
+
+fn save(folder: &Path, name: &str, requests: &[Vec<u8>]) -> Result<Vec<PathBuf>, String> {
+    let save = |(i, request): (usize, &Vec<u8>)| {
+        let file = folder.join(format!("{name}-{i:02}.binpb"));
+        fs::write(&file, request).map_err(|e| format!("write {}: {e}", file.display()))?;
+        Ok(file)
+    };
+    requests.iter().enumerate().map(save).collect()
+}
+
+/// Writes both samples into a file, as the server got them.
+fn write_both(db: &Path) -> Result<(), String> {
+    sample::write(db, CAPTURED, &sample::captured())?;
+    sample::write(db, GENERATED, &sample::generated_for_server()?)?;
+    Ok(())
+}
+
+/// The captured traces, written by us into a file we created, equal what MLflow's server stores.
+pub(super) fn captured(live: &mut Live) -> CaseResult {
+    equals_server(live, "equals_server_captured", &[CAPTURED], false)
+}
+
+/// The same for made traces that hold what the capture lacks.
+pub(super) fn generated(live: &mut Live) -> CaseResult {
+    equals_server(live, "equals_server_generated", &[GENERATED], false)
+}
+
+/// The same for both, written into a file that MLflow made.
+pub(super) fn head_shape(live: &mut Live) -> CaseResult {
+    equals_server(live, "writes_head_shape", &[CAPTURED, GENERATED], true)
+}
+
+fn equals_server(
+    live: &mut Live,
+    case: &str,
+    samples: &[&str],
+    made_by_mlflow: bool,
+) -> CaseResult {
+    reference(live)?;
+    let db = live.work(case)?.join("mlflow.db");
+    let mlflow = live.mlflow()?;
+    let expected = Expected::load(&live.scripts.join("expected_differences.json"))?;
+    if made_by_mlflow {
+        mlflow.open(&db)?;
+    }
+    write_both(&db)?;
+    let dump = mlflow.dump(&db)?;
+    sound(&dump)?;
+    let reference = reference(live)?;
+    let mut found = Vec::new();
+    let mut seen = Vec::new();
+    for name in samples {
+        let ours = compare::experiment_view(&dump, name)?;
+        let server = if *name == CAPTURED {
+            &reference.captured
+        } else {
+            &reference.generated
+        };
+        let (traces, spans) = compare::counts(server)?;
+        seen.push(format!("{name}: {traces} traces, {spans} spans"));
+        found.extend(differences(&ours, server));
+    }
+    let summary = expected.check(case, &found)?;
+    Ok(format!("{}; {summary}", seen.join("; ")))
+}
+
+/// An error where a dumped file is damaged or holds rows that belong to nothing.
+pub(super) fn sound(dump: &Value) -> Result<(), String> {
+    let rows = &dump["rows"];
+    let none = |part: &str| rows[part].as_array().is_some_and(Vec::is_empty);
+    if rows["integrity"] == serde_json::json!(["ok"]) && none("stray") && none("foreign_key_errors")
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "the file is not sound: integrity {}, stray rows {}, foreign keys {}",
+        rows["integrity"], rows["stray"], rows["foreign_key_errors"]
+    ))
 }
 
 /// A change to one stored trace that the comparison must report.

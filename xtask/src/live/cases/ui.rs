@@ -1,0 +1,121 @@
+//! The web UI in a headless browser.
+
+use super::equality::sound;
+use crate::live::sample::{self, Writing};
+use crate::live::{CaseResult, Live, Stop, process, provision};
+use serde_json::json;
+use std::fs;
+use std::time::Duration;
+use trace_destination::{Attribute, Event, SpanRecord, StatusCode};
+
+const EXPERIMENT: &str = "checkout";
+const TRACE: u128 = 0x0d15_91a7_0000_0000_0000_0000_0000_0001;
+const NAME: &str = "checkout-flow";
+/// For one page.
+const PAGE_TIMEOUT: u64 = 45;
+
+/// The trace the pictures show: a chat model, a tool that fails, a session, token usage.
+fn trace() -> Vec<SpanRecord> {
+    let root = sample::span(TRACE, 1)
+        .with_attribute("mlflow.traceTag.mlflow.traceName", NAME)
+        .with_attribute("mlflow.spanType", "AGENT")
+        .with_attribute(
+            "mlflow.spanInputs",
+            "{\"question\": \"Where is my parcel 4711?\"}",
+        )
+        .with_attribute(
+            "mlflow.spanOutputs",
+            "{\"answer\": \"It arrives tomorrow.\"}",
+        )
+        .with_attribute("session.id", "session-ui")
+        .with_attribute("user.id", "user-ui");
+    let mut model = sample::span(TRACE, 2)
+        .with_attribute("mlflow.spanType", "CHAT_MODEL")
+        .with_attribute("gen_ai.request.model", "gpt-4o-mini")
+        .with_attribute("gen_ai.usage.input_tokens", 120)
+        .with_attribute("gen_ai.usage.output_tokens", 30);
+    model.name = "ask-model".into();
+    let mut tool = sample::span(TRACE, 3).with_attribute("mlflow.spanType", "TOOL");
+    tool.name = "track-parcel".into();
+    tool.status.code = StatusCode::Error;
+    tool.status.message = "carrier does not answer".into();
+    tool.events.push(Event {
+        name: "exception".into(),
+        time_unix_nano: tool.end_time_unix_nano,
+        attributes: vec![
+            Attribute::new("exception.type", "TimeoutError"),
+            Attribute::new("exception.message", "carrier does not answer"),
+        ],
+        dropped_attributes_count: 0,
+    });
+    let mut root = root;
+    root.name = NAME.into();
+    vec![root, model, tool]
+}
+
+/// MLflow's web UI lists our trace and shows its spans; pictures go to `.live/artifacts/`.
+pub(super) fn ui_screenshot(live: &mut Live) -> CaseResult {
+    let mlflow = live.mlflow()?;
+    let chromium = provision::chromium().map_err(Stop::Missing)?;
+    let folder = live.work("ui_screenshot")?;
+    let db = folder.join("ui.db");
+    let writing = Writing::open(&sample::uri(&db, EXPERIMENT)?)?;
+    writing.request(&sample::request("web-shop", trace()))?;
+    for request in sample::captured() {
+        writing.request(&request)?;
+    }
+    writing.close()?;
+    let server = mlflow.serve(&db)?;
+    let id = mlflow.experiment_id(&server, EXPERIMENT)?;
+    let artifacts = live.root.join("artifacts");
+    let list = artifacts.join("mlflow-traces.png");
+    let detail = artifacts.join("mlflow-trace.png");
+    let traces = format!("{}/#/experiments/{id}/traces", server.url());
+    let plan = json!([
+        { "url": traces, "expect": [NAME, "Where is my parcel 4711?", "session-ui"], "screenshot": list },
+        // A greeting of the UI covers the page until it is dismissed.
+        { "click": "Got it", "expect": [NAME], "screenshot": list },
+        {
+            "url": format!("{traces}/tr-{TRACE:032x}"),
+            "expect": [NAME, "ask-model", "track-parcel", "It arrives tomorrow."],
+            "screenshot": detail,
+        },
+    ]);
+    let file = folder.join("plan.json");
+    fs::write(&file, plan.to_string()).map_err(|e| format!("write {}: {e}", file.display()))?;
+    let mut command = process::clean_command(&mlflow.python(), &live.root.join("home"));
+    command
+        .arg(live.scripts.join("browser.py"))
+        .arg("--chromium")
+        .arg(&chromium)
+        .arg("--profile")
+        .arg(folder.join("profile"))
+        .args(["--timeout", &PAGE_TIMEOUT.to_string()])
+        .arg(&file);
+    let timeout = Duration::from_secs(PAGE_TIMEOUT * 4);
+    let steps = process::run_json(
+        &mut command,
+        &live.root.join("logs").join("browser"),
+        timeout,
+    )?;
+    server.stop()?;
+    let steps = steps.as_array().map(Vec::as_slice).unwrap_or_default();
+    if steps.len() != 3 {
+        return Err(format!("{} of 3 pages were opened", steps.len()).into());
+    }
+    for step in steps {
+        if step["missing"] != json!([]) {
+            return Err(format!(
+                "a page lacks {}; it says: {}",
+                step["missing"], step["text"]
+            )
+            .into());
+        }
+    }
+    sound(&mlflow.dump(&db)?)?;
+    Ok(format!(
+        "list and detail of `{NAME}`: {}, {}",
+        list.display(),
+        detail.display()
+    ))
+}
