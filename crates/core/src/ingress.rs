@@ -126,4 +126,9 @@ impl<T> Ingress<T> {
             lock(shard).closed = true;
         }
     }
+
+    /// Whether pushes are refused. Not for the hot path.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shards.iter().all(|shard| lock(shard).closed)
+    }
 }

@@ -1,10 +1,11 @@
 //! What the pipeline says through `tracing`: changes of state, from the delivery threads only, and
-//! no line more than once per interval and location.
+//! no line more than once per interval and location. A subscriber that panics ends nothing here.
 
 use crate::error::Error;
 use crate::stats::DropReason;
 use crate::uri::LocationUri;
 use std::collections::HashMap;
+use std::panic::catch_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,31 +35,37 @@ impl Log {
 
     pub(crate) fn retrying(&self, uri: &LocationUri, error: &Error) {
         if self.due(uri, "retrying") {
-            tracing::warn!(location = %uri, %error, "storing traces failed, will be tried again");
+            tell(
+                || tracing::warn!(location = %uri, %error, "storing traces failed, will be tried again"),
+            );
         }
     }
 
     pub(crate) fn failing(&self, uri: &LocationUri, error: &Error) {
         if self.due(uri, "failing") {
-            tracing::error!(location = %uri, %error, "traces cannot be stored, spans are being dropped");
+            tell(
+                || tracing::error!(location = %uri, %error, "traces cannot be stored, spans are being dropped"),
+            );
         }
     }
 
     pub(crate) fn recovered(&self, uri: &LocationUri) {
         if self.due(uri, "recovered") {
-            tracing::info!(location = %uri, "traces are being stored again");
+            tell(|| tracing::info!(location = %uri, "traces are being stored again"));
         }
     }
 
     pub(crate) fn lost(&self, uri: &LocationUri, spans: u64, reason: DropReason, error: &Error) {
         if self.due(uri, "lost") {
-            tracing::error!(location = %uri, spans, reason = reason.as_str(), %error, "spans were dropped");
+            tell(
+                || tracing::error!(location = %uri, spans, reason = reason.as_str(), %error, "spans were dropped"),
+            );
         }
     }
 
     pub(crate) fn refused(&self, uri: &LocationUri, spans: u64, error: &Error) {
         if self.due(uri, "refused") {
-            tracing::warn!(location = %uri, spans, %error, "spans were refused");
+            tell(|| tracing::warn!(location = %uri, spans, %error, "spans were refused"));
         }
     }
 
@@ -66,22 +73,34 @@ impl Log {
     pub(crate) fn overflow(&self, uri: &LocationUri, spans: u64) -> bool {
         let due = self.due(uri, "overflow");
         if due {
-            tracing::warn!(location = %uri, spans, "spans were dropped: the byte budget is exhausted");
+            tell(
+                || tracing::warn!(location = %uri, spans, "spans were dropped: the byte budget is exhausted"),
+            );
         }
         due
     }
 
     pub(crate) fn unrouted(&self, spans: u64) {
-        tracing::warn!(
-            spans,
-            "spans have no destination and are not stored; set one with `set_global`, a scope, or MLFLOW_TRACING_DESTINATION"
-        );
+        tell(|| {
+            tracing::warn!(
+                spans,
+                "spans have no destination and are not stored; set one with `set_global`, a scope, or MLFLOW_TRACING_DESTINATION"
+            )
+        });
     }
 
     pub(crate) fn ignored_scopes(&self, scopes: u64) {
-        tracing::warn!(
-            scopes,
-            "a destination was set inside a trace that is bound elsewhere and had no effect; use `new_root` to start a trace of its own"
-        );
+        tell(|| {
+            tracing::warn!(
+                scopes,
+                "a destination was set inside a trace that is bound elsewhere and had no effect; use `new_root` to start a trace of its own"
+            )
+        });
     }
+}
+
+/// Hands a line to the subscriber, which is the application's code on our thread.
+fn tell(line: impl FnOnce()) {
+    // What it may have left half done is its own: nothing of ours is inside.
+    let _ = catch_unwind(std::panic::AssertUnwindSafe(line));
 }

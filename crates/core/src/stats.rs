@@ -79,12 +79,13 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn drop_spans(&self, reason: DropReason, spans: u64) {
-        self.dropped[reason as usize].fetch_add(spans, Ordering::Relaxed);
+        // Release and Acquire: who sees the drop sees that the span was accepted before.
+        self.dropped[reason as usize].fetch_add(spans, Ordering::Release);
     }
 
     pub(crate) fn dropped(&self) -> Dropped {
         Dropped(std::array::from_fn(|i| {
-            self.dropped[i].load(Ordering::Relaxed)
+            self.dropped[i].load(Ordering::Acquire)
         }))
     }
 }

@@ -1,5 +1,7 @@
 //! Promises 8, 9, 14 and 15: every location has a fate of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use async_trait::async_trait;

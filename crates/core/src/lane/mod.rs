@@ -1,11 +1,13 @@
 //! One location in one pipeline: its queue of sealed batches, its sink and its counters.
 
+mod isolate;
 mod open_batch;
 mod write;
 
+pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
 pub use write::RetryPolicy;
-pub(crate) use write::{close, run};
+pub(crate) use write::run;
 
 use crate::budget::{self, Budget};
 use crate::error::Error;
@@ -43,7 +45,10 @@ pub(crate) struct State {
     sealed: VecDeque<Sealed>,
     /// A task writes this lane now.
     running: bool,
+    /// The open sink while nobody uses it.
     pub(crate) sink: Option<Box<dyn TraceSink>>,
+    /// There is an open sink, here or in the hands of the task that writes.
+    pub(crate) is_open: bool,
     pub(crate) phase: Phase,
     pub(crate) last_error: Option<Error>,
     /// Sequence of the last batch sealed.
@@ -161,6 +166,7 @@ impl Lane {
             return None;
         }
         let sink = state.sink.take()?;
+        state.is_open = false;
         // A batch that comes meanwhile waits until the sink is closed: one at a time per location.
         state.running = true;
         Some(sink)
@@ -194,15 +200,16 @@ impl Lane {
         // that may come much later.
         self.skip_backoff.notify_waiters();
     }
+}
 
-    pub(crate) fn public_state(&self) -> (LocationState, Option<Error>) {
-        let state = self.state();
-        let public = match (state.phase, &state.sink) {
+impl State {
+    /// What the lane is doing, for everybody to see.
+    pub(crate) fn public(&self) -> LocationState {
+        match (self.phase, self.is_open) {
             (Phase::Retrying, _) => LocationState::Retrying,
             (Phase::Failing, _) => LocationState::Failing,
-            (Phase::Healthy, Some(_)) => LocationState::Open,
-            (Phase::Healthy, None) => LocationState::Closed,
-        };
-        (public, state.last_error.clone())
+            (Phase::Healthy, true) => LocationState::Open,
+            (Phase::Healthy, false) => LocationState::Closed,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Writing one lane: open, write, retry, give up. One task per lane that has something to write.
 
+use super::isolate::{close, isolated};
 use super::{Lane, Phase, Sealed};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind, Retry};
@@ -10,19 +11,14 @@ use crate::record::TraceBatch;
 use crate::stats::DropReason;
 use crate::transform::{Verdict, apply};
 use rand::Rng;
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// An attempt that makes no progress is given up after the retry deadline, but not sooner than
 /// this: a short deadline says how long to repeat, not that the place must be quick.
 const HANGING: Duration = Duration::from_secs(10);
-/// How long a sink may take to close before it is dropped as it is.
-const CLOSING: Duration = Duration::from_secs(10);
 
 /// When a failed batch is written again, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +67,10 @@ pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>) {
 async fn write_batch(lane: &Lane, shared: &Shared, mut sealed: Sealed) {
     let sequence = sealed.batch.id.sequence;
     let (lost, hook_error) = transform(lane, shared, &mut sealed.batch);
+    let state = lane.state();
     let mut flying = InFlight::new(lane, shared, &sealed);
     lane.counters.drop_spans(DropReason::Transform, lost);
+    drop(state);
     let batch = &sealed.batch;
     let early = shared.mutant.is(Mutant::StoredBeforeWritten);
     if early {
@@ -174,12 +172,14 @@ impl<'a> InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
+        let counters = &self.lane.counters;
+        // Whoever lands a batch counts it under this lock and holds it still.
+        let state = (!self.landed).then(|| self.lane.state());
         if !self.landed {
-            self.lane
-                .counters
-                .drop_spans(DropReason::Shutdown, self.spans);
+            counters.drop_spans(DropReason::Shutdown, self.spans);
         }
-        self.lane.counters.in_flight.store(0, Ordering::Relaxed);
+        counters.in_flight.store(0, Ordering::Relaxed);
+        drop(state);
         self.lane.release(self.bytes, &self.shared.budget);
     }
 }
@@ -236,7 +236,11 @@ async fn attempt_until_done(
         let (error, of_batch) = match attempted {
             Ok(Ok(written)) => return Ok(written),
             Ok(Err(failure)) => (failure.error.at(&lane.uri), failure.of_batch),
-            Err(_) => return Err((DropReason::RetryDeadline, hanging(lane, patience))),
+            Err(_) => {
+                // The sink went with the attempt.
+                lane.state().is_open = false;
+                return Err((DropReason::RetryDeadline, hanging(lane, patience)));
+            }
         };
         drop(one_writer);
         let now = Instant::now();
@@ -323,12 +327,13 @@ async fn attempt(lane: &Lane, batch: &TraceBatch) -> Result<Written, Failure> {
         Some(sink) => sink,
         None => {
             let open = pin!(async { lane.location.open().await });
-            isolated(open, "open location")
-                .await
-                .map_err(|error| Failure {
-                    error,
-                    of_batch: false,
-                })?
+            let opened = isolated(open, "open location").await;
+            let sink = opened.map_err(|error| Failure {
+                error,
+                of_batch: false,
+            })?;
+            lane.state().is_open = true;
+            sink
         }
     };
     let write = isolated(pin!(async { sink.write(batch).await }), "write batch").await;
@@ -342,61 +347,10 @@ async fn attempt(lane: &Lane, batch: &TraceBatch) -> Result<Written, Failure> {
             if !of_batch && error.retry() == Retry::Never
                 || error.kind() == ErrorKind::Internal =>
         {
+            lane.state().is_open = false;
             let _ = close(sink).await;
         }
         _ => lane.state().sink = Some(sink),
     }
     written
-}
-
-/// Closes a sink; its error is for the log only.
-pub(crate) async fn close(sink: Box<dyn crate::TraceSink>) -> Result<(), Error> {
-    let close = pin!(async { sink.close().await });
-    match tokio::time::timeout(CLOSING, isolated(close, "close location")).await {
-        Ok(closed) => closed,
-        Err(_) => Err(Error::new(
-            ErrorKind::Timeout,
-            "close location",
-            format!("no answer in {CLOSING:?}, dropped as it is"),
-        )),
-    }
-}
-
-/// Polls a future of a sink so that it can neither hold up a worker by blocking nor unwind into
-/// the pipeline.
-fn isolated<T, F>(future: F, operation: &'static str) -> Isolated<F>
-where
-    F: Future<Output = Result<T, Error>> + Unpin,
-{
-    Isolated { future, operation }
-}
-
-struct Isolated<F> {
-    future: F,
-    operation: &'static str,
-}
-
-impl<T, F: Future<Output = Result<T, Error>> + Unpin> Future for Isolated<F> {
-    type Output = Result<T, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let operation = self.operation;
-        let future = Pin::new(&mut self.future);
-        // Hands the worker's other tasks to another thread for as long as this poll takes.
-        tokio::task::block_in_place(|| {
-            std::panic::catch_unwind(AssertUnwindSafe(|| future.poll(cx)))
-        })
-        .unwrap_or_else(|panic| {
-            Poll::Ready(Err(Error::new(
-                ErrorKind::Internal,
-                operation,
-                format!(
-                    "the sink panicked: {}",
-                    crate::transform::panic_text(&*panic)
-                ),
-            )
-            .retryable()
-            .mend("this is a defect of the sink; the batch is tried again")))
-        })
-    }
 }

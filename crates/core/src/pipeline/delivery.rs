@@ -261,6 +261,8 @@ impl Delivery {
             };
             if ends {
                 self.shared.ingress.close();
+                // Nobody needs room any more.
+                self.shared.budget.wake();
             }
             shutdown |= ends;
             self.begin_flush(state, ends);

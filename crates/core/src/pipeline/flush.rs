@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::lane::LaneId;
 use crate::stats::{Dropped, LocationStats};
 use crate::uri::LocationUri;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -202,14 +202,17 @@ pub(super) fn report(
 ) -> FlushReport {
     let stats = shared.stats();
     let timed_out = !matches!(unfinished, Unfinished::Lanes([]));
-    let pending = |l: &LocationStats| match unfinished {
-        Unfinished::Lanes(lanes)
-            if !lanes
+    let unfinished: Option<HashSet<&LocationUri>> = match unfinished {
+        Unfinished::Unknown => None,
+        Unfinished::Lanes(lanes) => Some(
+            lanes
                 .iter()
-                .any(|(id, _)| shared.routes.lane(*id).uri == l.uri) =>
-        {
-            0
-        }
+                .map(|(id, _)| &shared.routes.lane(*id).uri)
+                .collect(),
+        ),
+    };
+    let pending = |l: &LocationStats| match &unfinished {
+        Some(unfinished) if !unfinished.contains(&l.uri) => 0,
         _ => l.queued + l.in_flight,
     };
     let before: HashMap<&LocationUri, &Dropped> = before

@@ -189,7 +189,12 @@ impl Shared {
                     // The delivery thread may be resting between rounds; what is queued has to
                     // move before there can be room.
                     self.wake_delivery();
-                    self.budget.wait_for(max_wait, reserve)
+                    let mut reserved = false;
+                    self.budget.wait_for(max_wait, || {
+                        reserved = reserve();
+                        reserved || self.ingress.is_closed()
+                    });
+                    reserved
                 }
                 _ => false,
             };
@@ -197,7 +202,11 @@ impl Shared {
             if self.mutant.is(Mutant::DropsUncounted) {
                 return false;
             }
-            lane.counters.drop_spans(DropReason::Overflow, spans);
+            let reason = match self.ingress.is_closed() {
+                true => DropReason::Shutdown,
+                false => DropReason::Overflow,
+            };
+            lane.counters.drop_spans(reason, spans);
             return false;
         }
         let item = Item {
@@ -290,14 +299,18 @@ impl Shared {
             .routes
             .all_lanes()
             .map(|(id, lane)| {
-                let (state, mut last_error) = lane.public_state();
+                // What becomes of a batch is counted under this lock: no span is seen twice.
+                let guard = lane.state();
+                let state = guard.public();
+                let mut last_error = guard.last_error.clone();
                 if self.mutant.is(Mutant::ErrorSwallowed) {
                     last_error = None;
                 }
-                // `accepted` is read last: a span that ends meanwhile is counted as queued.
                 let stored = lane.counters.stored.load(Ordering::Relaxed);
                 let dropped = lane.counters.dropped();
                 let in_flight = lane.counters.in_flight.load(Ordering::Relaxed);
+                drop(guard);
+                // `accepted` is read last: a span that ends meanwhile is counted as queued.
                 let accepted = lane.counters.accepted.load(Ordering::Relaxed);
                 LocationStats {
                     uri: lane.uri.clone(),

@@ -97,12 +97,18 @@ thread_local! {
     static CONTEXT_ALIVE: Sentinel = Sentinel::after_context();
 }
 
-struct Sentinel;
+struct Sentinel {
+    /// Whether there was a context when this was made. There is none if the first span of a thread
+    /// starts in a destructor that runs after the context's own.
+    context: bool,
+}
 
 impl Sentinel {
     fn after_context() -> Self {
-        Context::map_current(|_| ());
-        Self
+        let touch = || Context::map_current(|_| ());
+        Self {
+            context: std::panic::catch_unwind(touch).is_ok(),
+        }
     }
 }
 
@@ -113,10 +119,10 @@ impl Drop for Sentinel {
 /// Runs `f` on the current context, or returns `None` where the thread is being torn down and has
 /// none: touching it then would abort the process.
 pub(crate) fn with_current<T>(f: impl FnOnce(&Context) -> T) -> Option<T> {
-    CONTEXT_ALIVE
-        .try_with(|_| ())
-        .ok()
-        .map(|()| Context::map_current(f))
+    match CONTEXT_ALIVE.try_with(|sentinel| sentinel.context) {
+        Ok(true) => Some(Context::map_current(f)),
+        Ok(false) | Err(_) => None,
+    }
 }
 
 /// The levels below the context, as one pipeline sees them.
