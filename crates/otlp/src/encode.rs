@@ -1,11 +1,11 @@
-//! Records to OTLP protobuf.
+//! Records to OTLP protobuf, written straight into one buffer: no message is built in between.
+//!
+//! Field numbers are those of `opentelemetry/proto/{collector/trace,trace,common,resource}/v1`.
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1 as common;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
-use opentelemetry_proto::tonic::trace::v1 as trace;
-use prost::Message;
+use crate::wire::{
+    bytes, bytes_len, fixed32, fixed64, key_len, message, put_len, text, uint, varint_len,
+};
+use std::ops::Range;
 use std::sync::Arc;
 use trace_destination_core::{
     AnyValueRef, Attributes, EventRef, LinkRef, Resource, Scope, Span, SpanGroup, StatusCode,
@@ -15,124 +15,327 @@ use trace_destination_core::{
 ///
 /// Order is kept. Neighbours that share a resource share one `ResourceSpans`.
 pub fn encode_protobuf(groups: &[SpanGroup]) -> Vec<u8> {
-    let mut resource_spans: Vec<trace::ResourceSpans> = Vec::new();
-    let mut last: Option<&Arc<Resource>> = None;
-    for group in groups {
-        if !last.is_some_and(|r| Arc::ptr_eq(r, &group.resource)) {
-            resource_spans.push(trace::ResourceSpans {
-                resource: Some(resource(&group.resource)),
-                scope_spans: Vec::new(),
-                schema_url: text(&group.resource.schema_url),
-            });
-            last = Some(&group.resource);
-        }
-        if let Some(current) = resource_spans.last_mut() {
-            current.scope_spans.push(trace::ScopeSpans {
-                scope: Some(scope(&group.scope)),
-                spans: group.spans.iter().map(span).collect(),
-                schema_url: text(&group.scope.schema_url),
-            });
+    EncodedSpans::new(groups, &mut AsGiven).request(|_| true)
+}
+
+/// What a receiver needs said differently.
+pub trait Rewrite {
+    /// Calls `put` for each attribute the span is to have. As given, unless implemented.
+    fn attributes(&mut self, span: &Span, put: &mut dyn FnMut(&str, AnyValueRef<'_>)) {
+        for (key, value) in span.attributes().iter() {
+            put(key, value);
         }
     }
-    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
-}
 
-fn text(text: &Option<String>) -> String {
-    text.clone().unwrap_or_default()
-}
-
-fn resource(resource: &Resource) -> ProtoResource {
-    ProtoResource {
-        attributes: attributes(resource.attributes()),
-        dropped_attributes_count: resource.dropped_attributes_count,
-        entity_refs: Vec::new(),
+    /// The end the span is to have, nanoseconds since the Unix epoch. As given, unless
+    /// implemented.
+    fn end_time_unix_nano(&mut self, span: &Span) -> u64 {
+        span.end_time_unix_nano()
     }
 }
 
-fn scope(scope: &Scope) -> common::InstrumentationScope {
-    common::InstrumentationScope {
-        name: scope.name.clone(),
-        version: text(&scope.version),
-        attributes: attributes(Attributes::record(&scope.attributes)),
-        dropped_attributes_count: scope.dropped_attributes_count,
+/// No change at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsGiven;
+
+impl Rewrite for AsGiven {}
+
+/// Spans encoded one by one, from which requests with all or some of them are put together
+/// without encoding anything again: what a sender needs that has to find the one bad span.
+#[derive(Clone, Debug)]
+pub struct EncodedSpans {
+    /// Each span as an entry of `ScopeSpans.spans`.
+    spans: Vec<u8>,
+    /// Where each span ends in `spans`.
+    ends: Vec<usize>,
+    resources: Vec<EncodedResource>,
+}
+
+#[derive(Clone, Debug)]
+struct EncodedResource {
+    /// `ResourceSpans.resource`.
+    head: Vec<u8>,
+    /// `ResourceSpans.schema_url`.
+    tail: Vec<u8>,
+    scopes: Vec<EncodedScope>,
+}
+
+#[derive(Clone, Debug)]
+struct EncodedScope {
+    /// `ScopeSpans.scope`.
+    head: Vec<u8>,
+    /// `ScopeSpans.schema_url`.
+    tail: Vec<u8>,
+    /// Positions of its spans among all.
+    spans: Range<usize>,
+}
+
+impl EncodedSpans {
+    /// Encodes every span, as `rewrite` wants it.
+    pub fn new(groups: &[SpanGroup], rewrite: &mut impl Rewrite) -> Self {
+        let bytes: usize = groups
+            .iter()
+            .flat_map(|g| &g.spans)
+            .map(Span::approximate_bytes)
+            .sum();
+        let mut encoded = Self {
+            spans: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(groups.iter().map(|g| g.spans.len()).sum()),
+            resources: Vec::new(),
+        };
+        let mut last: Option<&Arc<Resource>> = None;
+        for group in groups {
+            if !last.is_some_and(|r| Arc::ptr_eq(r, &group.resource)) {
+                encoded
+                    .resources
+                    .push(EncodedResource::new(&group.resource));
+                last = Some(&group.resource);
+            }
+            let first = encoded.ends.len();
+            for one in &group.spans {
+                span(&mut encoded.spans, one, rewrite);
+                encoded.ends.push(encoded.spans.len());
+            }
+            let spans = first..encoded.ends.len();
+            if let Some(resource) = encoded.resources.last_mut() {
+                resource.scopes.push(EncodedScope::new(&group.scope, spans));
+            }
+        }
+        encoded
+    }
+
+    /// Number of spans.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are no spans.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The `ExportTraceServiceRequest` with those spans whose position `select` accepts. Scopes
+    /// and resources of which no span was accepted are left out.
+    pub fn request(&self, select: impl Fn(usize) -> bool) -> Vec<u8> {
+        // Lengths first: protobuf wants each before what it measures.
+        let scope_body = |scope: &EncodedScope| -> usize {
+            let spans: usize = scope
+                .spans
+                .clone()
+                .filter(|i| select(*i))
+                .map(|i| self.span(i).len())
+                .sum();
+            match spans {
+                // None of its spans was asked for; a scope that never had any is kept.
+                0 if !scope.spans.is_empty() => 0,
+                spans => scope.head.len() + spans + scope.tail.len(),
+            }
+        };
+        let mut total = 0;
+        let mut bodies = Vec::new();
+        for resource in &self.resources {
+            let scopes: Vec<usize> = resource.scopes.iter().map(scope_body).collect();
+            let inner: usize = scopes
+                .iter()
+                .filter(|body| **body > 0)
+                .map(|body| bytes_len(2, *body))
+                .sum();
+            let body = match inner {
+                0 => 0,
+                inner => resource.head.len() + inner + resource.tail.len(),
+            };
+            if body > 0 {
+                total += bytes_len(1, body);
+            }
+            bodies.push((body, scopes));
+        }
+        let mut out = Vec::with_capacity(total);
+        for (resource, (body, scopes)) in self.resources.iter().zip(&bodies) {
+            if *body == 0 {
+                continue;
+            }
+            put_len(&mut out, 1, *body);
+            out.extend_from_slice(&resource.head);
+            for (scope, body) in resource.scopes.iter().zip(scopes) {
+                if *body == 0 {
+                    continue;
+                }
+                put_len(&mut out, 2, *body);
+                out.extend_from_slice(&scope.head);
+                for i in scope.spans.clone().filter(|i| select(*i)) {
+                    out.extend_from_slice(self.span(i));
+                }
+                out.extend_from_slice(&scope.tail);
+            }
+            out.extend_from_slice(&resource.tail);
+        }
+        debug_assert_eq!(out.len(), total, "the lengths that were written are wrong");
+        out
+    }
+
+    fn span(&self, index: usize) -> &[u8] {
+        let start = match index {
+            0 => 0,
+            index => self.ends[index - 1],
+        };
+        &self.spans[start..self.ends[index]]
     }
 }
 
-fn span(span: &Span) -> trace::Span {
-    let (code, message) = (span.status_code(), span.status_message());
-    trace::Span {
-        trace_id: span.trace_id().to_bytes().to_vec(),
-        span_id: span.span_id().to_bytes().to_vec(),
-        trace_state: span.trace_state().into_owned(),
-        parent_span_id: span
-            .parent_span_id()
-            .map(|id| id.to_bytes().to_vec())
-            .unwrap_or_default(),
-        flags: span.flags(),
-        name: span.name().to_owned(),
-        kind: span.kind() as i32,
-        start_time_unix_nano: span.start_time_unix_nano(),
-        end_time_unix_nano: span.end_time_unix_nano(),
-        attributes: attributes(span.attributes()),
-        dropped_attributes_count: span.dropped_attributes_count(),
-        events: span.events().map(event).collect(),
-        dropped_events_count: span.dropped_events_count(),
-        links: span.links().map(link).collect(),
-        dropped_links_count: span.dropped_links_count(),
-        status: (code != StatusCode::Unset || !message.is_empty()).then(|| trace::Status {
-            message: message.to_owned(),
-            code: code as i32,
+impl EncodedResource {
+    fn new(resource: &Resource) -> Self {
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        message(&mut head, 1, 2, |out| {
+            attributes(out, 1, resource.attributes());
+            uint(out, 2, resource.dropped_attributes_count.into());
+        });
+        text(
+            &mut tail,
+            3,
+            resource.schema_url.as_deref().unwrap_or_default(),
+        );
+        Self {
+            head,
+            tail,
+            scopes: Vec::new(),
+        }
+    }
+}
+
+impl EncodedScope {
+    fn new(scope: &Scope, spans: Range<usize>) -> Self {
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        message(&mut head, 1, 1, |out| {
+            text(out, 1, &scope.name);
+            text(out, 2, scope.version.as_deref().unwrap_or_default());
+            attributes(out, 3, Attributes::record(&scope.attributes));
+            uint(out, 4, scope.dropped_attributes_count.into());
+        });
+        text(
+            &mut tail,
+            3,
+            scope.schema_url.as_deref().unwrap_or_default(),
+        );
+        Self { head, tail, spans }
+    }
+}
+
+fn span(out: &mut Vec<u8>, span: &Span, rewrite: &mut impl Rewrite) {
+    message(out, 2, 2, |out| {
+        bytes(out, 1, &span.trace_id().to_bytes());
+        bytes(out, 2, &span.span_id().to_bytes());
+        text(out, 3, &span.trace_state());
+        if let Some(parent) = span.parent_span_id() {
+            bytes(out, 4, &parent.to_bytes());
+        }
+        text(out, 5, span.name());
+        uint(out, 6, span.kind() as u64);
+        fixed64(out, 7, span.start_time_unix_nano());
+        fixed64(out, 8, rewrite.end_time_unix_nano(span));
+        rewrite.attributes(span, &mut |key, value| key_value(out, 9, key, value));
+        uint(out, 10, span.dropped_attributes_count().into());
+        for event in span.events() {
+            self::event(out, event);
+        }
+        uint(out, 12, span.dropped_events_count().into());
+        for link in span.links() {
+            self::link(out, link);
+        }
+        uint(out, 14, span.dropped_links_count().into());
+        let (code, description) = (span.status_code(), span.status_message());
+        if code != StatusCode::Unset || !description.is_empty() {
+            message(out, 15, 1, |out| {
+                text(out, 2, description);
+                uint(out, 3, code as u64);
+            });
+        }
+        fixed32(out, 16, span.flags());
+    });
+}
+
+fn event(out: &mut Vec<u8>, event: EventRef<'_>) {
+    message(out, 11, 1, |out| {
+        fixed64(out, 1, event.time_unix_nano);
+        text(out, 2, event.name);
+        attributes(out, 3, event.attributes);
+        uint(out, 4, event.dropped_attributes_count.into());
+    });
+}
+
+fn link(out: &mut Vec<u8>, link: LinkRef<'_>) {
+    message(out, 13, 1, |out| {
+        bytes(out, 1, &link.trace_id.to_bytes());
+        bytes(out, 2, &link.span_id.to_bytes());
+        text(out, 3, &link.trace_state);
+        attributes(out, 4, link.attributes);
+        uint(out, 5, link.dropped_attributes_count.into());
+        fixed32(out, 6, link.flags);
+    });
+}
+
+fn attributes(out: &mut Vec<u8>, field: u32, list: Attributes<'_>) {
+    for (key, value) in list.iter() {
+        key_value(out, field, key, value);
+    }
+}
+
+fn key_value(out: &mut Vec<u8>, field: u32, key: &str, value: AnyValueRef<'_>) {
+    match scalar_len(value) {
+        // The common case: every length is known, nothing has to move.
+        Some(value_len) => {
+            let key_len = match key.len() {
+                0 => 0,
+                len => bytes_len(1, len),
+            };
+            put_len(out, field, key_len + bytes_len(2, value_len));
+            text(out, 1, key);
+            put_len(out, 2, value_len);
+            any_value(out, value);
+        }
+        None => message(out, field, 2, |out| {
+            text(out, 1, key);
+            message(out, 2, 2, |out| any_value(out, value));
         }),
     }
 }
 
-fn event(event: EventRef<'_>) -> trace::span::Event {
-    trace::span::Event {
-        time_unix_nano: event.time_unix_nano,
-        name: event.name.to_owned(),
-        attributes: attributes(event.attributes),
-        dropped_attributes_count: event.dropped_attributes_count,
-    }
+/// Length of an encoded value, where it can be told at once.
+fn scalar_len(value: AnyValueRef<'_>) -> Option<usize> {
+    Some(match value {
+        AnyValueRef::Empty => 0,
+        AnyValueRef::Bool(_) => key_len(2) + 1,
+        AnyValueRef::Int(v) => key_len(3) + varint_len(v as u64),
+        AnyValueRef::Double(_) => key_len(4) + 8,
+        AnyValueRef::String(v) => bytes_len(1, v.len()),
+        AnyValueRef::Bytes(v) => bytes_len(7, v.len()),
+        AnyValueRef::Array(_) | AnyValueRef::Map(_) => return None,
+    })
 }
 
-fn link(link: LinkRef<'_>) -> trace::span::Link {
-    trace::span::Link {
-        trace_id: link.trace_id.to_bytes().to_vec(),
-        span_id: link.span_id.to_bytes().to_vec(),
-        trace_state: link.trace_state.into_owned(),
-        attributes: attributes(link.attributes),
-        dropped_attributes_count: link.dropped_attributes_count,
-        flags: link.flags,
-    }
-}
-
-fn attributes(list: Attributes<'_>) -> Vec<common::KeyValue> {
-    list.iter().map(key_value).collect()
-}
-
-fn key_value((key, value): (&str, AnyValueRef<'_>)) -> common::KeyValue {
-    common::KeyValue {
-        key: key.to_owned(),
-        value: Some(any_value(value)),
-        key_strindex: 0,
-    }
-}
-
-fn any_value(value: AnyValueRef<'_>) -> common::AnyValue {
-    common::AnyValue {
-        value: match value {
-            AnyValueRef::Empty => None,
-            AnyValueRef::Bool(v) => Some(Value::BoolValue(v)),
-            AnyValueRef::Int(v) => Some(Value::IntValue(v)),
-            AnyValueRef::Double(v) => Some(Value::DoubleValue(v)),
-            AnyValueRef::String(v) => Some(Value::StringValue(v.to_owned())),
-            AnyValueRef::Bytes(v) => Some(Value::BytesValue(v.to_vec())),
-            AnyValueRef::Array(v) => Some(Value::ArrayValue(common::ArrayValue {
-                values: v.iter().map(any_value).collect(),
-            })),
-            AnyValueRef::Map(v) => Some(Value::KvlistValue(common::KeyValueList {
-                values: v.iter().map(key_value).collect(),
-            })),
-        },
+/// The one field of an `AnyValue`; it is written even where it is zero or empty.
+fn any_value(out: &mut Vec<u8>, value: AnyValueRef<'_>) {
+    match value {
+        AnyValueRef::Empty => {}
+        AnyValueRef::String(v) => bytes(out, 1, v.as_bytes()),
+        AnyValueRef::Bool(v) => crate::wire::varint_field(out, 2, v.into()),
+        AnyValueRef::Int(v) => crate::wire::varint_field(out, 3, v as u64),
+        AnyValueRef::Double(v) => crate::wire::fixed64_field(out, 4, v.to_bits()),
+        AnyValueRef::Array(v) => message(out, 5, 2, |out| {
+            for element in v.iter() {
+                match scalar_len(element) {
+                    Some(len) => {
+                        put_len(out, 1, len);
+                        any_value(out, element);
+                    }
+                    None => message(out, 1, 2, |out| any_value(out, element)),
+                }
+            }
+        }),
+        AnyValueRef::Map(v) => message(out, 6, 2, |out| {
+            for (key, value) in v.iter() {
+                key_value(out, 1, key, value);
+            }
+        }),
+        AnyValueRef::Bytes(v) => bytes(out, 7, v),
     }
 }

@@ -24,9 +24,10 @@ mod file;
 mod json;
 mod request;
 pub mod sample;
+mod wire;
 
 pub use decode::decode_protobuf;
-pub use encode::encode_protobuf;
+pub use encode::{AsGiven, EncodedSpans, Rewrite, encode_protobuf};
 pub use file::{Format, OtlpFile};
 pub use json::decode_json;
 pub use request::{Refused, ResourceSpans};
