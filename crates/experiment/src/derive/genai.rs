@@ -4,11 +4,11 @@
 //!
 //! Several conventions may claim one span; the order in which they are asked is MLflow's.
 
-use super::attrs::{Attr, Attrs, decode};
-use super::json::{self, Json};
-use super::keys;
+use super::attrs::{Attr, Attrs};
+use super::json::Json;
 use super::vendors::{claude, gemini, livekit, vercel};
-use trace_destination_core::{AnyValueRef, EventRef, Span};
+use super::{events, keys, tokens};
+use trace_destination_core::Span;
 
 /// Whether an attribute of this name can mean anything to a convention other than `mlflow.*`.
 /// May say yes too often, never no.
@@ -29,11 +29,6 @@ pub(super) fn is_foreign(key: &str) -> bool {
     }
 }
 
-/// Whether events of this span can carry a conversation.
-pub(super) fn has_foreign_events(span: &Span) -> bool {
-    span.events().any(|e| e.name.starts_with("gen_ai."))
-}
-
 /// Adds what other conventions say about the span. What `mlflow.*` attributes say stays.
 pub(super) fn translate<'a>(attrs: &mut Attrs<'a>, span: &'a Span) {
     if let Some(kind) = span_type(attrs) {
@@ -45,17 +40,17 @@ pub(super) fn translate<'a>(attrs: &mut Attrs<'a>, span: &'a Span) {
         }
     }
     if !attrs.has(keys::INPUTS)
-        && let Some(value) = input(attrs).or_else(|| input_of_events(span))
+        && let Some(value) = input(attrs).or_else(|| events::input(span))
     {
         attrs.set(keys::INPUTS, value);
     }
     if !attrs.has(keys::OUTPUTS)
-        && let Some(value) = output(attrs).or_else(|| output_of_events(attrs, span))
+        && let Some(value) = output(attrs).or_else(|| events::output(attrs, span))
     {
         attrs.set(keys::OUTPUTS, value);
     }
     if !attrs.has(keys::USAGE)
-        && let Some(usage) = usage(attrs)
+        && let Some(usage) = tokens::usage(attrs)
     {
         attrs.set(keys::USAGE, Attr::Text(usage));
     }
@@ -74,6 +69,7 @@ pub(super) fn translate<'a>(attrs: &mut Attrs<'a>, span: &'a Span) {
     {
         attrs.set(keys::MODEL, reread(model));
     }
+    model_of_payload(attrs);
     if !attrs.has(keys::PROVIDER)
         && let Some(provider) = first(attrs, &PROVIDER_KEYS)
     {
@@ -81,21 +77,19 @@ pub(super) fn translate<'a>(attrs: &mut Attrs<'a>, span: &'a Span) {
     }
 }
 
-/// The model named inside inputs or outputs, for a span that has no other: MLflow looks there
+/// Takes the model from inside inputs or outputs, for a span that names none: MLflow looks there
 /// whatever the span's convention.
-pub(super) fn model_of_payload(attrs: &Attrs<'_>) -> Option<String> {
-    for key in [keys::INPUTS, keys::OUTPUTS] {
-        let Some(value) = attrs.get(key) else {
-            continue;
-        };
-        if let Some(model) = value.member("model").filter(Json::truthy) {
-            return match model {
-                Json::Str(model) => Some(model),
-                _ => None,
-            };
-        }
+pub(super) fn model_of_payload(attrs: &mut Attrs<'_>) {
+    if attrs.has(keys::MODEL) {
+        return;
     }
-    None
+    let model = [keys::INPUTS, keys::OUTPUTS]
+        .iter()
+        .filter_map(|key| attrs.get(key)?.member("model"))
+        .find(Json::truthy);
+    if let Some(model @ Json::Str(_)) = model {
+        attrs.set(keys::MODEL, Attr::Text(model.dumps(false)));
+    }
 }
 
 const MODEL_KEYS: [&str; 6] = [
@@ -201,10 +195,10 @@ fn input<'a>(attrs: &mut Attrs<'a>) -> Option<Attr<'a>> {
     if let Some(value) = first(attrs, &["input.value"]) {
         return Some(value);
     }
-    if gemini::is_gemini(attrs) {
-        if let Some(value) = first(attrs, &keys::GENAI_INPUT) {
-            return Some(gemini::wrap_input(value));
-        }
+    if gemini::is_gemini(attrs)
+        && let Some(value) = first(attrs, &keys::GENAI_INPUT)
+    {
+        return Some(gemini::wrap_input(value));
     }
     if let Some(value) = claude::input(attrs)
         .or_else(|| first(attrs, &keys::GENAI_INPUT))
@@ -255,10 +249,10 @@ fn output<'a>(attrs: &Attrs<'a>) -> Option<Attr<'a>> {
     if let Some(value) = first(attrs, &["output.value"]) {
         return Some(value);
     }
-    if gemini::is_gemini(attrs) {
-        if let Some(value) = first(attrs, &keys::GENAI_OUTPUT) {
-            return Some(gemini::wrap_output(value));
-        }
+    if gemini::is_gemini(attrs)
+        && let Some(value) = first(attrs, &keys::GENAI_OUTPUT)
+    {
+        return Some(gemini::wrap_output(value));
     }
     if let Some(value) = claude::output(attrs)
         .or_else(|| first(attrs, &keys::GENAI_OUTPUT))
@@ -354,185 +348,4 @@ fn message_format(attrs: &Attrs<'_>) -> Option<&'static str> {
         return Some("livekit");
     }
     attrs.has("lmnr.span.type").then_some("openai")
-}
-
-/// Token counts under the names of one convention.
-struct Counts {
-    input: Option<Json>,
-    output: Option<Json>,
-    total: Option<Json>,
-    cache_read: Option<Json>,
-    cache_creation: Option<Json>,
-}
-
-fn usage(attrs: &Attrs<'_>) -> Option<String> {
-    let count = |key: &str| attrs.get(key).and_then(whole_number);
-    let either = |a: &str, b: &str| attrs.get(a).or_else(|| attrs.get(b)).and_then(whole_number);
-    let conventions: [&dyn Fn() -> Counts; 5] = [
-        &|| Counts {
-            input: count("llm.token_count.prompt"),
-            output: count("llm.token_count.completion"),
-            total: count("llm.token_count.total"),
-            cache_read: count("llm.token_count.prompt_details.cache_read"),
-            cache_creation: count("llm.token_count.prompt_details.cache_write"),
-        },
-        &|| Counts {
-            input: count("gen_ai.usage.input_tokens"),
-            output: count("gen_ai.usage.output_tokens"),
-            total: None,
-            cache_read: count("gen_ai.usage.cache_read.input_tokens"),
-            cache_creation: either(
-                "gen_ai.usage.cache_write.input_tokens",
-                "gen_ai.usage.cache_creation.input_tokens",
-            ),
-        },
-        &|| {
-            let claude = claude::counts(attrs);
-            Counts {
-                input: claude.input.map(Json::Int),
-                output: claude.output.map(Json::Int),
-                total: None,
-                cache_read: claude.cache_read.map(Json::Int),
-                cache_creation: claude.cache_creation.map(Json::Int),
-            }
-        },
-        &|| Counts {
-            input: count("gen_ai.usage.prompt_tokens"),
-            output: count("gen_ai.usage.completion_tokens"),
-            total: count("llm.usage.total_tokens"),
-            cache_read: None,
-            cache_creation: None,
-        },
-        &|| Counts {
-            input: either("usage.prompt_tokens", "llm.usage.prompt_tokens"),
-            output: either("usage.completion_tokens", "llm.usage.completion_tokens"),
-            total: either("usage.total_tokens", "llm.usage.total_tokens"),
-            cache_read: None,
-            cache_creation: None,
-        },
-    ];
-    let counts = conventions
-        .iter()
-        .map(|counts| counts())
-        .find(|c| c.input.is_some() || c.output.is_some() || c.total.is_some())?;
-    let total = counts.total.or_else(|| {
-        let sum =
-            integer(counts.input.as_ref()?)?.checked_add(integer(counts.output.as_ref()?)?)?;
-        Some(Json::Int(sum))
-    });
-    let entries = [
-        ("input_tokens", counts.input),
-        ("output_tokens", counts.output),
-        ("total_tokens", total),
-        ("cache_read_input_tokens", counts.cache_read),
-        ("cache_creation_input_tokens", counts.cache_creation),
-    ];
-    let entries = entries
-        .into_iter()
-        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-        .collect();
-    Some(Json::Dict(entries).dumps(false))
-}
-
-/// A token count: a whole number or a string of one.
-fn whole_number(value: &Attr<'_>) -> Option<Json> {
-    match value.decoded()? {
-        value @ (Json::Int(_) | Json::Big(_) | Json::Bool(_)) => Some(value),
-        Json::Str(text) => parse_int(&text).map(Json::Int),
-        _ => None,
-    }
-}
-
-fn integer(value: &Json) -> Option<i128> {
-    match value {
-        Json::Int(v) => Some(*v),
-        Json::Bool(v) => Some(i128::from(*v)),
-        _ => None,
-    }
-}
-
-/// Python's `int(text)`: white space around, a sign, and single underscores between digits.
-pub(super) fn parse_int(text: &str) -> Option<i128> {
-    let text = text.trim();
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let proper = digits.starts_with(|c: char| c.is_ascii_digit())
-        && digits.ends_with(|c: char| c.is_ascii_digit())
-        && !digits.contains("__")
-        && digits.bytes().all(|b| b.is_ascii_digit() || b == b'_');
-    if proper {
-        text.replace('_', "").parse().ok()
-    } else {
-        None
-    }
-}
-
-/// A conversation kept in events: of Spring AI, else of the GenAI conventions.
-fn input_of_events<'a>(span: &Span) -> Option<Attr<'a>> {
-    event_value(span, "gen_ai.content.prompt", "gen_ai.prompt").or_else(|| {
-        messages(span, |event| {
-            let role = match event.name {
-                "gen_ai.system.message" => "system",
-                "gen_ai.user.message" => "user",
-                "gen_ai.assistant.message" => "assistant",
-                _ => return None,
-            };
-            Some(Json::Str(role.to_owned()))
-        })
-    })
-}
-
-fn output_of_events<'a>(attrs: &Attrs<'_>, span: &Span) -> Option<Attr<'a>> {
-    event_value(span, "gen_ai.content.completion", "gen_ai.completion")
-        .or_else(|| {
-            messages(span, |event| {
-                (event.name == "gen_ai.choice").then(|| {
-                    let role = event.attributes.get("role").map(reread_event_value);
-                    role.unwrap_or_else(|| Json::Str("assistant".to_owned()))
-                })
-            })
-        })
-        .or_else(|| claude::output_of_events(attrs, span))
-}
-
-fn event_value<'a>(span: &Span, event: &str, key: &str) -> Option<Attr<'a>> {
-    let value = span
-        .events()
-        .filter(|e| e.name == event)
-        .filter_map(|e| e.attributes.get(key))
-        .map(decode)
-        .find(Json::truthy)?;
-    Some(match value {
-        Json::Str(text) => Attr::Text(text),
-        other => Attr::Bare(other),
-    })
-}
-
-/// The chat messages of those events to which `role` gives a role.
-fn messages<'a>(span: &Span, role: impl Fn(&EventRef<'_>) -> Option<Json>) -> Option<Attr<'a>> {
-    let mut list = Vec::new();
-    for event in span.events() {
-        let Some(content) = event.attributes.get("content") else {
-            continue;
-        };
-        if !decode(content).truthy() {
-            continue;
-        }
-        if let Some(role) = role(&event) {
-            list.push(Json::Dict(vec![
-                ("role".to_owned(), role),
-                ("content".to_owned(), reread_event_value(content)),
-            ]));
-        }
-    }
-    (!list.is_empty()).then(|| Attr::Text(Json::List(list).dumps(true)))
-}
-
-/// A string in an event may be JSON.
-pub(super) fn reread_event_value(value: AnyValueRef<'_>) -> Json {
-    match value {
-        AnyValueRef::String(text) => {
-            json::loads(text).unwrap_or_else(|| Json::Str(text.to_owned()))
-        }
-        other => decode(other),
-    }
 }

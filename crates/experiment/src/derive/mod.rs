@@ -7,6 +7,7 @@
 
 mod attrs;
 mod content;
+mod events;
 mod genai;
 mod json;
 mod keys;
@@ -15,6 +16,7 @@ mod rollup;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod vendors;
 
 pub(crate) use rollup::{COST_KEYS, Cost, Rollup, USAGE_KEYS, Usage, stored_values};
@@ -23,7 +25,9 @@ pub(crate) use tags::resource_tags;
 use attrs::{Attr, Attrs};
 use json::Json;
 use opentelemetry::trace::SpanId;
-use trace_destination_core::{AnyValueRef, Error, ErrorKind, Resource, Span, StatusCode};
+use trace_destination_core::{
+    AnyValueRef, Attributes, Error, ErrorKind, Resource, Span, StatusCode,
+};
 
 /// One `spans` row, and what the span says about its trace.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +96,8 @@ const KNOWN_SERVICES: [&str; 5] = [
 /// Characters a session id and a trace name may have.
 const MAX_SESSION: usize = 250;
 const MAX_NAME: usize = 4096;
+/// Lists and maps within each other that a value may have.
+const MAX_NESTING: usize = 128;
 /// Characters of a model or provider that are kept.
 const MAX_MODEL: usize = 500;
 
@@ -100,7 +106,8 @@ const MAX_MODEL: usize = 500;
 /// # Errors
 /// [`ErrorKind::InvalidSpan`], naming span and attribute, for what MLflow's server refuses (there
 /// the whole request): a time beyond 2^63 ns, a session id over 250 or a trace name over 4096
-/// characters, token counts or a cost that are not numbers, a list or map as span type.
+/// characters, token counts or a cost that are not numbers, a list or map as span type; and for a
+/// value that nests over 128 levels.
 pub(crate) fn span_facts(span: &Span, resource: &Resource) -> Result<SpanFacts, Error> {
     let refuse = |what: &str, mend: &'static str| refusal(span, what, mend);
     let start_ns = i64::try_from(span.start_time_unix_nano()).map_err(|_| {
@@ -118,6 +125,12 @@ pub(crate) fn span_facts(span: &Span, resource: &Resource) -> Result<SpanFacts, 
             )
         })?),
     };
+    if nests_too_deep(span) {
+        return Err(refuse(
+            "a value nests more than 128 lists or maps",
+            "send deep structures as JSON text",
+        ));
+    }
     let trace_id = format!("tr-{}", span.trace_id());
     let parent = parent(span);
 
@@ -138,13 +151,10 @@ pub(crate) fn span_facts(span: &Span, resource: &Resource) -> Result<SpanFacts, 
     {
         attrs.set("service.name", Attr::Quoted(service));
     }
-    if attrs.0.iter().any(|(k, _)| genai::is_foreign(k)) || genai::has_foreign_events(span) {
+    if attrs.0.iter().any(|(k, _)| genai::is_foreign(k)) || events::any(span) {
         genai::translate(&mut attrs, span);
-    }
-    if !attrs.has(keys::MODEL)
-        && let Some(model) = genai::model_of_payload(&attrs)
-    {
-        attrs.set(keys::MODEL, Attr::Text(Json::Str(model).dumps(false)));
+    } else {
+        genai::model_of_payload(&mut attrs);
     }
 
     let usage = match attrs.get(keys::USAGE).and_then(Attr::decoded) {
@@ -253,6 +263,22 @@ fn root_facts(span: &Span, attrs: &Attrs<'_>) -> Result<RootFacts, Error> {
         fallback_name: span.name().to_owned(),
         tags,
     })
+}
+
+/// OTLP over the wire cannot nest as deep, records made by hand can; values are written by recursion.
+fn nests_too_deep(span: &Span) -> bool {
+    fn deep(value: AnyValueRef<'_>, left: usize) -> bool {
+        match value {
+            AnyValueRef::Array(_) | AnyValueRef::Map(_) if left == 0 => true,
+            AnyValueRef::Array(v) => v.iter().any(|v| deep(v, left - 1)),
+            AnyValueRef::Map(v) => v.iter().any(|(_, v)| deep(v, left - 1)),
+            _ => false,
+        }
+    }
+    let any = |attributes: Attributes<'_>| attributes.iter().any(|(_, v)| deep(v, MAX_NESTING));
+    any(span.attributes())
+        || span.events().any(|e| any(e.attributes))
+        || span.links().any(|l| any(l.attributes))
 }
 
 fn parent(span: &Span) -> Option<SpanId> {

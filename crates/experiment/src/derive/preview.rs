@@ -12,10 +12,10 @@ const CHAT_KEYS: [&str; 5] = ["messages", "choices", "input", "output", "request
 /// The last message of `role` where the value has the shape of a chat request or response, else
 /// the JSON text; cut to [`MAX`] characters.
 pub(super) fn preview(value: &Attr<'_>, role: &str) -> Option<String> {
-    let text = value.text();
-    if text.is_empty() {
+    if matches!(value, Attr::Bare(v) if !matches!(v, Json::Dict(_))) {
         return None;
     }
+    let text = value.text();
     let message = if may_hold_messages(&text) {
         value.decoded().and_then(|v| last_message(&v, role))
     } else {

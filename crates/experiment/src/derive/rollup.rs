@@ -112,6 +112,8 @@ impl Cost {
                 Some(Json::Int(v)) => Some(*v as f64),
                 Some(Json::Float(v)) => Some(*v),
                 Some(Json::Big(digits)) => digits.parse().ok(),
+                // MLflow accepts these and stores none.
+                Some(Json::Bool(_)) => None,
                 Some(_) => return Err(key),
             };
         }

@@ -10,7 +10,8 @@ const MAX_KEY: usize = 250;
 const MAX_VALUE: usize = 8000;
 
 /// The tags a resource puts on every trace it produces: all but what describes the SDK and what
-/// MLflow keeps for itself. The first resource of a trace counts; tags of the application win.
+/// MLflow keeps for itself. Of the resources that produced a trace's spans in one batch the first
+/// counts, and a later batch replaces tags of the same key; tags of the application win.
 pub(crate) fn resource_tags(resource: &Resource) -> Vec<(String, String)> {
     let mut tags = Vec::new();
     super::attrs::for_each_unique(

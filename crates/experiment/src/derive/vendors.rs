@@ -61,9 +61,10 @@ pub(super) mod gemini {
 /// Claude Code and the Claude Agent SDK.
 pub(super) mod claude {
     use super::super::attrs::{Attr, Attrs};
-    use super::super::genai::{parse_int, reread_event_value};
+    use super::super::events::reread;
     use super::super::json::Json;
     use super::super::keys;
+    use super::super::tokens::parse_int;
     use trace_destination_core::Span;
 
     const REDACTED: &str = "<REDACTED>";
@@ -125,10 +126,7 @@ pub(super) mod claude {
         }
     }
 
-    pub(in super::super) fn output_of_events<'a>(
-        attrs: &Attrs<'_>,
-        span: &Span,
-    ) -> Option<Attr<'a>> {
+    pub(in super::super) fn events_output<'a>(attrs: &Attrs<'_>, span: &Span) -> Option<Attr<'a>> {
         if kind(attrs)? != Kind::Tool {
             return None;
         }
@@ -138,7 +136,7 @@ pub(super) mod claude {
                 ["output", "content", "diff"]
                     .iter()
                     .filter_map(|key| event.attributes.get(key))
-                    .map(reread_event_value)
+                    .map(reread)
                     .find(|value| value.truthy() && value.as_str() != Some(REDACTED))
             })
             .map(|value| Attr::Text(value.dumps(false)))
