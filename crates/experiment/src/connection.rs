@@ -1,7 +1,7 @@
 //! One connection: opened, created, checked, and opened again when its file was replaced.
 
 use crate::builder::Synchronous;
-use crate::config::{BUSY_TIMEOUT, UPGRADE_GRACE};
+use crate::config::{BUSY_TIMEOUT, CACHE_KIB, UPGRADE_GRACE};
 use crate::error::Fault;
 use crate::schema::{self, Shape};
 use crate::sql::Statements;
@@ -54,6 +54,7 @@ impl Database {
         conn.busy_timeout(BUSY_TIMEOUT)?;
         conn.set_prepared_statement_cache_capacity(64);
         conn.pragma_update(None, "foreign_keys", true)?;
+        conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
         let mut database = Self {
             conn,
             path: path.into(),

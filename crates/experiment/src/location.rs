@@ -2,8 +2,8 @@
 
 use crate::builder::{ExperimentLocationBuilder, MissingExperiment, Synchronous};
 use crate::config::{
-    ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_NAME_PARAM, SCHEME,
-    SYNCHRONOUS_PARAM,
+    ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_NAME_PARAM, PREFERRED_BATCH,
+    SCHEME, SYNCHRONOUS_PARAM,
 };
 use crate::error::{BUILD, OPEN};
 use crate::rows::Rows;
@@ -126,6 +126,7 @@ impl TraceLocation for ExperimentLocation {
     fn capabilities(&self) -> Capabilities {
         // A trace id is the primary key of the whole file, whatever the experiment.
         Capabilities::new(Guarantee::Idempotent)
+            .with_batch(PREFERRED_BATCH)
             .with_exclusive_store(self.target.path.to_string_lossy())
     }
 

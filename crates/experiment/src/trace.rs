@@ -11,7 +11,7 @@ use crate::experiment::{Resolved, describe, now_ms};
 use crate::memory::{Explicit, Memory, State, TraceState};
 use crate::rows::{Rows, SpanRow, TraceRows};
 use crate::schema::Shape;
-use crate::sql::{self, Statements};
+use crate::sql::{self, Statements, Upsert};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -34,10 +34,45 @@ pub(crate) struct Tables<'c> {
     sql: &'c Statements,
     insert_trace: CachedStatement<'c>,
     update_trace: CachedStatement<'c>,
-    put_tag: CachedStatement<'c>,
-    put_metadata: CachedStatement<'c>,
-    put_span: CachedStatement<'c>,
+    tag: Put<'c>,
+    metadata: Put<'c>,
+    span: Put<'c>,
     hasher: foldhash::fast::FixedState,
+}
+
+/// An upsert, open for one transaction.
+struct Put<'c> {
+    conn: &'c Connection,
+    insert: CachedStatement<'c>,
+    update: &'c str,
+}
+
+impl<'c> Put<'c> {
+    fn open(conn: &'c Connection, sql: &'c Upsert) -> Result<Self, Fault> {
+        Ok(Self {
+            conn,
+            insert: conn.prepare_cached(&sql.insert)?,
+            update: &sql.update,
+        })
+    }
+
+    fn run(&mut self, values: &[&dyn ToSql]) -> Result<(), Fault> {
+        match self.insert.execute(values) {
+            Err(e) if is_there_already(&e) => {
+                self.conn.prepare_cached(self.update)?.execute(values)?;
+            }
+            result => {
+                result?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_there_already(e: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
+    matches!(e, rusqlite::Error::SqliteFailure(f, _)
+        if matches!(f.extended_code, SQLITE_CONSTRAINT_PRIMARYKEY | SQLITE_CONSTRAINT_UNIQUE))
 }
 
 /// What is to be written of a trace; `None` leaves the stored value.
@@ -70,9 +105,9 @@ impl<'c> Tables<'c> {
             sql,
             insert_trace: conn.prepare_cached(&sql.insert_trace)?,
             update_trace: conn.prepare_cached(&sql.update_trace)?,
-            put_tag: conn.prepare_cached(sql::PUT_TAG)?,
-            put_metadata: conn.prepare_cached(sql::PUT_METADATA)?,
-            put_span: conn.prepare_cached(&sql.put_span)?,
+            tag: Put::open(conn, &sql.tag)?,
+            metadata: Put::open(conn, &sql.metadata)?,
+            span: Put::open(conn, &sql.span)?,
             hasher: foldhash::fast::FixedState::default(),
         })
     }
@@ -329,8 +364,8 @@ impl<'c> Tables<'c> {
                 location.trim_end_matches('/'),
                 trace.id
             );
-            self.put_tag
-                .execute(params![sql::ARTIFACT_LOCATION, location, trace.id])?;
+            self.tag
+                .run(&[&trace.id, &sql::ARTIFACT_LOCATION, &location])?;
         }
         self.put_tag(state, &trace.id, sql::SPANS_LOCATION, sql::TRACKING_STORE)?;
         let root_tags = root.map_or(&[][..], |r| &r.tags);
@@ -367,7 +402,7 @@ impl<'c> Tables<'c> {
         value: &str,
     ) -> Result<(), Fault> {
         if state.tags.insert(self.hasher.hash_one((key, value))) {
-            self.put_tag.execute(params![key, value, id])?;
+            self.tag.run(&[&id, &key, &value])?;
         }
         Ok(())
     }
@@ -376,7 +411,7 @@ impl<'c> Tables<'c> {
     fn put_rows(&mut self, id: &str, changes: &Changes<'_>) -> Result<(), Fault> {
         if self.shape.legacy_rows {
             if let Some(name) = changes.name {
-                self.put_tag.execute(params![sql::TRACE_NAME, name, id])?;
+                self.tag.run(&[&id, &sql::TRACE_NAME, &name])?;
             }
             for (key, value) in [
                 (sql::SESSION, changes.session),
@@ -384,20 +419,20 @@ impl<'c> Tables<'c> {
                 (sql::COST, changes.cost.as_ref().map(|c| c.1.as_str())),
             ] {
                 if let Some(value) = value {
-                    self.put_metadata.execute(params![key, value, id])?;
+                    self.metadata.run(&[&id, &key, &value])?;
                 }
             }
             if let (true, Some(usage)) = (self.shape.trace_metrics, &changes.usage) {
-                let mut put = self.conn.prepare_cached(sql::PUT_TRACE_METRIC)?;
+                let mut put = Put::open(self.conn, &self.sql.trace_metric)?;
                 for (key, count) in derive::USAGE_KEYS.iter().zip(usage.0) {
                     if let Some(count) = count {
-                        put.execute(params![id, key, count as f64])?;
+                        put.run(&[&id, key, &(count as f64)])?;
                     }
                 }
             }
         }
         for (key, value) in &changes.metadata {
-            self.put_metadata.execute(params![key, value, id])?;
+            self.metadata.run(&[&id, key, value])?;
         }
         Ok(())
     }
@@ -428,20 +463,20 @@ impl<'c> Tables<'c> {
             &dimensions,
         ];
         match (self.shape.span_columns, self.shape.dimensions) {
-            (true, true) => self.put_span.execute(values.as_slice())?,
-            (true, false) => self.put_span.execute(&values[..15])?,
-            (false, false) => self.put_span.execute(&values[..10])?,
+            (true, true) => self.span.run(&values)?,
+            (true, false) => self.span.run(&values[..15])?,
+            (false, false) => self.span.run(&values[..10])?,
             (false, true) => {
                 let mut without_columns = values[..11].to_vec();
                 without_columns[10] = values[15];
-                self.put_span.execute(without_columns.as_slice())?
+                self.span.run(&without_columns)?
             }
         };
         if self.shape.span_metrics {
-            let mut put = self.conn.prepare_cached(sql::PUT_SPAN_METRIC)?;
+            let mut put = Put::open(self.conn, &self.sql.span_metric)?;
             for (key, cost) in derive::COST_KEYS.iter().zip(costs) {
                 if let Some(cost) = cost {
-                    put.execute(params![id, facts.span_id, key, cost])?;
+                    put.run(&[&id, &facts.span_id, key, &cost])?;
                 }
             }
         }
@@ -465,9 +500,7 @@ impl<'c> Tables<'c> {
                 return Ok(());
             }
         }
-        self.put_metadata
-            .execute(params![sql::SOURCE_RUN, run, id])?;
-        Ok(())
+        self.metadata.run(&[&id, &sql::SOURCE_RUN, &run])
     }
 }
 
