@@ -1,10 +1,18 @@
 //! Checks and tasks of this workspace: `cargo xtask <task>`.
+#![expect(clippy::print_stdout, reason = "printing is what a task is for")]
 
+mod bench;
+mod cargo;
+mod check;
+mod conformance;
+mod features;
 mod live;
+mod mutants;
+mod structure;
+mod test;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -16,39 +24,47 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Runs the conformance suite.
-    Conformance {
-        /// Check with the real things, provisioned into `.live/`.
+    /// Runs every test of the workspace.
+    Test,
+    /// Runs the conformance suite against the backends and prints the matrix.
+    Conformance(conformance::Conformance),
+    /// Shows that the suite can fail: one deliberate fault per promise must be noticed.
+    Mutants(mutants::Mutants),
+    /// Runs the benches and prints one table of ratios.
+    Bench(bench::Bench),
+    /// Checks formatting, lints, docs and the structure of the workspace.
+    Check {
+        /// Leaves out the slower half: features and docs.
         #[arg(long)]
-        live: bool,
-        /// Only cases whose name contains this text.
-        #[arg(long)]
-        case: Option<String>,
+        quick: bool,
     },
+    /// Builds the facade with no feature, each alone, and all.
+    Features,
     /// Used by the live cases: writes traces until done or killed.
     #[command(hide = true)]
     LiveWriter(live::writer::LiveWriter),
+    /// Used by the conformance suite: writes traces until killed.
+    #[command(hide = true)]
+    ConformanceWriter(conformance::Writer),
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().task {
-        Task::Conformance { live: _, case } => {
-            let report = live::run(&live::LiveOptions {
-                workspace: Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
-                case,
-            });
-            let _ = write!(std::io::stdout(), "{report}");
-            if report.failed() > 0 || report.passed() == 0 {
-                return ExitCode::FAILURE;
-            }
-            ExitCode::SUCCESS
+    let outcome = match Cli::parse().task {
+        Task::Test => test::run(),
+        Task::Conformance(task) => task.run(),
+        Task::Mutants(task) => task.run(),
+        Task::Bench(task) => task.run(),
+        Task::Check { quick } => check::run_all(quick),
+        Task::Features => features::check(),
+        Task::LiveWriter(options) => live::writer::run(&options),
+        Task::ConformanceWriter(task) => task.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            // Nothing can be done about a closed standard error.
+            let _ = writeln!(std::io::stderr(), "error: {text}");
+            ExitCode::FAILURE
         }
-        Task::LiveWriter(options) => match live::writer::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(text) => {
-                let _ = writeln!(std::io::stderr(), "{text}");
-                ExitCode::FAILURE
-            }
-        },
     }
 }

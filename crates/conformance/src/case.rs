@@ -1,8 +1,6 @@
 //! The one table of cases.
 
-use crate::cases::{
-    binding, budget, delivery, fidelity, flush, input, isolation, observe, scope,
-};
+use crate::cases::{binding, budget, delivery, fidelity, flush, input, isolation, observe, scope};
 use crate::failure::Failure;
 use crate::world::World;
 use std::fmt;

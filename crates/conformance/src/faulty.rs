@@ -79,6 +79,7 @@ struct State {
     writing: usize,
     most_writing: usize,
     unknown_outcomes: usize,
+    sent: usize,
     opens: usize,
     closes: usize,
 }
@@ -99,6 +100,7 @@ impl Faulty {
                     writing: 0,
                     most_writing: 0,
                     unknown_outcomes: 0,
+                    sent: 0,
                     opens: 0,
                     closes: 0,
                 }),
@@ -159,6 +161,11 @@ impl Control {
     /// The finished calls so far.
     pub fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()
+    }
+
+    /// Number of spans in calls that returned `Ok`, those refused left out.
+    pub fn sent(&self) -> usize {
+        self.state().sent
     }
 
     /// Number of calls that wait or block at this moment.
@@ -307,7 +314,10 @@ impl TraceSink for FaultySink {
             state.writing += 1;
             state.most_writing = state.most_writing.max(state.writing);
             let act = state.script.pop_front();
-            (act.unwrap_or_else(|| state.then.clone()), state.hook.clone())
+            (
+                act.unwrap_or_else(|| state.then.clone()),
+                state.hook.clone(),
+            )
         };
         let mut writing = Writing {
             control: &self.control,
@@ -340,7 +350,10 @@ impl TraceSink for FaultySink {
             }
             Act::RefuseMarked => self.write_unmarked(batch).await,
         };
-        writing.ok = result.is_ok();
+        if let Ok(written) = &result {
+            writing.ok = true;
+            self.control.state().sent += batch.span_count() - written.refused.len();
+        }
         result
     }
 
@@ -380,15 +393,17 @@ impl FaultySink {
         for refusal in &mut written.refused {
             refusal.index = passed[refusal.index];
         }
-        written.refused.extend(refused.into_iter().map(|index| Refusal {
-            index,
-            error: Error::new(
-                ErrorKind::InvalidSpan,
-                "store span",
-                format!("it carries the attribute `{REFUSE}`"),
-            )
-            .at(&self.uri)
-            .mend("leave the attribute out"),
+        written.refused.extend(refused.into_iter().map(|index| {
+            Refusal {
+                index,
+                error: Error::new(
+                    ErrorKind::InvalidSpan,
+                    "store span",
+                    format!("it carries the attribute `{REFUSE}`"),
+                )
+                .at(&self.uri)
+                .mend("leave the attribute out"),
+            }
         }));
         Ok(written)
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use trace_destination_core::{
-    ErrorKind, Resource, Scope, SpanRecord, TraceLocation, TraceUpdate, Error,
+    Error, ErrorKind, Resource, Scope, SpanRecord, TraceLocation, TraceUpdate,
 };
 
 /// A backend under test. It brings places and eyes, never a list of cases: the suite chooses the
@@ -58,7 +58,9 @@ pub trait Harness: Debug + Send + Sync + 'static {
         &self,
         location: &dyn TraceLocation,
     ) -> Result<Arc<dyn TraceLocation>, Failure> {
-        Err(Failure::new(format!("no sibling of {location} was declared")))
+        Err(Failure::new(format!(
+            "no sibling of {location} was declared"
+        )))
     }
 
     /// Does something to the real place, until [`RealFault::Heal`]. Only faults that
@@ -66,12 +68,10 @@ pub trait Harness: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// If the fault cannot be inflicted.
-    async fn inflict(
-        &self,
-        location: &dyn TraceLocation,
-        fault: RealFault,
-    ) -> Result<(), Failure> {
-        Err(Failure::new(format!("{fault:?} at {location} was not declared")))
+    async fn inflict(&self, location: &dyn TraceLocation, fault: RealFault) -> Result<(), Failure> {
+        Err(Failure::new(format!(
+            "{fault:?} at {location} was not declared"
+        )))
     }
 
     /// Wrong configurations, each of which must be reported as an error that says what to do.

@@ -20,3 +20,4 @@ pub use harness::{
 pub use memory::MemoryHarness;
 pub use report::{Outcome, Report, Row};
 pub use suite::{Suite, assert_conforms};
+pub use trace_destination_core::Mutant;

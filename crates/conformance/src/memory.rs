@@ -31,7 +31,9 @@ impl Harness for MemoryHarness {
 
     async fn fresh_location(&self, hint: &str) -> Result<Arc<dyn TraceLocation>, Failure> {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(MemoryLocation::new(&format!("conformance-{n}-{hint}"))))
+        Ok(Arc::new(MemoryLocation::new(&format!(
+            "conformance-{n}-{hint}"
+        ))))
     }
 
     async fn read_back(&self, location: &dyn TraceLocation) -> Result<Stored, Failure> {
@@ -72,7 +74,10 @@ impl Harness for MemoryHarness {
         };
         Ok(vec![
             wrong("a memory location without a name", "memory:")?,
-            wrong("a memory location with a parameter", "memory:name?experiment_id=1")?,
+            wrong(
+                "a memory location with a parameter",
+                "memory:name?experiment_id=1",
+            )?,
             wrong("a memory location with a host", "memory://host/name")?,
         ])
     }

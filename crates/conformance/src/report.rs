@@ -73,7 +73,10 @@ impl Report {
     pub fn verdict(&self) -> Result<(), Failure> {
         let (passed, failed, _) = self.counts();
         if failed > 0 {
-            return Err(Failure::new(format!("{failed} of {} cases failed", passed + failed)));
+            return Err(Failure::new(format!(
+                "{failed} of {} cases failed",
+                passed + failed
+            )));
         }
         let mut ran: BTreeMap<&str, usize> = BTreeMap::new();
         for row in &self.rows {
@@ -145,6 +148,9 @@ impl fmt::Display for Report {
             writeln!(f, "{word} {} on {}: {text}", row.case, row.backend)?;
         }
         let (passed, failed, not_applicable) = self.counts();
-        write!(f, "{passed} passed, {failed} failed, {not_applicable} not applicable")
+        write!(
+            f,
+            "{passed} passed, {failed} failed, {not_applicable} not applicable"
+        )
     }
 }

@@ -74,7 +74,9 @@ impl Suite {
         table()
             .iter()
             .filter(|case| {
-                self.filter.as_ref().is_none_or(|g| matches_glob(g, case.name))
+                self.filter
+                    .as_ref()
+                    .is_none_or(|g| matches_glob(g, case.name))
                     && self.promise.is_none_or(|p| p == case.promise)
                     && !(self.without_heavy && case.heavy)
             })
@@ -207,10 +209,7 @@ impl Profile {
                     self.declares.trace_values,
                     "trace-level values cannot be read back",
                 ),
-                Need::Writer => (
-                    self.has_writer,
-                    "its places do not outlive their process",
-                ),
+                Need::Writer => (self.has_writer, "its places do not outlive their process"),
             };
             (!there).then(|| reason.to_owned())
         })
@@ -250,7 +249,9 @@ where
             let _ = send.send(result);
         })?;
     receive.recv_timeout(patience).unwrap_or_else(|_| {
-        Err(Failure::new(format!("did not come back within {patience:?}")))
+        Err(Failure::new(format!(
+            "did not come back within {patience:?}"
+        )))
     })
 }
 
@@ -312,6 +313,11 @@ mod tests {
         let silent: Result<(), _> = on_own_thread("t", Duration::from_millis(20), || {
             std::future::pending::<Result<(), Failure>>()
         });
-        assert!(silent.unwrap_err().to_string().contains("did not come back"));
+        assert!(
+            silent
+                .unwrap_err()
+                .to_string()
+                .contains("did not come back")
+        );
     }
 }

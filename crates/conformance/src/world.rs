@@ -4,7 +4,9 @@ use crate::failure::{Failure, ensure, ensure_eq};
 use crate::faulty::{Control, Faulty};
 use crate::harness::{HARNESS_PATIENCE, Harness, Stored};
 use opentelemetry::Context;
-use opentelemetry::trace::{Span as _, SpanContext, SpanId, TraceId, Tracer as _, TracerProvider as _};
+use opentelemetry::trace::{
+    Span as _, SpanContext, SpanId, TraceId, Tracer as _, TracerProvider as _,
+};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,6 +59,14 @@ pub(crate) struct Rig {
     pub(crate) provider: SdkTracerProvider,
     pub(crate) tracer: SdkTracer,
     pub(crate) global: Arc<GlobalSlot>,
+    world: Arc<World>,
+}
+
+/// The provider flushes when it is dropped; a gate that a failed case left closed would hold it up.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.world.open_gates();
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -104,7 +114,11 @@ impl World {
     }
 
     /// Many fresh places in few stores: each with the number of its store.
-    pub(crate) async fn places(&self, count: usize, stores: usize) -> Result<Vec<(usize, Place)>, Failure> {
+    pub(crate) async fn places(
+        &self,
+        count: usize,
+        stores: usize,
+    ) -> Result<Vec<(usize, Place)>, Failure> {
         let mut places = Vec::with_capacity(count);
         for i in 0..count {
             let store = i % stores;
@@ -115,6 +129,13 @@ impl World {
             places.push((store, place));
         }
         Ok(places)
+    }
+
+    /// Whatever still waits at a gate may go.
+    fn open_gates(&self) {
+        for place in lock(&self.places).iter() {
+            place.control.open_gate();
+        }
     }
 
     fn adopt(&self, inner: Arc<dyn TraceLocation>) -> Place {
@@ -133,13 +154,13 @@ impl World {
     }
 
     /// A pipeline that seals and retries fast, with a global slot of its own.
-    pub(crate) fn rig(&self) -> Result<Rig, Failure> {
+    pub(crate) fn rig(self: &Arc<Self>) -> Result<Rig, Failure> {
         self.rig_with(|builder| builder)
     }
 
     /// The same, with other settings on top.
     pub(crate) fn rig_with(
-        &self,
+        self: &Arc<Self>,
         set: impl FnOnce(PipelineBuilder) -> PipelineBuilder,
     ) -> Result<Rig, Failure> {
         let global = Arc::new(GlobalSlot::new());
@@ -159,6 +180,7 @@ impl World {
             provider,
             pipeline,
             global,
+            world: self.clone(),
         })
     }
 
@@ -201,7 +223,18 @@ impl World {
             .collect();
         let may_double = place.location.capabilities().guarantee == Guarantee::AtLeastOnce
             && place.control.unknown_outcomes() > 0;
-        let doubled = found.values().filter(|(n, _)| *n > 1 && !may_double).count();
+        let doubled = found
+            .values()
+            .filter(|(n, _)| *n > 1 && !may_double)
+            .count();
+        // An idempotent place hides what the pipeline sent twice; the wrapper saw it.
+        let sent = place.control.sent();
+        ensure!(
+            place.control.unknown_outcomes() > 0 || sent <= expected.len() + optional.len(),
+            "{} was given {sent} spans, {} expected",
+            place.uri(),
+            expected.len() + optional.len()
+        );
         for key in expected.iter().chain(&optional) {
             found.remove(&sortable(key));
         }
@@ -233,15 +266,6 @@ impl World {
             );
         }
         Ok(())
-    }
-}
-
-/// Whatever still waits at a gate when the case is over may go.
-impl Drop for World {
-    fn drop(&mut self) {
-        for place in lock(&self.places).iter() {
-            place.control.open_gate();
-        }
     }
 }
 
@@ -289,7 +313,9 @@ async fn patiently<T>(
 ) -> Result<T, Failure> {
     match tokio::time::timeout(HARNESS_PATIENCE, future).await {
         Ok(result) => result.map_err(|f| f.during(what)),
-        Err(_) => Err(Failure::new(format!("{what}: the harness did not come back"))),
+        Err(_) => Err(Failure::new(format!(
+            "{what}: the harness did not come back"
+        ))),
     }
 }
 
@@ -404,6 +430,8 @@ pub(crate) async fn on_thread<T: Send + 'static>(
     match tokio::time::timeout(SOON, receive).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(_)) => Err(Failure::new(format!("{what}: the thread panicked"))),
-        Err(_) => Err(Failure::new(format!("{what}: the thread did not come back"))),
+        Err(_) => Err(Failure::new(format!(
+            "{what}: the thread did not come back"
+        ))),
     }
 }

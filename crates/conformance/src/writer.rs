@@ -2,10 +2,10 @@
 //! returned flush reported as stored.
 
 use crate::failure::{Failure, ensure};
+use opentelemetry::Context;
 use opentelemetry::trace::{
     Span as _, SpanId, TraceContextExt as _, TraceId, Tracer as _, TracerProvider as _,
 };
-use opentelemetry::Context;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -42,7 +42,10 @@ pub fn run(location: Arc<dyn TraceLocation>) -> Result<(), Failure> {
             cx.span().end();
         }
         let report = pipeline.flush(Duration::from_secs(30)).wait();
-        ensure!(report.all_stored(), "the flush did not store everything: {report}");
+        ensure!(
+            report.all_stored(),
+            "the flush did not store everything: {report}"
+        );
         let mut out = std::io::stdout().lock();
         out.write_all(lines.as_bytes())?;
         out.flush()?;

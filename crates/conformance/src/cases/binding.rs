@@ -3,8 +3,8 @@
 use super::*;
 use crate::world::{on_thread, until};
 use opentelemetry::trace::{
-    Link, Span as _, SpanContext, SpanKind, TraceContextExt as _,
-    TraceId, Tracer as _, TracerProvider as _,
+    Link, Span as _, SpanContext, SpanKind, TraceContextExt as _, TraceId, Tracer as _,
+    TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample};
@@ -26,9 +26,10 @@ pub(crate) async fn follows_its_root(w: Arc<World>) -> Verdict {
     on_thread("end elsewhere", move || {
         let _scope = pb.destination.enter();
         let child = r.start("child", &parent);
-        let grandchild = r.start("grandchild", &Context::new().with_remote_span_context(
-            child.span_context().clone(),
-        ));
+        let grandchild = r.start(
+            "grandchild",
+            &Context::new().with_remote_span_context(child.span_context().clone()),
+        );
         pa.end(grandchild);
         pa.end(child);
         pb.end(by_scope);
@@ -54,7 +55,11 @@ pub(crate) async fn global_change_does_not_reach_open_traces(w: Arc<World>) -> V
     bound.span().end();
     unbound.span().end();
     w.verify(&rig).await?;
-    ensure_eq!(rig.pipeline.stats().unrouted, 2, "spans of the trace bound to none");
+    ensure_eq!(
+        rig.pipeline.stats().unrouted,
+        2,
+        "spans of the trace bound to none"
+    );
     Ok(())
 }
 
@@ -79,18 +84,28 @@ pub(crate) async fn late_child_follows(w: Arc<World>) -> Verdict {
 }
 
 pub(crate) async fn orphan_never_takes_the_global(w: Arc<World>) -> Verdict {
-    let (a, own, global) = (w.place("a").await?, w.place("own").await?, w.place("global").await?);
+    let (a, own, global) = (
+        w.place("a").await?,
+        w.place("own").await?,
+        w.place("global").await?,
+    );
     let rig = w.rig_with(|b| b.with_linger(Duration::from_millis(20)))?;
     rig.global.set(global.destination.clone());
     let cx = Context::new().with_span(rig.start("root", &a.context()));
     a.expect(cx.span().span_context());
     cx.span().end();
-    until("the binding is gone", || rig.pipeline.stats().bound_traces == 0).await?;
+    until("the binding is gone", || {
+        rig.pipeline.stats().bound_traces == 0
+    })
+    .await?;
     let orphan = Context::new().with_span(rig.start("orphan", &cx));
     // Its descendants are no better off.
     rig.start("orphan's child", &orphan).end();
     orphan.span().end();
-    own.end(rig.start("with a destination of its own", &own.destination.in_context(&cx)));
+    own.end(rig.start(
+        "with a destination of its own",
+        &own.destination.in_context(&cx),
+    ));
     w.verify(&rig).await?;
     ensure_eq!(rig.pipeline.stats().orphaned, 2, "orphaned spans");
     Ok(())
@@ -125,7 +140,9 @@ pub(crate) async fn foreign_trace_id_is_no_key(w: Arc<World>) -> Verdict {
     // The trace id of a trace made here, coming back from outside, is no key either.
     let made_here = Context::new().with_span(rig.start("made here", &a.context()));
     let id = made_here.span().span_context().trace_id();
-    let back = b.destination.in_context(&remote(u128::from_be_bytes(id.to_bytes()), 0x5eed));
+    let back = b
+        .destination
+        .in_context(&remote(u128::from_be_bytes(id.to_bytes()), 0x5eed));
     b.end(rig.start("comes back", &back));
     a.end(rig.start("child", &made_here));
     a.expect(made_here.span().span_context());
@@ -196,7 +213,10 @@ pub(crate) async fn bindings_end(w: Arc<World>) -> Verdict {
         a.expect(cx.span().span_context());
         cx.span().end();
     }
-    until("no trace is bound", || rig.pipeline.stats().bound_traces == 0).await?;
+    until("no trace is bound", || {
+        rig.pipeline.stats().bound_traces == 0
+    })
+    .await?;
     w.verify(&rig).await?;
     ensure_eq!(rig.stats(&a).map(|s| s.open_spans), Some(0), "open spans");
     Ok(())
@@ -205,11 +225,15 @@ pub(crate) async fn bindings_end(w: Arc<World>) -> Verdict {
 pub(crate) async fn bindings_expire(w: Arc<World>) -> Verdict {
     let (a, global) = (w.place("a").await?, w.place("global").await?);
     let rig = w.rig_with(|b| {
-        b.with_max_trace_age(Duration::from_millis(100)).with_linger(Duration::from_millis(50))
+        b.with_max_trace_age(Duration::from_millis(100))
+            .with_linger(Duration::from_millis(50))
     })?;
     let cx = Context::new().with_span(rig.start("forgotten", &a.context()));
     rig.global.set(global.destination.clone());
-    until("the binding expires", || rig.pipeline.stats().expired_bindings == 1).await?;
+    until("the binding expires", || {
+        rig.pipeline.stats().expired_bindings == 1
+    })
+    .await?;
     ensure_eq!(rig.pipeline.stats().bound_traces, 0, "bound traces");
     // Whatever becomes of it now, it goes nowhere else.
     a.allow(cx.span().span_context());
@@ -254,7 +278,10 @@ pub(crate) async fn new_root_detaches(w: Arc<World>) -> Verdict {
         span
     };
     let new = detached.span_context().clone();
-    ensure!(new.trace_id() != old.trace_id(), "the detached span is in the old trace");
+    ensure!(
+        new.trace_id() != old.trace_id(),
+        "the detached span is in the old trace"
+    );
     let detached = Context::new().with_span(detached);
     b.end(rig.start("child", &detached));
     b.expect(&new);
@@ -263,7 +290,10 @@ pub(crate) async fn new_root_detaches(w: Arc<World>) -> Verdict {
     cx.span().end();
     w.verify(&rig).await?;
     let stored = w.stored(&b).await?;
-    let root = stored.spans.iter().find(|s| s.span.span_id == new.span_id());
+    let root = stored
+        .spans
+        .iter()
+        .find(|s| s.span.span_id == new.span_id());
     let expected = w.harness().keeps(crate::StoredSpan::from(
         trace_destination_core::SpanRecord {
             links: vec![trace_destination_core::Link {
@@ -278,9 +308,17 @@ pub(crate) async fn new_root_detaches(w: Arc<World>) -> Verdict {
         },
     ));
     let links = |s: &crate::StoredSpan| -> Vec<_> {
-        s.span.links.iter().map(|l| (l.trace_id, l.span_id)).collect()
+        s.span
+            .links
+            .iter()
+            .map(|l| (l.trace_id, l.span_id))
+            .collect()
     };
-    ensure_eq!(root.map(links), Some(links(&expected)), "links of the detached root");
+    ensure_eq!(
+        root.map(links),
+        Some(links(&expected)),
+        "links of the detached root"
+    );
     ensure!(
         root.is_some_and(|r| r.span.parent_span_id.is_none()),
         "the detached root has a parent"

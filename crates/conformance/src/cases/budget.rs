@@ -19,7 +19,10 @@ fn sized(rig: &Rig, place: &Place) {
 
 /// Batches so small that a stuck sink holds little.
 fn small() -> BatchLimits {
-    BatchLimits { spans: 4, ..quick() }
+    BatchLimits {
+        spans: 4,
+        ..quick()
+    }
 }
 
 pub(crate) async fn drop_newest(w: Arc<World>) -> Verdict {
@@ -29,18 +32,29 @@ pub(crate) async fn drop_newest(w: Arc<World>) -> Verdict {
     for _ in 0..500 {
         sized(&rig, &a);
     }
-    let stats = rig.stats(&a).ok_or_else(|| Failure::new("no such location"))?;
+    let stats = rig
+        .stats(&a)
+        .ok_or_else(|| Failure::new("no such location"))?;
     ensure!(stats.bytes <= 64 * KIB, "{} bytes are held", stats.bytes);
     let dropped = stats.dropped.by(DropReason::Overflow);
-    ensure!(dropped > 400, "only {dropped} of 500 spans of 2 KiB were dropped at 64 KiB");
+    ensure!(
+        dropped > 400,
+        "only {dropped} of 500 spans of 2 KiB were dropped at 64 KiB"
+    );
     ensure!(dropped < 500, "nothing was kept");
     ensure_eq!(stats.accepted, 500, "accepted spans");
     a.control.open_gate();
     w.verify(&rig).await?;
-    let stats = rig.stats(&a).ok_or_else(|| Failure::new("no such location"))?;
+    let stats = rig
+        .stats(&a)
+        .ok_or_else(|| Failure::new("no such location"))?;
     ensure_eq!(stats.stored, 500 - dropped, "stored spans");
     ensure_eq!(stats.queued, 0, "queued spans");
-    ensure_eq!(w.stored(&a).await?.spans.len() as u64, 500 - dropped, "spans at the place");
+    ensure_eq!(
+        w.stored(&a).await?.spans.len() as u64,
+        500 - dropped,
+        "spans at the place"
+    );
     // There is room again.
     rig.spans_at(&a, 3);
     w.verify(&rig).await
@@ -48,12 +62,18 @@ pub(crate) async fn drop_newest(w: Arc<World>) -> Verdict {
 
 pub(crate) async fn lane_budget_protects_other_lanes(w: Arc<World>) -> Verdict {
     let (full, free) = (w.place("full").await?, w.place("free").await?);
-    let rig = w.rig_with(|b| b.with_budget(256 * KIB, 64 * KIB).with_batch_limits(small()))?;
+    let rig = w.rig_with(|b| {
+        b.with_budget(256 * KIB, 64 * KIB)
+            .with_batch_limits(small())
+    })?;
     full.control.set(Act::Wait);
     for _ in 0..100 {
         sized(&rig, &full);
     }
-    ensure!(rig.dropped(&full, DropReason::Overflow) > 0, "nothing was dropped at the full lane");
+    ensure!(
+        rig.dropped(&full, DropReason::Overflow) > 0,
+        "nothing was dropped at the full lane"
+    );
     rig.spans_at(&free, 50);
     until("the free lane is stored", || rig.stored(&free) == 50).await?;
     full.control.open_gate();
@@ -75,8 +95,15 @@ pub(crate) async fn process_budget(w: Arc<World>) -> Verdict {
     }
     let stats = rig.pipeline.stats();
     ensure!(stats.bytes <= 96 * KIB, "{} bytes are held", stats.bytes);
-    let dropped: u64 = stats.locations.iter().map(|l| l.dropped.by(DropReason::Overflow)).sum();
-    ensure!(dropped > 60, "only {dropped} of 120 spans of 2 KiB were dropped at 96 KiB");
+    let dropped: u64 = stats
+        .locations
+        .iter()
+        .map(|l| l.dropped.by(DropReason::Overflow))
+        .sum();
+    ensure!(
+        dropped > 60,
+        "only {dropped} of 120 spans of 2 KiB were dropped at 96 KiB"
+    );
     for place in &places {
         place.control.open_gate();
     }
@@ -105,8 +132,14 @@ pub(crate) async fn block_waits_for_room(w: Arc<World>) -> Verdict {
     a.control.open_gate();
     ending.await??;
     w.verify(&rig).await?;
-    let stats = rig.stats(&a).ok_or_else(|| Failure::new("no such location"))?;
-    ensure_eq!((stats.stored, stats.dropped.total()), (200, 0), "stored and dropped spans");
+    let stats = rig
+        .stats(&a)
+        .ok_or_else(|| Failure::new("no such location"))?;
+    ensure_eq!(
+        (stats.stored, stats.dropped.total()),
+        (200, 0),
+        "stored and dropped spans"
+    );
     Ok(())
 }
 
@@ -134,8 +167,10 @@ pub(crate) async fn block_gives_up(w: Arc<World>) -> Verdict {
 pub(crate) async fn memory_is_given_back(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let rig = w.rig_with(|b| {
-        b.with_batch_limits(small())
-            .with_retry(RetryPolicy { deadline: Duration::from_millis(50), ..retry() })
+        b.with_batch_limits(small()).with_retry(RetryPolicy {
+            deadline: Duration::from_millis(50),
+            ..retry()
+        })
     })?;
     for act in [
         Act::Pass,

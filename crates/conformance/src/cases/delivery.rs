@@ -28,9 +28,15 @@ pub(crate) async fn what_a_sink_does_is_not_traced(w: Arc<World>) -> Verdict {
         let work = {
             let (tracer, scope) = (tracer.clone(), scope.clone());
             move || {
-                tracer.start_with_context("by a sink", &Context::current()).end();
-                tracer.start_with_context("by a sink, bare", &Context::new()).end();
-                tracer.start_with_context("by a sink, scoped", &scope.in_context(&Context::new())).end();
+                tracer
+                    .start_with_context("by a sink", &Context::current())
+                    .end();
+                tracer
+                    .start_with_context("by a sink, bare", &Context::new())
+                    .end();
+                tracer
+                    .start_with_context("by a sink, scoped", &scope.in_context(&Context::new()))
+                    .end();
                 let _scope = scope.enter();
                 tracer.start("by a sink, in a scope").end();
             }
@@ -58,7 +64,11 @@ pub(crate) async fn what_a_sink_does_is_not_traced(w: Arc<World>) -> Verdict {
         Some(a.expected() as u64),
         "accepted spans"
     );
-    ensure_eq!((stats.unrouted, stats.orphaned), (0, 0), "unrouted and orphaned spans");
+    ensure_eq!(
+        (stats.unrouted, stats.orphaned),
+        (0, 0),
+        "unrouted and orphaned spans"
+    );
     Ok(())
 }
 
@@ -69,9 +79,14 @@ pub(crate) async fn suppressed_contexts_are_ignored(w: Arc<World>) -> Verdict {
     {
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         rig.start("current is suppressed", &Context::new()).end();
-        rig.start("current is suppressed, scoped", &a.context()).end();
+        rig.start("current is suppressed, scoped", &a.context())
+            .end();
     }
-    rig.start("own is suppressed", &a.context().with_telemetry_suppressed()).end();
+    rig.start(
+        "own is suppressed",
+        &a.context().with_telemetry_suppressed(),
+    )
+    .end();
     // Started suppressed, ended when nothing is: still ignored.
     let started = {
         let _suppressed = Context::enter_telemetry_suppressed_scope();
@@ -92,7 +107,10 @@ pub(crate) async fn application_threads_never_wait(w: Arc<World>) -> Verdict {
         stuck.end(rig.start("first", &stuck.context()));
         until("the sink is stuck", || stuck.control.waiting() > 0).await?;
         let (r, s) = (rig.clone(), stuck.clone());
-        on_thread(&format!("2,000 spans under {act:?}"), move || r.spans_at(&s, 2_000)).await?;
+        on_thread(&format!("2,000 spans under {act:?}"), move || {
+            r.spans_at(&s, 2_000)
+        })
+        .await?;
         ensure_eq!(stuck.control.waiting(), 1, "writes that are stuck");
         stuck.control.open_gate();
         rig.flush().await?;
@@ -121,10 +139,12 @@ pub(crate) async fn span_ends_in_thread_teardown(w: Arc<World>) -> Verdict {
         place.expect(span.span_context());
         UNFINISHED.with(|slot| *slot.borrow_mut() = Some(span));
     });
-    on_thread("a thread that ends", move || thread.join().is_ok()).await.and_then(|joined| {
-        ensure!(joined, "the thread panicked");
-        Ok(())
-    })?;
+    on_thread("a thread that ends", move || thread.join().is_ok())
+        .await
+        .and_then(|joined| {
+            ensure!(joined, "the thread panicked");
+            Ok(())
+        })?;
     w.verify(&rig).await
 }
 
@@ -162,16 +182,21 @@ pub(crate) async fn one_stuck_place_delays_no_other(w: Arc<World>) -> Verdict {
         for _ in 0..5 {
             rig.spans_at(&good, 20);
             let stored = good.expected() as u64;
-            until(&format!("the good place is stored beside a {what} one"), || {
-                rig.stored(&good) == stored
-            })
+            until(
+                &format!("the good place is stored beside a {what} one"),
+                || rig.stored(&good) == stored,
+            )
             .await?;
         }
         ensure_eq!(rig.stored(&bad), 0, "spans stored at the {what} place");
         bad.control.set(Act::Pass);
         bad.control.open_gate();
         rig.flush().await?;
-        ensure_eq!(rig.stored(&bad), 20, "spans stored at the {what} place in the end");
+        ensure_eq!(
+            rig.stored(&bad),
+            20,
+            "spans stored at the {what} place in the end"
+        );
     }
     w.verify_stored().await
 }
@@ -186,7 +211,10 @@ pub(crate) async fn many_blocking_places_delay_no_other(w: Arc<World>) -> Verdic
         rig.spans_at(&place, 1);
         bad.push(place);
     }
-    until("all of them block", || bad.iter().all(|p| p.control.waiting() == 1)).await?;
+    until("all of them block", || {
+        bad.iter().all(|p| p.control.waiting() == 1)
+    })
+    .await?;
     rig.spans_at(&good, 100);
     until("the good place is stored", || rig.stored(&good) == 100).await?;
     for place in &bad {
@@ -196,10 +224,16 @@ pub(crate) async fn many_blocking_places_delay_no_other(w: Arc<World>) -> Verdic
 }
 
 pub(crate) async fn fan_out_legs_have_their_own_fate(w: Arc<World>) -> Verdict {
-    let (good, dead, stuck) =
-        (w.place("good").await?, w.place("dead").await?, w.place("stuck").await?);
+    let (good, dead, stuck) = (
+        w.place("good").await?,
+        w.place("dead").await?,
+        w.place("stuck").await?,
+    );
     let rig = w.rig_with(|b| {
-        b.with_retry(RetryPolicy { deadline: Duration::from_millis(100), ..retry() })
+        b.with_retry(RetryPolicy {
+            deadline: Duration::from_millis(100),
+            ..retry()
+        })
     })?;
     dead.control.set(Act::Fail(passing()));
     stuck.control.set(Act::Wait);
@@ -213,7 +247,10 @@ pub(crate) async fn fan_out_legs_have_their_own_fate(w: Arc<World>) -> Verdict {
     drop(child);
     cx.span().end();
     until("the good leg is stored", || rig.stored(&good) == 2).await?;
-    until("the dead leg is given up", || rig.dropped(&dead, DropReason::RetryDeadline) == 2).await?;
+    until("the dead leg is given up", || {
+        rig.dropped(&dead, DropReason::RetryDeadline) == 2
+    })
+    .await?;
     ensure_eq!(rig.stored(&stuck), 0, "spans stored at the stuck leg");
     stuck.control.open_gate();
     w.verify(&rig).await
@@ -242,13 +279,20 @@ pub(crate) async fn sets_flatten_and_merge(w: Arc<World>) -> Verdict {
     let nested = Destination::all([to_b.clone(), ab.clone(), to_a.clone(), to_b.clone()])?;
     ensure_eq!(nested, ab, "a nested list with duplicates");
     ensure_eq!(nested.locations().len(), 2, "its legs");
-    ensure_eq!(Destination::all([to_a.clone(), to_a.clone()])?, to_a, "one place twice");
+    ensure_eq!(
+        Destination::all([to_a.clone(), to_a.clone()])?,
+        to_a,
+        "one place twice"
+    );
     let span = rig.start("to both", &nested.in_context(&Context::new()));
     a.expect(span.span_context());
     b.end(span);
     for nowhere in [Destination::discard(), Destination::unset()] {
         let mixed = Destination::all([to_a.clone(), nowhere]);
-        ensure!(mixed.is_err(), "a set with a word that is no place was accepted");
+        ensure!(
+            mixed.is_err(),
+            "a set with a word that is no place was accepted"
+        );
     }
     ensure!(Destination::all([]).is_err(), "an empty set was accepted");
     w.verify(&rig).await
@@ -266,7 +310,11 @@ pub(crate) async fn beside_other_processors(w: Arc<World>) -> Verdict {
     for _ in 0..5 {
         a.end(tracer.start_with_context("span", &a.context()));
     }
-    ensure_eq!(exporter.get_finished_spans()?.len(), 5, "spans at the other processor");
+    ensure_eq!(
+        exporter.get_finished_spans()?.len(),
+        5,
+        "spans at the other processor"
+    );
     w.verify(&rig).await
 }
 
@@ -308,7 +356,8 @@ pub(crate) async fn passing_failures_are_retried(w: Arc<World>) -> Verdict {
 pub(crate) async fn panicking_sink_is_survived(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let rig = w.rig()?;
-    a.control.script([Act::Panic, Act::Fail(passing()), Act::Panic]);
+    a.control
+        .script([Act::Panic, Act::Fail(passing()), Act::Panic]);
     rig.spans_at(&a, 10);
     w.verify(&rig).await
 }
@@ -331,11 +380,19 @@ pub(crate) async fn flush_skips_the_own_backoff(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let long = Duration::from_secs(300);
     let rig = w.rig_with(|b| {
-        b.with_retry(RetryPolicy { deadline: 4 * long, initial: long, max: long, ..retry() })
+        b.with_retry(RetryPolicy {
+            deadline: 4 * long,
+            initial: long,
+            max: long,
+            ..retry()
+        })
     })?;
     a.control.script([Act::Fail(passing())]);
     rig.spans_at(&a, 3);
-    until("the lane waits", || rig.stats(&a).is_some_and(|s| s.retries == 1)).await?;
+    until("the lane waits", || {
+        rig.stats(&a).is_some_and(|s| s.retries == 1)
+    })
+    .await?;
     // Without the skip this would run into its deadline.
     w.verify(&rig).await
 }
@@ -343,16 +400,29 @@ pub(crate) async fn flush_skips_the_own_backoff(w: Arc<World>) -> Verdict {
 pub(crate) async fn retry_deadline(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let rig = w.rig_with(|b| {
-        b.with_retry(RetryPolicy { deadline: Duration::from_millis(150), ..retry() })
+        b.with_retry(RetryPolicy {
+            deadline: Duration::from_millis(150),
+            ..retry()
+        })
     })?;
     a.control.set(Act::Fail(passing()));
     let began = Instant::now();
     rig.start("given up", &a.context()).end();
-    until("it is given up", || rig.dropped(&a, DropReason::RetryDeadline) == 1).await?;
-    ensure!(began.elapsed() >= Duration::from_millis(100), "it was given up too early");
+    until("it is given up", || {
+        rig.dropped(&a, DropReason::RetryDeadline) == 1
+    })
+    .await?;
+    ensure!(
+        began.elapsed() >= Duration::from_millis(100),
+        "it was given up too early"
+    );
     ensure!(a.control.calls().len() >= 2, "it was tried only once");
     let error = rig.stats(&a).and_then(|s| s.last_error);
-    ensure_eq!(error.map(|e| e.kind()), Some(ErrorKind::Unavailable), "the last error");
+    ensure_eq!(
+        error.map(|e| e.kind()),
+        Some(ErrorKind::Unavailable),
+        "the last error"
+    );
     // It recovers: what comes now is stored.
     a.control.set(Act::Pass);
     rig.spans_at(&a, 3);
@@ -368,7 +438,11 @@ pub(crate) async fn permanent_failures_are_not_retried(w: Arc<World>) -> Verdict
     }
     rig.flush().await?;
     ensure_eq!(a.control.calls().len(), 1, "attempts");
-    ensure_eq!(rig.dropped(&a, DropReason::Failed), 4, "spans dropped as failed");
+    ensure_eq!(
+        rig.dropped(&a, DropReason::Failed),
+        4,
+        "spans dropped as failed"
+    );
     w.verify(&rig).await
 }
 
@@ -389,7 +463,11 @@ pub(crate) async fn one_bad_span_is_refused_alone(w: Arc<World>) -> Verdict {
     ensure_eq!(a.control.calls().len(), 1, "calls");
     ensure_eq!(rig.dropped(&a, DropReason::Refused), 3, "refused spans");
     let error = rig.stats(&a).and_then(|s| s.last_error);
-    ensure_eq!(error.map(|e| e.kind()), Some(ErrorKind::InvalidSpan), "the last error");
+    ensure_eq!(
+        error.map(|e| e.kind()),
+        Some(ErrorKind::InvalidSpan),
+        "the last error"
+    );
     Ok(())
 }
 
@@ -397,7 +475,8 @@ pub(crate) async fn repetition_keeps_the_guarantee(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let rig = w.rig()?;
     for _ in 0..3 {
-        a.control.script([Act::StoreThenFail(passing()), Act::StoreThenFail(passing())]);
+        a.control
+            .script([Act::StoreThenFail(passing()), Act::StoreThenFail(passing())]);
         let cx = Context::new().with_span(rig.start("root", &a.context()));
         rig.spans_at(&a, 5);
         a.end(rig.start("child", &cx));
@@ -414,7 +493,11 @@ pub(crate) async fn repetition_after_reopening(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let rig = w.rig()?;
     // A sink that panics or fails for good is opened anew, and the batch may come again.
-    a.control.script([Act::StoreThenFail(passing()), Act::Panic, Act::StoreThenFail(passing())]);
+    a.control.script([
+        Act::StoreThenFail(passing()),
+        Act::Panic,
+        Act::StoreThenFail(passing()),
+    ]);
     rig.spans_at(&a, 10);
     w.verify(&rig).await?;
     ensure!(a.control.opens() >= 2, "the sink was not opened again");
@@ -424,7 +507,10 @@ pub(crate) async fn repetition_after_reopening(w: Arc<World>) -> Verdict {
 pub(crate) async fn batches_come_one_at_a_time_in_sequence(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let rig = Arc::new(w.rig_with(|b| {
-        b.with_batch_limits(BatchLimits { spans: 7, ..crate::world::quick() })
+        b.with_batch_limits(BatchLimits {
+            spans: 7,
+            ..crate::world::quick()
+        })
     })?);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
@@ -464,11 +550,19 @@ pub(crate) async fn real_place_recovers(w: Arc<World>) -> Verdict {
     let rig = w.rig()?;
     rig.spans_at(&a, 5);
     rig.flush().await?;
-    w.harness().inflict(&*a.inner, RealFault::Unavailable).await?;
+    w.harness()
+        .inflict(&*a.inner, RealFault::Unavailable)
+        .await?;
     rig.spans_at(&a, 5);
-    until("a write failed", || rig.stats(&a).is_some_and(|s| s.retries > 0)).await?;
+    until("a write failed", || {
+        rig.stats(&a).is_some_and(|s| s.retries > 0)
+    })
+    .await?;
     rig.spans_at(&other, 5);
-    until("another place is stored meanwhile", || rig.stored(&other) == 5).await?;
+    until("another place is stored meanwhile", || {
+        rig.stored(&other) == 5
+    })
+    .await?;
     w.harness().inflict(&*a.inner, RealFault::Heal).await?;
     w.verify(&rig).await
 }

@@ -19,7 +19,10 @@ type Field = (&'static str, fn(&StoredSpan) -> String);
 
 /// Attributes in an order of their own: backends need not keep the given one.
 fn sorted(attributes: &[Attribute]) -> String {
-    let mut all: Vec<_> = attributes.iter().map(|a| (a.key.as_str(), &a.value)).collect();
+    let mut all: Vec<_> = attributes
+        .iter()
+        .map(|a| (a.key.as_str(), &a.value))
+        .collect();
     all.sort_by(|a, b| a.0.cmp(b.0));
     format!("{all:?}")
 }
@@ -34,7 +37,9 @@ const FIELDS: &[Field] = &[
     ("start", |s| s.span.start_time_unix_nano.to_string()),
     ("end", |s| s.span.end_time_unix_nano.to_string()),
     ("attributes", |s| sorted(&s.span.attributes)),
-    ("dropped attributes", |s| s.span.dropped_attributes_count.to_string()),
+    ("dropped attributes", |s| {
+        s.span.dropped_attributes_count.to_string()
+    }),
     ("events", |s| {
         let event = |e: &Event| {
             format!(
@@ -47,7 +52,9 @@ const FIELDS: &[Field] = &[
         };
         format!("{:?}", s.span.events.iter().map(event).collect::<Vec<_>>())
     }),
-    ("dropped events", |s| s.span.dropped_events_count.to_string()),
+    ("dropped events", |s| {
+        s.span.dropped_events_count.to_string()
+    }),
     ("links", |s| {
         let link = |l: &Link| {
             format!(
@@ -98,7 +105,9 @@ async fn compare(w: &World, place: &Place, sent: Vec<StoredSpan>) -> Verdict {
         let kept = w.harness().keeps(given.clone());
         let found = stored
             .iter()
-            .find(|s| (s.span.trace_id, s.span.span_id) == (given.span.trace_id, given.span.span_id))
+            .find(|s| {
+                (s.span.trace_id, s.span.span_id) == (given.span.trace_id, given.span.span_id)
+            })
             .ok_or_else(|| Failure::new(format!("`{}` is not stored", given.span.name)))?;
         for (name, of) in FIELDS {
             if of(&kept) != of(&given) {
@@ -120,7 +129,10 @@ pub(crate) async fn sdk_spans(w: Arc<World>) -> Verdict {
     let exporter = InMemorySpanExporter::default();
     let resource = opentelemetry_sdk::Resource::builder()
         .with_service_name("conformance")
-        .with_schema_url([KeyValue::new("host.cpus", 4)], "https://example.com/resource")
+        .with_schema_url(
+            [KeyValue::new("host.cpus", 4)],
+            "https://example.com/resource",
+        )
         .build();
     let provider = SdkTracerProvider::builder()
         .with_span_processor(SimpleSpanProcessor::new(exporter.clone()))
@@ -141,7 +153,13 @@ pub(crate) async fn sdk_spans(w: Arc<World>) -> Verdict {
         true,
         state,
     ));
-    for kind in [SdkKind::Server, SdkKind::Client, SdkKind::Producer, SdkKind::Consumer, SdkKind::Internal] {
+    for kind in [
+        SdkKind::Server,
+        SdkKind::Client,
+        SdkKind::Producer,
+        SdkKind::Consumer,
+        SdkKind::Internal,
+    ] {
         let mut span = tracer
             .span_builder(format!("a {kind:?} span: \u{e9}\u{1f980} \"quoted\""))
             .with_kind(kind)
@@ -155,7 +173,10 @@ pub(crate) async fn sdk_spans(w: Arc<World>) -> Verdict {
                 KeyValue::new("bools", Value::Array(Array::Bool(vec![true, false]))),
                 KeyValue::new("ints", Value::Array(Array::I64(vec![1, -2, i64::MIN]))),
                 KeyValue::new("doubles", Value::Array(Array::F64(vec![1.5, -2.25]))),
-                KeyValue::new("texts", Value::Array(Array::String(vec!["a".into(), "b".into()]))),
+                KeyValue::new(
+                    "texts",
+                    Value::Array(Array::String(vec!["a".into(), "b".into()])),
+                ),
                 KeyValue::new("none", Value::Array(Array::I64(Vec::new()))),
             ])
             .with_links(vec![SdkLink::new(
@@ -170,7 +191,10 @@ pub(crate) async fn sdk_spans(w: Arc<World>) -> Verdict {
                 0,
             )])
             .start_with_context(&tracer, &a.destination.in_context(&parent));
-        span.add_event("exception", vec![KeyValue::new("exception.message", "boom")]);
+        span.add_event(
+            "exception",
+            vec![KeyValue::new("exception.message", "boom")],
+        );
         span.add_event("plain", Vec::new());
         span.set_status(SdkStatus::error("it broke"));
         a.end(span);
@@ -278,13 +302,27 @@ pub(crate) async fn otlp_spans(w: Arc<World>) -> Verdict {
         let child = SpanRecord {
             parent_span_id: Some(root),
             kind: SpanKind::Unspecified,
-            ..SpanRecord::new(trace, SpanId::from(0xe000 + u64::from(r)), "a child", start + 1, start + 2)
+            ..SpanRecord::new(
+                trace,
+                SpanId::from(0xe000 + u64::from(r)),
+                "a child",
+                start + 1,
+                start + 2,
+            )
         };
         for record in [child, span] {
             a.expect_ids(record.trace_id, record.span_id);
-            let ingested =
-                rig.pipeline.ingest(resource.clone(), scope.clone(), vec![record.clone()], &a.destination);
-            ensure_eq!((ingested.accepted, ingested.dropped), (1, 0), "accepted and dropped");
+            let ingested = rig.pipeline.ingest(
+                resource.clone(),
+                scope.clone(),
+                vec![record.clone()],
+                &a.destination,
+            );
+            ensure_eq!(
+                (ingested.accepted, ingested.dropped),
+                (1, 0),
+                "accepted and dropped"
+            );
             sent.push(StoredSpan {
                 span: record,
                 resource: (*resource).clone(),
@@ -310,19 +348,38 @@ fn odd_spans() -> Vec<(&'static str, SpanRecord)> {
     let with = |key: &'static str, value: AnyValue| {
         move |r: &mut SpanRecord| r.attributes.push(Attribute::new(key, value.clone()))
     };
-    add("an attribute of 20 MB", &with("huge", AnyValue::String("x".repeat(20_000_000).into())));
+    add(
+        "an attribute of 20 MB",
+        &with("huge", AnyValue::String("x".repeat(20_000_000).into())),
+    );
     add("no attributes", &|_| {});
-    add("NUL in a value", &with("nul", AnyValue::String("a\0b".into())));
+    add(
+        "NUL in a value",
+        &with("nul", AnyValue::String("a\0b".into())),
+    );
     add("NUL in a key", &with("n\0ul", AnyValue::Bool(true)));
     add("NUL in the name", &|r| r.name = "a\0b".into());
-    add("a lone surrogate in JSON text", &with("json", AnyValue::String("{\"s\":\"\\ud800\"}".into())));
-    add("JSON text that is cut off", &with("json", AnyValue::String("{\"s\":".into())));
+    add(
+        "a lone surrogate in JSON text",
+        &with("json", AnyValue::String("{\"s\":\"\\ud800\"}".into())),
+    );
+    add(
+        "JSON text that is cut off",
+        &with("json", AnyValue::String("{\"s\":".into())),
+    );
     add("NaN", &with("nan", AnyValue::Double(f64::NAN)));
-    add("infinity", &with("inf", AnyValue::Double(f64::NEG_INFINITY)));
+    add(
+        "infinity",
+        &with("inf", AnyValue::Double(f64::NEG_INFINITY)),
+    );
     add("a start of 0", &|r| r.start_time_unix_nano = 0);
-    add("an end before its start", &|r| r.end_time_unix_nano = r.start_time_unix_nano - 1);
+    add("an end before its start", &|r| {
+        r.end_time_unix_nano = r.start_time_unix_nano - 1
+    });
     add("no end", &|r| r.end_time_unix_nano = 0);
-    add("the last moment there is", &|r| r.end_time_unix_nano = u64::MAX);
+    add("the last moment there is", &|r| {
+        r.end_time_unix_nano = u64::MAX
+    });
     add("an empty name", &|r| r.name = "".into());
     add("a name of 100 kB", &|r| r.name = "n".repeat(100_000).into());
     add("a key of 0 bytes", &with("", AnyValue::Int(1)));
@@ -344,13 +401,22 @@ fn odd_spans() -> Vec<(&'static str, SpanRecord)> {
 
 pub(crate) async fn hostile_spans(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
-    let rig = w.rig_with(|b| b.with_budget(512 << 20, 256 << 20).with_batch_limits(lazy()))?;
+    let rig = w.rig_with(|b| {
+        b.with_budget(512 << 20, 256 << 20)
+            .with_batch_limits(lazy())
+    })?;
     let odd = odd_spans();
     let count = odd.len() as u64;
     let (resource, scope) = (Arc::new(Resource::default()), Arc::new(Scope::default()));
     let sane = |n: u64| {
         let trace = TraceId::from(0x5a_0000_u128 + u128::from(n));
-        SpanRecord::new(trace, SpanId::from(n), "sane", 1_700_000_000_000_000_000, 1_700_000_000_000_000_005)
+        SpanRecord::new(
+            trace,
+            SpanId::from(n),
+            "sane",
+            1_700_000_000_000_000_000,
+            1_700_000_000_000_000_005,
+        )
     };
     let mut records = Vec::new();
     for (i, (_, record)) in (1..).zip(&odd) {
@@ -359,22 +425,45 @@ pub(crate) async fn hostile_spans(w: Arc<World>) -> Verdict {
         a.allow_ids(record.trace_id, record.span_id);
         records.extend([record.clone(), beside]);
     }
-    let ingested = rig.pipeline.ingest(resource, scope, records, &a.destination);
-    ensure_eq!((ingested.accepted, ingested.dropped), (2 * count, 0), "accepted and dropped");
+    let ingested = rig
+        .pipeline
+        .ingest(resource, scope, records, &a.destination);
+    ensure_eq!(
+        (ingested.accepted, ingested.dropped),
+        (2 * count, 0),
+        "accepted and dropped"
+    );
     let report = rig.flush().await?;
-    let l = report.location(a.uri()).ok_or_else(|| Failure::new("no such location"))?;
+    let l = report
+        .location(a.uri())
+        .ok_or_else(|| Failure::new("no such location"))?;
     let refused = l.dropped.by(DropReason::Refused);
-    ensure_eq!(l.dropped.total(), refused, "spans dropped for other reasons than refusal: {report}");
+    ensure_eq!(
+        l.dropped.total(),
+        refused,
+        "spans dropped for other reasons than refusal: {report}"
+    );
     ensure_eq!(l.stored + refused, 2 * count, "stored and refused spans");
-    ensure!(refused == 0 || l.error.is_some(), "spans were refused without a reason");
+    ensure!(
+        refused == 0 || l.error.is_some(),
+        "spans were refused without a reason"
+    );
     w.verify_stored().await?;
     let found = w.stored(&a).await?.spans;
     let missing: Vec<_> = odd
         .iter()
-        .filter(|(_, r)| !found.iter().any(|s| s.span.span_id == r.span_id && s.span.trace_id == r.trace_id))
+        .filter(|(_, r)| {
+            !found
+                .iter()
+                .any(|s| s.span.span_id == r.span_id && s.span.trace_id == r.trace_id)
+        })
         .map(|(what, _)| *what)
         .collect();
-    ensure_eq!(missing.len() as u64, refused, "spans neither stored nor refused among {missing:?}");
+    ensure_eq!(
+        missing.len() as u64,
+        refused,
+        "spans neither stored nor refused among {missing:?}"
+    );
     w.note(if missing.is_empty() {
         format!("all {count} odd spans are stored")
     } else {
@@ -386,7 +475,10 @@ pub(crate) async fn hostile_spans(w: Arc<World>) -> Verdict {
 pub(crate) async fn trace_values(w: Arc<World>) -> Verdict {
     let (a, b) = (w.place("a").await?, w.place("b").await?);
     let rig = w.rig()?;
-    ensure!(!update_current_trace(|_| {}), "an update without a trace was accepted");
+    ensure!(
+        !update_current_trace(|_| {}),
+        "an update without a trace was accepted"
+    );
     let cx = Context::new().with_span(rig.start("root", &a.context()));
     let trace = cx.span().span_context().trace_id();
     {
@@ -438,7 +530,10 @@ pub(crate) async fn trace_values(w: Arc<World>) -> Verdict {
     ] {
         ensure_eq!(value.as_deref(), Some(expected), "the {what}");
     }
-    ensure!(w.stored(&b).await?.updates.is_empty(), "values reached another place");
+    ensure!(
+        w.stored(&b).await?.updates.is_empty(),
+        "values reached another place"
+    );
     Ok(())
 }
 
@@ -455,7 +550,9 @@ pub(crate) async fn transform_hook(w: Arc<World>) -> Verdict {
                 "panics" => panic!("this hook panics on purpose"),
                 _ => {}
             }
-            span.record_mut().attributes.retain(|a| a.key.as_str() != "secret");
+            span.record_mut()
+                .attributes
+                .retain(|a| a.key.as_str() != "secret");
             Transformed::Keep
         })
     })?;
@@ -470,20 +567,35 @@ pub(crate) async fn transform_hook(w: Arc<World>) -> Verdict {
         rig.start(name, &redacted.context()).end();
     }
     w.verify(&rig).await?;
-    ensure_eq!(rig.dropped(&redacted, DropReason::Transform), 2, "spans dropped by the hook");
+    ensure_eq!(
+        rig.dropped(&redacted, DropReason::Transform),
+        2,
+        "spans dropped by the hook"
+    );
     let has = |spans: &[StoredSpan], key: &str| {
-        spans.iter().any(|s| s.span.attributes.iter().any(|a| a.key.as_str() == key))
+        spans
+            .iter()
+            .any(|s| s.span.attributes.iter().any(|a| a.key.as_str() == key))
     };
     let found = w.stored(&redacted).await?.spans;
-    ensure!(!has(&found, "secret"), "the secret is stored at the redacted place");
+    ensure!(
+        !has(&found, "secret"),
+        "the secret is stored at the redacted place"
+    );
     ensure!(has(&found, "public"), "the hook took too much");
-    ensure!(has(&w.stored(&plain).await?.spans, "secret"), "another place was redacted too");
+    ensure!(
+        has(&w.stored(&plain).await?.spans, "secret"),
+        "another place was redacted too"
+    );
     Ok(())
 }
 
 pub(crate) async fn sampling_per_destination(w: Arc<World>) -> Verdict {
-    let (all, none, some) =
-        (w.place("all").await?, w.place("none").await?, w.place("some").await?);
+    let (all, none, some) = (
+        w.place("all").await?,
+        w.place("none").await?,
+        w.place("some").await?,
+    );
     let rig = w.rig_with(|b| b.with_sampling_ratio(0.0))?;
     let provider = SdkTracerProvider::builder()
         .with_span_processor(rig.pipeline.processor())
@@ -507,6 +619,9 @@ pub(crate) async fn sampling_per_destination(w: Arc<World>) -> Verdict {
         }
     }
     // Ten standard deviations of a fair coin either way.
-    ensure!((100..=300).contains(&kept), "{kept} of 400 were kept at a ratio of one half");
+    ensure!(
+        (100..=300).contains(&kept),
+        "{kept} of 400 were kept at a ratio of one half"
+    );
     w.verify(&rig).await
 }

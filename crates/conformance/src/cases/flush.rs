@@ -4,8 +4,8 @@ use super::*;
 use crate::faulty::{Act, REFUSE, passing, permanent};
 use crate::world::{SOON, lazy, on_thread, until};
 use crate::writer;
-use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry::KeyValue;
+use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -25,15 +25,22 @@ pub(crate) async fn covers_what_ended_before(w: Arc<World>) -> Verdict {
         })
         .await?;
         let report = rig.flush().await?;
-        ensure_eq!(report.location(a.uri()).map(|l| l.stored), Some(round * 100), "stored spans");
+        ensure_eq!(
+            report.location(a.uri()).map(|l| l.stored),
+            Some(round * 100),
+            "stored spans"
+        );
         w.verify_stored().await?;
     }
     Ok(())
 }
 
 pub(crate) async fn reports_per_location(w: Arc<World>) -> Verdict {
-    let (good, picky, broken) =
-        (w.place("good").await?, w.place("picky").await?, w.place("broken").await?);
+    let (good, picky, broken) = (
+        w.place("good").await?,
+        w.place("picky").await?,
+        w.place("broken").await?,
+    );
     let rig = w.rig_with(|b| b.with_batch_limits(lazy()))?;
     picky.control.set(Act::RefuseMarked);
     broken.control.set(Act::Fail(permanent()));
@@ -51,15 +58,42 @@ pub(crate) async fn reports_per_location(w: Arc<World>) -> Verdict {
             .ok_or_else(|| Failure::new(format!("{} is not in the report", place.uri())))
     };
     let g = of(&good)?;
-    ensure_eq!((g.stored, g.pending, g.dropped.total(), g.open_spans), (3, 0, 0, 1), "the good place");
-    ensure!(g.error.is_none(), "the good place has an error: {:?}", g.error);
+    ensure_eq!(
+        (g.stored, g.pending, g.dropped.total(), g.open_spans),
+        (3, 0, 0, 1),
+        "the good place"
+    );
+    ensure!(
+        g.error.is_none(),
+        "the good place has an error: {:?}",
+        g.error
+    );
     let p = of(&picky)?;
-    ensure_eq!((p.stored, p.dropped.by(DropReason::Refused)), (2, 1), "the picky place");
-    ensure_eq!(p.error.as_ref().map(|e| e.kind()), Some(ErrorKind::InvalidSpan), "its error");
+    ensure_eq!(
+        (p.stored, p.dropped.by(DropReason::Refused)),
+        (2, 1),
+        "the picky place"
+    );
+    ensure_eq!(
+        p.error.as_ref().map(|e| e.kind()),
+        Some(ErrorKind::InvalidSpan),
+        "its error"
+    );
     let b = of(&broken)?;
-    ensure_eq!((b.stored, b.dropped.by(DropReason::Failed)), (0, 1), "the broken place");
-    ensure_eq!(b.error.as_ref().map(|e| e.kind()), Some(ErrorKind::PermissionDenied), "its error");
-    ensure!(!report.all_stored(), "the report says that everything is stored");
+    ensure_eq!(
+        (b.stored, b.dropped.by(DropReason::Failed)),
+        (0, 1),
+        "the broken place"
+    );
+    ensure_eq!(
+        b.error.as_ref().map(|e| e.kind()),
+        Some(ErrorKind::PermissionDenied),
+        "its error"
+    );
+    ensure!(
+        !report.all_stored(),
+        "the report says that everything is stored"
+    );
     good.end(open);
     w.verify(&rig).await
 }
@@ -71,11 +105,25 @@ pub(crate) async fn deadline_reports_pending(w: Arc<World>) -> Verdict {
     rig.spans_at(&stuck, 4);
     rig.spans_at(&good, 2);
     let report = rig.pipeline.flush(Duration::from_millis(300)).await;
-    ensure!(!report.is_complete(), "a flush of a stuck place was complete");
-    ensure!(report.timed_out, "the flush did not say that it ran out of time");
+    ensure!(
+        !report.is_complete(),
+        "a flush of a stuck place was complete"
+    );
+    ensure!(
+        report.timed_out,
+        "the flush did not say that it ran out of time"
+    );
     let of = |place: &Place| report.location(place.uri()).map(|l| (l.stored, l.pending));
-    ensure_eq!(of(&stuck), Some((0, 4)), "stored and pending at the stuck place");
-    ensure_eq!(of(&good), Some((2, 0)), "stored and pending at the good place");
+    ensure_eq!(
+        of(&stuck),
+        Some((0, 4)),
+        "stored and pending at the stuck place"
+    );
+    ensure_eq!(
+        of(&good),
+        Some((2, 0)),
+        "stored and pending at the good place"
+    );
     stuck.control.open_gate();
     w.verify(&rig).await
 }
@@ -108,14 +156,20 @@ pub(crate) async fn works_everywhere(w: Arc<World>) -> Verdict {
     // In tasks of a multi-thread runtime, awaited and blocking, more than it has workers.
     let (r, p) = (rig.clone(), a.clone());
     on_thread("flushes on a multi-thread runtime", move || -> Verdict {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()?;
         let tasks: Vec<_> = (0..6)
             .map(|i| {
                 let (r, p) = (r.clone(), p.clone());
                 runtime.spawn(async move {
                     r.spans_at(&p, 3);
                     let flush = r.pipeline.flush(SOON);
-                    if i % 2 == 0 { flush.await } else { flush.wait() }
+                    if i % 2 == 0 {
+                        flush.await
+                    } else {
+                        flush.wait()
+                    }
                 })
             })
             .collect();
@@ -141,7 +195,11 @@ pub(crate) async fn through_the_provider(w: Arc<World>) -> Verdict {
     let other = SdkTracerProvider::builder()
         .with_span_processor(rig.pipeline.processor())
         .build();
-    a.end(other.tracer("other").start_with_context("span", &a.context()));
+    a.end(
+        other
+            .tracer("other")
+            .start_with_context("span", &a.context()),
+    );
     other.shutdown()?;
     w.verify_stored().await?;
     rig.spans_at(&a, 3);
@@ -157,24 +215,45 @@ pub(crate) async fn shutdown_is_final_and_idempotent(w: Arc<World>) -> Verdict {
     let report = rig.pipeline.shutdown(SOON).await;
     ensure!(report.is_complete(), "shutdown was not complete: {report}");
     for place in [&a, &b] {
-        ensure_eq!(place.control.closes(), place.control.opens(), "closed sinks");
+        ensure_eq!(
+            place.control.closes(),
+            place.control.opens(),
+            "closed sinks"
+        );
         ensure!(place.control.opens() > 0, "no sink was opened");
     }
     w.verify_stored().await?;
     drop(open);
     rig.start("started too late", &a.context()).end();
-    ensure_eq!(rig.dropped(&a, DropReason::Shutdown), 2, "spans dropped as shutdown");
+    ensure_eq!(
+        rig.dropped(&a, DropReason::Shutdown),
+        2,
+        "spans dropped as shutdown"
+    );
     let again = rig.pipeline.shutdown(SOON).await;
-    ensure_eq!(again.location(a.uri()).map(|l| l.stored), Some(3), "stored, said again");
-    ensure!(rig.pipeline.flush(SOON).wait().is_complete(), "spans are pending after shutdown");
-    ensure!(rig.pipeline.shutdown(SOON).wait().is_complete(), "spans are pending after shutdown");
+    ensure_eq!(
+        again.location(a.uri()).map(|l| l.stored),
+        Some(3),
+        "stored, said again"
+    );
+    ensure!(
+        rig.pipeline.flush(SOON).wait().is_complete(),
+        "spans are pending after shutdown"
+    );
+    ensure!(
+        rig.pipeline.shutdown(SOON).wait().is_complete(),
+        "spans are pending after shutdown"
+    );
     w.verify_stored().await?;
     w.verify_counters(&rig)
 }
 
 pub(crate) async fn shutdown_is_bounded_by_its_deadline(w: Arc<World>) -> Verdict {
-    let (waiting, blocking, good) =
-        (w.place("waiting").await?, w.place("blocking").await?, w.place("good").await?);
+    let (waiting, blocking, good) = (
+        w.place("waiting").await?,
+        w.place("blocking").await?,
+        w.place("good").await?,
+    );
     let rig = w.rig_with(|b| b.with_batch_limits(lazy()))?;
     waiting.control.set(Act::Wait);
     blocking.control.set(Act::Block);
@@ -189,9 +268,15 @@ pub(crate) async fn shutdown_is_bounded_by_its_deadline(w: Arc<World>) -> Verdic
     let report = tokio::time::timeout(SOON, rig.pipeline.shutdown(Duration::from_millis(300)))
         .await
         .map_err(|_| Failure::new("shutdown hangs on a stuck place"))?;
-    ensure_eq!(report.location(good.uri()).map(|l| l.stored), Some(3), "stored at the good place");
+    ensure_eq!(
+        report.location(good.uri()).map(|l| l.stored),
+        Some(3),
+        "stored at the good place"
+    );
     ensure!(
-        report.location(waiting.uri()).is_some_and(|l| l.stored == 0),
+        report
+            .location(waiting.uri())
+            .is_some_and(|l| l.stored == 0),
         "the stuck place stored something"
     );
     until("what was cut off is counted as dropped", || {
@@ -200,7 +285,8 @@ pub(crate) async fn shutdown_is_bounded_by_its_deadline(w: Arc<World>) -> Verdic
     .await?;
     blocking.control.open_gate();
     until("what blocked is settled", || {
-        rig.stats(&blocking).is_some_and(|s| s.stored + s.dropped.total() == 3)
+        rig.stats(&blocking)
+            .is_some_and(|s| s.stored + s.dropped.total() == 3)
     })
     .await?;
     w.verify_stored().await?;
@@ -249,7 +335,8 @@ pub(crate) async fn stored_is_said_after_the_sink_said_so(w: Arc<World>) -> Verd
     ensure_eq!(rig.stored(&a), 0, "stored according to stats");
     a.control.set(Act::Fail(passing()));
     a.control.open_gate();
-    a.control.script([Act::Fail(passing()), Act::Fail(passing())]);
+    a.control
+        .script([Act::Fail(passing()), Act::Fail(passing())]);
     a.control.set(Act::Pass);
     w.verify(&rig).await
 }
@@ -261,7 +348,11 @@ pub(crate) async fn stored_is_readable_at_once(w: Arc<World>) -> Verdict {
         rig.spans_at(&a, 7);
         let report = rig.flush().await?;
         let found = w.stored(&a).await?.spans.len() as u64;
-        ensure_eq!(report.location(a.uri()).map(|l| l.stored), Some(found), "stored, as reported");
+        ensure_eq!(
+            report.location(a.uri()).map(|l| l.stored),
+            Some(found),
+            "stored, as reported"
+        );
     }
     w.verify(&rig).await
 }
@@ -277,16 +368,27 @@ pub(crate) async fn stored_survives_kill(w: Arc<World>) -> Verdict {
             .harness()
             .writer(&*a.inner)
             .ok_or_else(|| Failure::new("the harness gave no writer"))?;
-        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
-        let output = child.stdout.take().ok_or_else(|| Failure::new("no output to read"))?;
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()?;
+        let output = child
+            .stdout
+            .take()
+            .ok_or_else(|| Failure::new("no output to read"))?;
         let reader = std::thread::spawn(move || -> Vec<String> {
-            BufReader::new(output).lines().map_while(Result::ok).collect()
+            BufReader::new(output)
+                .lines()
+                .map_while(Result::ok)
+                .collect()
         });
         // From before its first flush to well into its work.
         tokio::time::sleep(Duration::from_millis(30 + (round * 37) % 300)).await;
         child.kill()?;
         child.wait()?;
-        let lines = reader.join().map_err(|_| Failure::new("the reader panicked"))?;
+        let lines = reader
+            .join()
+            .map_err(|_| Failure::new("the reader panicked"))?;
         for line in lines {
             // The last line may be cut off, and other things may be printed beside it.
             if let Some((trace, span)) = writer::parse(&line) {
@@ -296,10 +398,21 @@ pub(crate) async fn stored_survives_kill(w: Arc<World>) -> Verdict {
         }
         if round % 10 == 9 {
             let found = w.stored(&a).await?;
-            let found: std::collections::HashSet<_> =
-                found.spans.iter().map(|s| (s.span.trace_id, s.span.span_id)).collect();
-            let lost = a.expected_ids().iter().filter(|key| !found.contains(key)).count();
-            ensure_eq!(lost, 0, "spans that flush reported stored and that are gone");
+            let found: std::collections::HashSet<_> = found
+                .spans
+                .iter()
+                .map(|s| (s.span.trace_id, s.span.span_id))
+                .collect();
+            let lost = a
+                .expected_ids()
+                .iter()
+                .filter(|key| !found.contains(key))
+                .count();
+            ensure_eq!(
+                lost,
+                0,
+                "spans that flush reported stored and that are gone"
+            );
         }
     }
     ensure!(promised > 0, "no writer lived long enough to flush");
@@ -308,7 +421,13 @@ pub(crate) async fn stored_survives_kill(w: Arc<World>) -> Verdict {
     rig.spans_at(&a, 5);
     rig.flush().await?;
     let found = w.stored(&a).await?.spans.len();
-    ensure!(found >= a.expected(), "{found} spans found, {} expected", a.expected());
-    w.note(format!("{promised} spans promised over {KILLS} kills, all there"));
+    ensure!(
+        found >= a.expected(),
+        "{found} spans found, {} expected",
+        a.expected()
+    );
+    w.note(format!(
+        "{promised} spans promised over {KILLS} kills, all there"
+    ));
     Ok(())
 }

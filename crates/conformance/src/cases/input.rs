@@ -5,16 +5,17 @@ use crate::faulty::{Act, permanent};
 use crate::harness::RealFault;
 use crate::world::{SOON, lazy, retry, until};
 use opentelemetry::trace::Span as _;
-use trace_destination_core::{
-    Destination, DropReason, Error, ErrorKind, LocationUri, RetryPolicy,
-};
+use trace_destination_core::{Destination, DropReason, Error, ErrorKind, LocationUri, RetryPolicy};
 
 /// An error must say what was being done, where, why, and what to do.
 fn complete(error: &Error, at: &LocationUri) -> Verdict {
     ensure!(!error.operation().is_empty(), "no operation in {error:?}");
     ensure_eq!(error.location(), Some(at), "the location in {error:?}");
     ensure!(!error.cause().is_empty(), "no cause in {error:?}");
-    ensure!(error.mend_hint().is_some_and(|m| !m.is_empty()), "no mend in {error:?}");
+    ensure!(
+        error.mend_hint().is_some_and(|m| !m.is_empty()),
+        "no mend in {error:?}"
+    );
     Ok(())
 }
 
@@ -33,13 +34,26 @@ pub(crate) async fn permanent_failure_says_why_and_disturbs_nobody(w: Arc<World>
         let reported = report.location(bad.uri()).and_then(|l| l.error.clone());
         let reported = reported.ok_or_else(|| Failure::new("flush does not say why"))?;
         complete(&reported, bad.uri())?;
-        ensure_eq!(reported.kind(), ErrorKind::PermissionDenied, "kind of the error");
-        ensure!(report.to_string().contains(reported.cause()), "the report's text lacks the cause");
+        ensure_eq!(
+            reported.kind(),
+            ErrorKind::PermissionDenied,
+            "kind of the error"
+        );
+        ensure!(
+            report.to_string().contains(reported.cause()),
+            "the report's text lacks the cause"
+        );
         let in_stats = rig.stats(&bad).and_then(|s| s.last_error);
         ensure!(in_stats.is_some(), "stats do not say why");
-        ensure_eq!(rig.dropped(&bad, DropReason::Failed), 1, "spans dropped as failed");
+        ensure_eq!(
+            rig.dropped(&bad, DropReason::Failed),
+            1,
+            "spans dropped as failed"
+        );
         ensure!(
-            report.location(good.uri()).is_some_and(|l| l.error.is_none() && l.stored == 5),
+            report
+                .location(good.uri())
+                .is_some_and(|l| l.error.is_none() && l.stored == 5),
             "the good place was disturbed"
         );
         w.verify(&rig).await?;
@@ -50,16 +64,26 @@ pub(crate) async fn permanent_failure_says_why_and_disturbs_nobody(w: Arc<World>
 pub(crate) async fn permanent_failure_fails_fast_and_is_probed(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let rig = w.rig_with(|b| {
-        b.with_retry(RetryPolicy { probe: Duration::from_millis(1500), ..retry() })
+        b.with_retry(RetryPolicy {
+            probe: Duration::from_millis(1500),
+            ..retry()
+        })
     })?;
     a.control.set(Act::Fail(permanent()));
     for round in 1..=4 {
         rig.start("lost", &a.context()).end();
         rig.flush().await?;
-        ensure_eq!(rig.dropped(&a, DropReason::Failed), round, "spans dropped as failed");
+        ensure_eq!(
+            rig.dropped(&a, DropReason::Failed),
+            round,
+            "spans dropped as failed"
+        );
     }
     let tried = a.control.calls().len();
-    ensure!(tried < 4, "every batch was tried at a place that failed for good");
+    ensure!(
+        tried < 4,
+        "every batch was tried at a place that failed for good"
+    );
     a.control.set(Act::Pass);
     for _ in 0..400 {
         let mut span = rig.start("perhaps", &a.context());
@@ -91,7 +115,11 @@ pub(crate) async fn malformed_uris(w: Arc<World>) -> Verdict {
         match text.parse::<LocationUri>() {
             Ok(uri) => return Err(Failure::new(format!("{text:?} was accepted as {uri}"))),
             Err(error) => {
-                ensure_eq!(error.kind(), ErrorKind::InvalidConfig, "kind of the error for {text:?}");
+                ensure_eq!(
+                    error.kind(),
+                    ErrorKind::InvalidConfig,
+                    "kind of the error for {text:?}"
+                );
                 ensure!(error.mend_hint().is_some(), "no mend for {text:?}");
                 let said = format!("{error} {error:?}");
                 ensure!(!said.contains("hunter2"), "a secret is shown: {said}");
@@ -101,26 +129,41 @@ pub(crate) async fn malformed_uris(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let uri: LocationUri = a.uri().to_string().parse()?;
     ensure_eq!(&uri, a.uri(), "the URI, printed and parsed");
-    ensure_eq!(a.inner.to_string(), a.uri().to_string(), "the location, printed");
+    ensure_eq!(
+        a.inner.to_string(),
+        a.uri().to_string(),
+        "the location, printed"
+    );
     Ok(())
 }
 
 pub(crate) async fn misconfigured_places(w: Arc<World>) -> Verdict {
     let good = w.place("good").await?;
     let wrong = w.harness().misconfigured().await?;
-    ensure!(!wrong.is_empty(), "the harness names no wrong configuration");
+    ensure!(
+        !wrong.is_empty(),
+        "the harness names no wrong configuration"
+    );
     let mut names = Vec::new();
     for m in wrong {
         let during = |f: Failure| f.during(&m.what);
         match &m.location {
             Err(error) => {
                 ensure_eq!(error.kind(), m.expected, "{}: kind of {error}", m.what);
-                ensure!(error.mend_hint().is_some(), "{}: no mend in {error}", m.what);
+                ensure!(
+                    error.mend_hint().is_some(),
+                    "{}: no mend in {error}",
+                    m.what
+                );
             }
             Ok(location) => {
                 let rig = w.rig()?;
                 let destination = Destination::from_location(location.clone());
-                rig.start("wrong", &destination.in_context(&opentelemetry::Context::new())).end();
+                rig.start(
+                    "wrong",
+                    &destination.in_context(&opentelemetry::Context::new()),
+                )
+                .end();
                 rig.spans_at(&good, 2);
                 let uri = location.uri();
                 until(&format!("{}: an error is known", m.what), || {
@@ -128,7 +171,11 @@ pub(crate) async fn misconfigured_places(w: Arc<World>) -> Verdict {
                     stats.location(uri).is_some_and(|l| l.last_error.is_some())
                 })
                 .await?;
-                let patience = if m.retried { Duration::from_millis(500) } else { SOON };
+                let patience = if m.retried {
+                    Duration::from_millis(500)
+                } else {
+                    SOON
+                };
                 let report = rig.pipeline.flush(patience).await;
                 let l = report
                     .location(uri)
@@ -145,8 +192,10 @@ pub(crate) async fn misconfigured_places(w: Arc<World>) -> Verdict {
                 } else {
                     ensure_eq!(l.dropped.total(), 1, "{}: dropped spans", m.what);
                 }
-                until(&format!("{}: the good place is stored", m.what), || rig.stored(&good) == 2)
-                    .await?;
+                until(&format!("{}: the good place is stored", m.what), || {
+                    rig.stored(&good) == 2
+                })
+                .await?;
                 m.untouched.check().map_err(during)?;
             }
         }
@@ -168,7 +217,11 @@ pub(crate) async fn real_place_breaks(w: Arc<World>) -> Verdict {
     let error = report.location(a.uri()).and_then(|l| l.error.clone());
     let error = error.ok_or_else(|| Failure::new("flush does not say why"))?;
     complete(&error, a.uri())?;
-    ensure_eq!(rig.dropped(&a, DropReason::Failed), 1, "spans dropped as failed");
+    ensure_eq!(
+        rig.dropped(&a, DropReason::Failed),
+        1,
+        "spans dropped as failed"
+    );
     w.harness().inflict(&*a.inner, RealFault::Heal).await?;
     let before = rig.stored(&a);
     for _ in 0..200 {
@@ -195,7 +248,11 @@ pub(crate) async fn two_legs_in_one_store(w: Arc<World>) -> Verdict {
     };
     ensure_eq!(error.kind(), ErrorKind::InvalidConfig, "kind of the error");
     for place in [&a, &sibling] {
-        ensure!(error.to_string().contains(place.uri().as_str()), "{error} does not name {}", place.uri());
+        ensure!(
+            error.to_string().contains(place.uri().as_str()),
+            "{error} does not name {}",
+            place.uri()
+        );
     }
     let apart = Destination::all([a.destination.clone(), other.destination.clone()]);
     ensure!(apart.is_ok(), "two legs in two stores were refused");
@@ -210,7 +267,8 @@ pub(crate) async fn second_segment_in_one_store_is_refused(w: Arc<World>) -> Ver
     a.end(rig.start("first segment", &a.destination.in_context(&incoming)));
     rig.flush().await?;
     for _ in 0..2 {
-        rig.start("second segment", &sibling.destination.in_context(&incoming)).end();
+        rig.start("second segment", &sibling.destination.in_context(&incoming))
+            .end();
     }
     // A trace of its own in the same batch is stored.
     rig.spans_at(&sibling, 3);
@@ -218,13 +276,26 @@ pub(crate) async fn second_segment_in_one_store_is_refused(w: Arc<World>) -> Ver
     let l = report
         .location(sibling.uri())
         .ok_or_else(|| Failure::new("the sibling is not in the report"))?;
-    ensure_eq!((l.stored, l.dropped.by(DropReason::Refused)), (3, 2), "stored and refused");
-    let error = l.error.as_ref().ok_or_else(|| Failure::new("flush does not say why"))?;
+    ensure_eq!(
+        (l.stored, l.dropped.by(DropReason::Refused)),
+        (3, 2),
+        "stored and refused"
+    );
+    let error = l
+        .error
+        .as_ref()
+        .ok_or_else(|| Failure::new("flush does not say why"))?;
     ensure_eq!(error.kind(), ErrorKind::Conflict, "kind of {error}");
     complete(error, sibling.uri())?;
     let names_first = error.to_string().contains(a.uri().as_str())
-        || a.uri().query_pairs().any(|(_, v)| error.to_string().contains(v));
-    ensure!(names_first, "{error} does not name the place of the first segment, {}", a.uri());
+        || a.uri()
+            .query_pairs()
+            .any(|(_, v)| error.to_string().contains(v));
+    ensure!(
+        names_first,
+        "{error} does not name the place of the first segment, {}",
+        a.uri()
+    );
     a.end(rig.start("more of the first", &a.destination.in_context(&incoming)));
     w.verify(&rig).await
 }

@@ -97,14 +97,21 @@ pub(crate) async fn stress(w: Arc<World>) -> Verdict {
     let ended = done.await??;
     let produced = started.elapsed();
     let report = rig.pipeline.flush(Duration::from_secs(400)).await;
-    ensure!(report.is_complete(), "the flush was not complete:\n{report}");
+    ensure!(
+        report.is_complete(),
+        "the flush was not complete:\n{report}"
+    );
     let stored: u64 = report.locations.iter().map(|l| l.stored).sum();
     let dropped: u64 = report.locations.iter().map(|l| l.dropped.total()).sum();
     ensure_eq!(dropped, 0, "spans dropped within the budget");
     ensure_eq!(stored, ended as u64, "spans stored");
     ensure!(ended >= load.spans, "only {ended} spans were ended");
     let stats = rig.pipeline.stats();
-    ensure_eq!((stats.unrouted, stats.orphaned, stats.discarded), (0, 0, 0), "unrouted, orphaned, discarded");
+    ensure_eq!(
+        (stats.unrouted, stats.orphaned, stats.discarded),
+        (0, 0, 0),
+        "unrouted, orphaned, discarded"
+    );
     w.verify_stored().await?;
     // The books say so already; the spans say it themselves too.
     for (_, place) in places.iter() {
@@ -112,7 +119,11 @@ pub(crate) async fn stress(w: Arc<World>) -> Verdict {
         for s in w.stored(place).await?.spans {
             let says = s.span.attributes.iter().find(|a| a.key.as_str() == BELONGS);
             let says = says.and_then(|a| a.value.as_ref().as_str().map(str::to_owned));
-            ensure_eq!(says.as_deref(), Some(uri), "where a span at {uri} says it belongs");
+            ensure_eq!(
+                says.as_deref(),
+                Some(uri),
+                "where a span at {uri} says it belongs"
+            );
         }
     }
     w.note(format!(
@@ -180,7 +191,12 @@ fn storm(rig: &Arc<Rig>, places: &Arc<Vec<(usize, Place)>>, load: Load) -> Resul
     drop(enders);
     let mut result = Ok(());
     for task in tasks {
-        result = result.and(runtime.block_on(task).map_err(Failure::from).and_then(|r| r));
+        result = result.and(
+            runtime
+                .block_on(task)
+                .map_err(Failure::from)
+                .and_then(|r| r),
+        );
     }
     stop.store(true, Ordering::Relaxed);
     for thread in ending.into_iter().chain([changer]) {

@@ -20,19 +20,35 @@ use trace_destination_core::{
 pub(crate) async fn stats_follow_a_span(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let rig = w.rig_with(|b| b.with_batch_limits(lazy()))?;
-    let stats = |what: &str| rig.stats(&a).ok_or_else(|| Failure::new(format!("{what}: unknown")));
+    let stats = |what: &str| {
+        rig.stats(&a)
+            .ok_or_else(|| Failure::new(format!("{what}: unknown")))
+    };
     let span = rig.start("span", &a.context());
     let s = stats("an open span")?;
-    ensure_eq!((s.accepted, s.open_spans, s.state), (0, 1, LocationState::Closed), "an open span");
+    ensure_eq!(
+        (s.accepted, s.open_spans, s.state),
+        (0, 1, LocationState::Closed),
+        "an open span"
+    );
     a.end(span);
     let s = stats("an ended span")?;
-    ensure_eq!((s.accepted, s.queued + s.in_flight, s.open_spans), (1, 1, 0), "an ended span");
+    ensure_eq!(
+        (s.accepted, s.queued + s.in_flight, s.open_spans),
+        (1, 1, 0),
+        "an ended span"
+    );
     ensure!(s.bytes > 0, "an ended span takes no room");
-    a.control.script([Act::Wait, Act::Fail(passing()), Act::Wait]);
+    a.control
+        .script([Act::Wait, Act::Fail(passing()), Act::Wait]);
     let flush = rig.pipeline.flush(crate::world::SOON);
     until("the sink has it", || a.control.waiting() > 0).await?;
     let s = stats("a span in flight")?;
-    ensure_eq!((s.in_flight, s.queued, s.stored), (1, 0, 0), "a span in flight");
+    ensure_eq!(
+        (s.in_flight, s.queued, s.stored),
+        (1, 0, 0),
+        "a span in flight"
+    );
     a.control.open_gate();
     ensure!(flush.await.is_complete(), "the flush was not complete");
     let s = stats("a stored span")?;
@@ -47,16 +63,28 @@ pub(crate) async fn stats_follow_a_span(w: Arc<World>) -> Verdict {
     let flush = rig.pipeline.flush(crate::world::SOON);
     until("the lane retries", || a.control.waiting() > 0).await?;
     let s = stats("a retried span")?;
-    ensure_eq!((s.state, s.retries > 0), (LocationState::Retrying, true), "a retried span");
+    ensure_eq!(
+        (s.state, s.retries > 0),
+        (LocationState::Retrying, true),
+        "a retried span"
+    );
     ensure!(s.last_error.is_some(), "there is no last error");
     a.control.open_gate();
     ensure!(flush.await.is_complete(), "the flush was not complete");
-    ensure_eq!(stats("recovered")?.state, LocationState::Open, "state after recovery");
+    ensure_eq!(
+        stats("recovered")?.state,
+        LocationState::Open,
+        "state after recovery"
+    );
     a.control.set(Act::Fail(permanent()));
     rig.start("lost", &a.context()).end();
     rig.flush().await?;
     let s = stats("a lost span")?;
-    ensure_eq!((s.state, s.dropped.by(DropReason::Failed)), (LocationState::Failing, 1), "a lost span");
+    ensure_eq!(
+        (s.state, s.dropped.by(DropReason::Failed)),
+        (LocationState::Failing, 1),
+        "a lost span"
+    );
     w.verify(&rig).await
 }
 
@@ -98,13 +126,19 @@ fn series(exporter: &InMemoryMetricExporter) -> Result<Vec<(String, Vec<KeyValue
 }
 
 pub(crate) async fn metrics(w: Arc<World>) -> Verdict {
-    let (good, picky, broken) =
-        (w.place("good").await?, w.place("picky").await?, w.place("broken").await?);
+    let (good, picky, broken) = (
+        w.place("good").await?,
+        w.place("picky").await?,
+        w.place("broken").await?,
+    );
     let exporter = InMemoryMetricExporter::default();
     let meters = SdkMeterProvider::builder()
         .with_reader(PeriodicReader::builder(exporter.clone()).build())
         .build();
-    let rig = w.rig_with(|b| b.with_batch_limits(lazy()).with_meter(meters.meter("conformance")))?;
+    let rig = w.rig_with(|b| {
+        b.with_batch_limits(lazy())
+            .with_meter(meters.meter("conformance"))
+    })?;
     picky.control.set(Act::RefuseMarked);
     broken.control.set(Act::Fail(permanent()));
     rig.spans_at(&good, 5);
@@ -129,19 +163,40 @@ pub(crate) async fn metrics(w: Arc<World>) -> Verdict {
             .sum()
     };
     let processed = "otel.sdk.processor.span.processed";
-    ensure_eq!(sum(processed, None), 5.0, "{processed} without error in {all:?}");
+    ensure_eq!(
+        sum(processed, None),
+        5.0,
+        "{processed} without error in {all:?}"
+    );
     for reason in [DropReason::Refused, DropReason::Failed] {
-        let expected = if reason == DropReason::Refused { 2.0 } else { 1.0 };
-        ensure_eq!(sum(processed, Some(reason.as_str())), expected, "{processed} {}", reason.as_str());
+        let expected = if reason == DropReason::Refused {
+            2.0
+        } else {
+            1.0
+        };
+        ensure_eq!(
+            sum(processed, Some(reason.as_str())),
+            expected,
+            "{processed} {}",
+            reason.as_str()
+        );
     }
-    ensure_eq!(sum("otel.sdk.processor.span.queue.size", None), 3.0, "the queue's size");
+    ensure_eq!(
+        sum("otel.sdk.processor.span.queue.size", None),
+        3.0,
+        "the queue's size"
+    );
     for (name, attributes, _) in &all {
         ensure!(
-            attributes.iter().any(|a| a.key.as_str() == "otel.component.type"),
+            attributes
+                .iter()
+                .any(|a| a.key.as_str() == "otel.component.type"),
             "{name} has no otel.component.type"
         );
         ensure!(
-            !attributes.iter().any(|a| a.value.as_str().contains(good.uri().as_str())),
+            !attributes
+                .iter()
+                .any(|a| a.value.as_str().contains(good.uri().as_str())),
             "{name} names a location, which is opt-in"
         );
     }
@@ -164,7 +219,8 @@ pub(crate) async fn idle_lane_is_closed_and_reopened(w: Arc<World>) -> Verdict {
         rig.flush().await?;
         until("the idle sink is closed", || a.control.closes() == round).await?;
         until("stats say so", || {
-            rig.stats(&a).is_some_and(|s| s.state == LocationState::Closed)
+            rig.stats(&a)
+                .is_some_and(|s| s.state == LocationState::Closed)
         })
         .await?;
         ensure_eq!(a.control.opens(), round, "opened sinks");
@@ -224,7 +280,9 @@ struct NullSink(Arc<Counts>);
 #[async_trait]
 impl TraceSink for NullSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
-        self.0.spans.fetch_add(batch.span_count(), Ordering::Relaxed);
+        self.0
+            .spans
+            .fetch_add(batch.span_count(), Ordering::Relaxed);
         Ok(Written::default())
     }
 
@@ -237,7 +295,8 @@ impl TraceSink for NullSink {
 pub(crate) async fn ten_thousand_locations(w: Arc<World>) -> Verdict {
     const MANY: usize = 10_000;
     let rig = w.rig_with(|b| {
-        b.with_batch_limits(quick()).with_idle_close(Duration::from_millis(200))
+        b.with_batch_limits(quick())
+            .with_idle_close(Duration::from_millis(200))
     })?;
     let counts = Arc::new(Counts::default());
     let mut places = Vec::with_capacity(MANY);
@@ -249,20 +308,31 @@ pub(crate) async fn ten_thousand_locations(w: Arc<World>) -> Verdict {
     }
     for round in 1..=2 {
         for place in &places {
-            rig.start("span", &place.in_context(&opentelemetry::Context::new())).end();
+            rig.start("span", &place.in_context(&opentelemetry::Context::new()))
+                .end();
         }
         rig.flush().await?;
-        ensure_eq!(counts.spans.load(Ordering::Relaxed), round * MANY, "stored spans");
+        ensure_eq!(
+            counts.spans.load(Ordering::Relaxed),
+            round * MANY,
+            "stored spans"
+        );
         until("all of them are closed", || {
             counts.closed.load(Ordering::Relaxed) == counts.opened.load(Ordering::Relaxed)
         })
         .await?;
-        ensure!(counts.opened.load(Ordering::Relaxed) >= MANY, "not all were opened");
+        ensure!(
+            counts.opened.load(Ordering::Relaxed) >= MANY,
+            "not all were opened"
+        );
     }
     let stats = rig.pipeline.stats();
     ensure_eq!(stats.locations.len(), MANY, "locations in stats");
     ensure!(
-        stats.locations.iter().all(|l| l.stored == 2 && l.state == LocationState::Closed),
+        stats
+            .locations
+            .iter()
+            .all(|l| l.stored == 2 && l.state == LocationState::Closed),
         "a location lost its counters"
     );
     Ok(())

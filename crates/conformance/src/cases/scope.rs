@@ -17,8 +17,11 @@ fn root(rig: &Rig) -> opentelemetry_sdk::trace::Span {
 }
 
 pub(crate) async fn precedence(w: Arc<World>) -> Verdict {
-    let (local, global, environment) =
-        (w.place("local").await?, w.place("global").await?, w.place("environment").await?);
+    let (local, global, environment) = (
+        w.place("local").await?,
+        w.place("global").await?,
+        w.place("environment").await?,
+    );
     let rig = w.rig_with(|b| b.with_environment(environment.destination.clone()))?;
     environment.end(root(&rig));
     rig.global.set(global.destination.clone());
@@ -42,13 +45,20 @@ pub(crate) async fn no_destination_is_counted_and_stores_nothing(w: Arc<World>) 
     w.verify(&rig).await?;
     let stats = rig.pipeline.stats();
     ensure_eq!(stats.unrouted, 3, "unrouted spans");
-    ensure!(stats.locations.is_empty(), "locations came from nowhere: {:?}", stats.locations);
+    ensure!(
+        stats.locations.is_empty(),
+        "locations came from nowhere: {:?}",
+        stats.locations
+    );
     Ok(())
 }
 
 pub(crate) async fn strict_has_nothing_below_context_local(w: Arc<World>) -> Verdict {
-    let (local, global, environment) =
-        (w.place("local").await?, w.place("global").await?, w.place("environment").await?);
+    let (local, global, environment) = (
+        w.place("local").await?,
+        w.place("global").await?,
+        w.place("environment").await?,
+    );
     let rig = w.rig_with(|b| b.strict().with_environment(environment.destination.clone()))?;
     rig.global.set(global.destination.clone());
     root(&rig).end();
@@ -64,8 +74,11 @@ pub(crate) async fn strict_has_nothing_below_context_local(w: Arc<World>) -> Ver
 }
 
 pub(crate) async fn unset_falls_through(w: Arc<World>) -> Verdict {
-    let (local, global, environment) =
-        (w.place("local").await?, w.place("global").await?, w.place("environment").await?);
+    let (local, global, environment) = (
+        w.place("local").await?,
+        w.place("global").await?,
+        w.place("environment").await?,
+    );
     let rig = w.rig_with(|b| b.with_environment(environment.destination.clone()))?;
     rig.global.set(global.destination.clone());
     let _outer = local.destination.enter();
@@ -142,7 +155,11 @@ pub(crate) async fn guards_nest_and_restore(w: Arc<World>) -> Verdict {
     drop(second);
     root(&rig).end();
     w.verify(&rig).await?;
-    ensure_eq!(rig.pipeline.stats().unrouted, 2, "spans outside every scope");
+    ensure_eq!(
+        rig.pipeline.stats().unrouted,
+        2,
+        "spans outside every scope"
+    );
     Ok(())
 }
 
@@ -197,10 +214,16 @@ pub(crate) async fn future_keeps_the_trace_whole(w: Arc<World>) -> Verdict {
     a.expect(parent.span().span_context());
     parent.span().end();
     ensure!(same, "the trace was split at an await");
-    ensure_eq!(trace, parent.span().span_context().trace_id(), "trace of the children");
+    ensure_eq!(
+        trace,
+        parent.span().span_context().trace_id(),
+        "trace of the children"
+    );
     // Scopes around scopes: the inner one counts, and the outer one is there again afterwards.
     async {
-        async { b.end(root(&rig)) }.with_destination(b.destination.clone()).await;
+        async { b.end(root(&rig)) }
+            .with_destination(b.destination.clone())
+            .await;
         a.end(root(&rig));
     }
     .with_destination(a.destination.clone())
@@ -319,7 +342,9 @@ async fn turns(rig: &Rig, a: &Place, b: &Place, global: &Place) -> Verdict {
     for _ in 0..10 {
         async {
             a.end(root(rig));
-            async { b.end(root(rig)) }.with_destination(b.destination.clone()).await;
+            async { b.end(root(rig)) }
+                .with_destination(b.destination.clone())
+                .await;
             tokio::task::yield_now().await;
             a.end(root(rig));
         }
@@ -327,12 +352,19 @@ async fn turns(rig: &Rig, a: &Place, b: &Place, global: &Place) -> Verdict {
         .await;
         global.end(root(rig));
     }
-    ensure!(rig.pipeline.flush(SOON).await.is_complete(), "the flush on the spot was not complete");
+    ensure!(
+        rig.pipeline.flush(SOON).await.is_complete(),
+        "the flush on the spot was not complete"
+    );
     Ok(())
 }
 
 pub(crate) async fn plain_threads(w: Arc<World>) -> Verdict {
-    let (a, b, global) = (w.place("a").await?, w.place("b").await?, w.place("global").await?);
+    let (a, b, global) = (
+        w.place("a").await?,
+        w.place("b").await?,
+        w.place("global").await?,
+    );
     let rig = Arc::new(w.rig()?);
     rig.global.set(global.destination.clone());
     let (r, pa, pb, pg) = (rig.clone(), a.clone(), b.clone(), global.clone());
@@ -352,7 +384,10 @@ pub(crate) async fn plain_threads(w: Arc<World>) -> Verdict {
                 });
             }
         });
-        ensure!(r.pipeline.flush(SOON).wait().is_complete(), "the flush was not complete");
+        ensure!(
+            r.pipeline.flush(SOON).wait().is_complete(),
+            "the flush was not complete"
+        );
         Ok(())
     })
     .await??;
@@ -360,7 +395,11 @@ pub(crate) async fn plain_threads(w: Arc<World>) -> Verdict {
 }
 
 pub(crate) async fn current_thread_runtime(w: Arc<World>) -> Verdict {
-    let (a, b, global) = (w.place("a").await?, w.place("b").await?, w.place("global").await?);
+    let (a, b, global) = (
+        w.place("a").await?,
+        w.place("b").await?,
+        w.place("global").await?,
+    );
     let rig = w.rig()?;
     // The case itself runs on a current-thread runtime.
     turns(&rig, &a, &b, &global).await?;
@@ -368,11 +407,17 @@ pub(crate) async fn current_thread_runtime(w: Arc<World>) -> Verdict {
 }
 
 pub(crate) async fn multi_thread_runtime(w: Arc<World>) -> Verdict {
-    let (a, b, global) = (w.place("a").await?, w.place("b").await?, w.place("global").await?);
+    let (a, b, global) = (
+        w.place("a").await?,
+        w.place("b").await?,
+        w.place("global").await?,
+    );
     let rig = Arc::new(w.rig()?);
     let r = rig.clone();
     on_thread("a multi-thread runtime", move || -> Verdict {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()?;
         runtime.block_on(async move {
             tokio::spawn(async move { turns(&r, &a, &b, &global).await }).await?
         })
@@ -382,7 +427,11 @@ pub(crate) async fn multi_thread_runtime(w: Arc<World>) -> Verdict {
 }
 
 pub(crate) async fn through_tracing(w: Arc<World>) -> Verdict {
-    let (a, b, global) = (w.place("a").await?, w.place("b").await?, w.place("global").await?);
+    let (a, b, global) = (
+        w.place("a").await?,
+        w.place("b").await?,
+        w.place("global").await?,
+    );
     let rig = w.rig()?;
     rig.global.set(global.destination.clone());
     let layer = tracing_opentelemetry::layer().with_tracer(rig.tracer.clone());
@@ -405,7 +454,9 @@ pub(crate) async fn through_tracing(w: Arc<World>) -> Verdict {
     // A scoped future with instrumented work in it, and the other way round.
     async {
         let span = tracing::info_span!("inside");
-        async { tokio::task::yield_now().await }.instrument(span.clone()).await;
+        async { tokio::task::yield_now().await }
+            .instrument(span.clone())
+            .await;
         expect(&b, &span);
     }
     .with_destination(b.destination.clone())
@@ -440,7 +491,11 @@ pub(crate) async fn through_tracing(w: Arc<World>) -> Verdict {
 pub(crate) async fn global_is_replaced_and_cleared(w: Arc<World>) -> Verdict {
     let (a, b) = (w.place("a").await?, w.place("b").await?);
     let rig = w.rig()?;
-    ensure_eq!(rig.global.set(a.destination.clone()), None, "what was there at first");
+    ensure_eq!(
+        rig.global.set(a.destination.clone()),
+        None,
+        "what was there at first"
+    );
     a.end(root(&rig));
     ensure_eq!(
         rig.global.set(b.destination.clone()),
@@ -448,12 +503,24 @@ pub(crate) async fn global_is_replaced_and_cleared(w: Arc<World>) -> Verdict {
         "what was replaced"
     );
     b.end(root(&rig));
-    ensure_eq!(rig.global.get(), Some(b.destination.clone()), "what is there");
-    ensure_eq!(rig.global.clear(), Some(b.destination.clone()), "what was cleared");
+    ensure_eq!(
+        rig.global.get(),
+        Some(b.destination.clone()),
+        "what is there"
+    );
+    ensure_eq!(
+        rig.global.clear(),
+        Some(b.destination.clone()),
+        "what was cleared"
+    );
     root(&rig).end();
     ensure_eq!(rig.global.clear(), None, "what was cleared the second time");
     w.verify(&rig).await?;
-    ensure_eq!(rig.pipeline.stats().unrouted, 1, "spans after the global was cleared");
+    ensure_eq!(
+        rig.pipeline.stats().unrouted,
+        1,
+        "spans after the global was cleared"
+    );
     Ok(())
 }
 

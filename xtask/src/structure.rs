@@ -1,0 +1,219 @@
+//! The rules of the house that no compiler checks.
+
+use crate::cargo::{Outcome, Package, cargo, output, packages, root};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Lines a source file may have before its tests.
+const MAX_LINES: usize = 500;
+
+/// What a custom sink must not have to build: HTTP, TLS, databases, arrow.
+const HEAVY: [&str; 24] = [
+    "actix-web",
+    "arrow",
+    "aws-lc-rs",
+    "axum",
+    "curl",
+    "deltalake",
+    "diesel",
+    "h2",
+    "hyper",
+    "isahc",
+    "libsqlite3-sys",
+    "native-tls",
+    "object_store",
+    "openssl",
+    "parquet",
+    "postgres",
+    "reqwest",
+    "ring",
+    "rusqlite",
+    "rustls",
+    "sqlx",
+    "tonic",
+    "tower-http",
+    "ureq",
+];
+
+/// Checks every rule; lists everything that breaks one.
+pub(crate) fn check() -> Outcome {
+    let mut faults = Vec::new();
+    let packages = packages()?;
+    for package in &packages {
+        check_package(package, &mut faults)?;
+    }
+    check_msrv(&packages, &mut faults)?;
+    check_trees(&mut faults)?;
+    match faults.is_empty() {
+        true => {
+            println!("structure: {} packages keep the rules", packages.len());
+            Ok(())
+        }
+        false => Err(format!("structure:\n  {}", faults.join("\n  "))),
+    }
+}
+
+fn check_package(package: &Package, faults: &mut Vec<String>) -> Outcome {
+    let name = &package.name;
+    let mut fault = |text: String| faults.push(format!("{name}: {text}"));
+    let manifest = read(&package.dir.join("Cargo.toml"))?;
+    let compact: String = manifest.chars().filter(|c| !c.is_whitespace()).collect();
+    if !compact.contains("[lints]workspace=true") {
+        fault("does not inherit the workspace's lints".into());
+    }
+    if package.published {
+        if !package.dir.join("README.md").exists() && package.name != "trace-destination" {
+            fault("has no README.md".into());
+        }
+        if package.description.as_ref().is_none_or(String::is_empty) {
+            fault("has no description".into());
+        }
+        if !name.starts_with("trace-destination") {
+            fault("is not called trace-destination-…".into());
+        }
+    }
+    let facade = name == "trace-destination";
+    for file in sources(&package.dir)? {
+        let text = read(&file)?;
+        let shown = file
+            .strip_prefix(root())
+            .unwrap_or(&file)
+            .display()
+            .to_string();
+        if !facade && let Some(line) = text.lines().position(names_a_feature) {
+            fault(format!(
+                "{shown}:{}: cfg(feature) belongs into the facade",
+                line + 1
+            ));
+        }
+        let lines = lines_before_tests(&text);
+        if lines >= MAX_LINES && !is_test(&file) {
+            fault(format!(
+                "{shown}: {lines} lines before its tests, {MAX_LINES} are too many"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn names_a_feature(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    code.contains("cfg") && (code.contains("feature = \"") || code.contains("feature=\""))
+}
+
+fn lines_before_tests(text: &str) -> usize {
+    text.lines()
+        .position(|line| line.starts_with("#[cfg(test)]"))
+        .unwrap_or_else(|| text.lines().count())
+}
+
+fn is_test(file: &Path) -> bool {
+    file.ends_with("tests.rs")
+        || file
+            .ancestors()
+            .any(|dir| dir.ends_with("tests") || dir.ends_with("data"))
+}
+
+/// The Rust files of a package, its tests, examples and benches included.
+fn sources(dir: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        for entry in entries {
+            let path = entry.map_err(|e| format!("{}: {e}", dir.display()))?.path();
+            // A package inside a package's folder is its own.
+            if path.is_dir() && !path.ends_with("target") && !path.join("Cargo.toml").exists() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The version every package declares must be the one that is checked.
+fn check_msrv(packages: &[Package], faults: &mut Vec<String>) -> Outcome {
+    let declared: BTreeSet<Option<&str>> =
+        packages.iter().map(|p| p.rust_version.as_deref()).collect();
+    let [Some(version)] = declared.iter().copied().collect::<Vec<_>>()[..] else {
+        faults.push(format!(
+            "packages declare several rust-versions: {declared:?}"
+        ));
+        return Ok(());
+    };
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let running = output(
+        std::process::Command::new(rustc)
+            .arg("--version")
+            .current_dir(root()),
+    )?;
+    let running = running.split_whitespace().nth(1).unwrap_or_default();
+    if running != version && !running.starts_with(&format!("{version}.")) {
+        faults.push(format!(
+            "rust-version is {version}, but rustc {running} does the checks: use `cargo +{version} xtask check`, or raise rust-version"
+        ));
+    }
+    Ok(())
+}
+
+fn check_trees(faults: &mut Vec<String>) -> Outcome {
+    for (package, args) in [
+        ("trace-destination-core", &[][..]),
+        ("custom-sink", &[][..]),
+        ("trace-destination", &["--no-default-features"][..]),
+    ] {
+        let fixed = [
+            "tree",
+            "--package",
+            package,
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ];
+        let tree = output(&mut cargo(fixed.iter().chain(args)))?;
+        let names: BTreeSet<&str> = tree
+            .lines()
+            .filter_map(|l| l.split_whitespace().next())
+            .collect();
+        if !names.contains(package) {
+            return Err(format!("cargo tree says nothing about {package}"));
+        }
+        let arrows = names.iter().filter(|n| n.starts_with("arrow-"));
+        let heavy = names.iter().filter(|n| HEAVY.contains(n));
+        for name in arrows.chain(heavy) {
+            faults.push(format!("{package} {} pulls {name}", args.join(" ")));
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_found_where_they_count() {
+        // Split, so that this file keeps the rule it tests.
+        let attribute = format!("#[cfg({} = \"x\")]", "feature");
+        assert!(names_a_feature(&attribute));
+        assert!(!names_a_feature(&format!("// {attribute}")));
+        assert!(!names_a_feature("let feature = \"x\";"));
+    }
+
+    #[test]
+    fn tests_are_not_counted() {
+        assert_eq!(
+            lines_before_tests("a\nb\n#[cfg(test)]\nmod tests {\n}\n"),
+            2
+        );
+        assert_eq!(lines_before_tests("a\nb\n"), 2);
+    }
+}
