@@ -1,300 +1,292 @@
-//! The pure rules, against the rows of MLflow's own server in `tests/data/derive`.
+//! What the frozen answers of MLflow's server (`tests/equals_server.rs`) cannot show: refusals,
+//! deliberate differences, order.
 
-use super::json::{Json, loads};
+use super::json::loads;
 use super::*;
-use base64::Engine as _;
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::io::Read as _;
+use opentelemetry::trace::{SpanId, TraceId};
+use trace_destination_core::{AnyValue, Attribute, SpanRecord};
 
-/// What a trace has come to after some requests.
-#[derive(Default)]
-struct Trace {
-    start_ms: Option<i64>,
-    end_ms: Option<i64>,
-    state: Option<&'static str>,
-    request_preview: Option<String>,
-    response_preview: Option<String>,
-    name: Option<String>,
-    session_id: Option<String>,
-    user: Option<String>,
-    tags: BTreeMap<String, String>,
-    rollup: Rollup,
-    /// A span had an end that was not given, or a cost that only MLflow computed.
-    endless: bool,
-    priced: bool,
-    /// The root's input is a bare number, which an event can bring about.
-    number_as_input: bool,
+fn record() -> SpanRecord {
+    SpanRecord::new(
+        TraceId::from(0xabcd),
+        SpanId::from(0x12),
+        "step",
+        1_000_000,
+        2_000_000,
+    )
 }
 
-impl Trace {
-    fn take(&mut self, facts: &SpanFacts) {
-        let ms = facts.start_ns / 1_000_000;
-        self.start_ms = Some(self.start_ms.map_or(ms, |v| v.min(ms)));
-        match facts.end_ns.map(|ns| ns / 1_000_000) {
-            Some(ms) => self.end_ms = Some(self.end_ms.map_or(ms, |v| v.max(ms))),
-            None => self.endless = true,
-        }
-        self.session_id = self.session_id.take().or(facts.session_id.clone());
-        self.user = self.user.take().or(facts.user_id.clone());
-        let parent = facts.parent_span_id.as_deref();
-        self.rollup
-            .insert(&facts.span_id, parent, facts.usage, facts.cost);
-        if let Some(root) = &facts.root {
-            let input = json::member(&facts.content, "attributes")
-                .and_then(|attributes| attributes.get(keys::INPUTS).cloned());
-            self.number_as_input =
-                matches!(input, Some(Json::Int(_) | Json::Float(_) | Json::Bool(_)));
-            self.state = self.state.or(Some(root.state));
-            self.request_preview = self.request_preview.take().or(root.request_preview.clone());
-            self.response_preview = self
-                .response_preview
-                .take()
-                .or(root.response_preview.clone());
-            self.name = root.name.clone().or(self.name.take());
-            self.tags.extend(root.tags.iter().cloned());
-        }
+fn facts(record: SpanRecord) -> Result<SpanFacts, Error> {
+    span_facts(&record.into(), &Resource::default())
+}
+
+fn map(entries: &[(&'static str, AnyValue)]) -> AnyValue {
+    let attribute = |(key, value): &(&'static str, AnyValue)| Attribute::new(*key, value.clone());
+    AnyValue::Map(entries.iter().map(attribute).collect())
+}
+
+#[test]
+fn what_the_server_refuses_is_refused_naming_span_attribute_and_mend() {
+    let cases: Vec<(&'static str, AnyValue, &str)> = vec![
+        ("session.id", "s".repeat(251).into(), "session id"),
+        (
+            "gen_ai.conversation.id",
+            "é".repeat(251).into(),
+            "session id",
+        ),
+        ("mlflow.llm.cost", "cheap".into(), "`mlflow.llm.cost`"),
+        ("mlflow.llm.cost", AnyValue::Empty, "`mlflow.llm.cost`"),
+        ("mlflow.llm.cost", 1.5.into(), "`mlflow.llm.cost`"),
+        ("mlflow.llm.cost", "{\"a\":".into(), "`mlflow.llm.cost`"),
+        (
+            "mlflow.llm.cost",
+            map(&[("total_cost", "1".into())]),
+            "`total_cost`",
+        ),
+        (
+            "mlflow.chat.tokenUsage",
+            map(&[("input_tokens", "5".into())]),
+            "`input_tokens`",
+        ),
+        (
+            "mlflow.chat.tokenUsage",
+            map(&[("output_tokens", AnyValue::Empty)]),
+            "`output_tokens`",
+        ),
+        (
+            "mlflow.chat.tokenUsage",
+            "{\"cache_read_input_tokens\":[]}".into(),
+            "`cache_read_input_tokens`",
+        ),
+        (
+            "mlflow.spanType",
+            AnyValue::Array(vec!["TOOL".into()]),
+            "`mlflow.spanType`",
+        ),
+        (
+            "mlflow.traceTag.mlflow.traceName",
+            "n".repeat(4097).into(),
+            "trace name",
+        ),
+    ];
+    for (key, value, named) in cases {
+        let error = facts(record().with_attribute(key, value.clone())).expect_err(key);
+        assert_eq!(error.kind(), ErrorKind::InvalidSpan, "{key}");
+        let text = error.to_string();
+        assert!(text.contains("span `step` (0000000000000012"), "{text}");
+        assert!(text.contains(named), "{key}={value:?}: {text}");
+        assert!(error.mend_hint().is_some(), "{text}");
+    }
+    for (start, end) in [(1 << 63, 1 << 63), (0, 1 << 63), (u64::MAX, 0)] {
+        let mut late = record();
+        (late.start_time_unix_nano, late.end_time_unix_nano) = (start, end);
+        assert_eq!(facts(late).unwrap_err().kind(), ErrorKind::InvalidSpan);
     }
 }
 
-struct Golden {
-    requests: Vec<Vec<u8>>,
-    spans: Vec<Value>,
-    traces: Vec<Value>,
+#[test]
+fn the_longest_that_is_allowed_is_stored() {
+    let facts = facts(
+        record()
+            .with_attribute("session.id", "é".repeat(250))
+            .with_attribute("mlflow.traceTag.mlflow.traceName", "é".repeat(4096)),
+    )
+    .unwrap();
+    assert_eq!(facts.session_id.unwrap().chars().count(), 250);
+    assert_eq!(facts.root.unwrap().name.unwrap().chars().count(), 4096);
 }
 
-fn golden(name: &str) -> Golden {
-    let path = format!(
-        "{}/tests/data/derive/{name}.json.gz",
-        env!("CARGO_MANIFEST_DIR")
+#[test]
+fn a_span_without_an_end_has_none() {
+    let mut open = record();
+    open.end_time_unix_nano = 0;
+    let facts = facts(open).unwrap();
+    assert_eq!(facts.end_ns, None);
+    assert!(facts.content.contains("\"end_time_unix_nano\": null"));
+}
+
+#[test]
+fn a_trace_without_a_name_can_fall_back_to_its_roots() {
+    let root = facts(record()).unwrap().root.unwrap();
+    assert_eq!((root.name, root.fallback_name.as_str()), (None, "step"));
+}
+
+#[test]
+fn tags_that_would_hide_the_trace_are_left_out() {
+    let mut span = record().with_attribute("mlflow.traceTag.env", "prod");
+    for key in keys::RESERVED_TAGS {
+        span = span.with_attribute(format!("mlflow.traceTag.{key}"), "elsewhere");
+    }
+    let tags = facts(span).unwrap().root.unwrap().tags;
+    assert_eq!(tags, [("env".to_owned(), "prod".to_owned())]);
+}
+
+#[test]
+fn a_kind_that_is_no_word_is_ignored() {
+    let list = AnyValue::Array(vec!["LLM".into()]);
+    let facts = facts(record().with_attribute("openinference.span.kind", list)).unwrap();
+    assert!(!facts.content.contains("mlflow.spanType"));
+}
+
+#[test]
+fn a_lone_surrogate_in_json_becomes_a_replacement_character() {
+    let facts = facts(record().with_attribute("session.id", "\"a\\ud800b\"")).unwrap();
+    assert_eq!(facts.session_id.as_deref(), Some("a\u{fffd}b"));
+    assert!(
+        facts.content.contains("\\\"a\\\\ud800b\\\""),
+        "kept as sent: {}",
+        facts.content
     );
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(&path).expect(&path))
-        .read_to_string(&mut text)
-        .unwrap();
-    let mut file: Value = serde_json::from_str(&text).unwrap();
-    let mut take = |key: &str| match file[key].take() {
-        Value::Array(list) => list,
-        other => panic!("{path}: {key} is {other}"),
-    };
-    let base64 = &base64::engine::general_purpose::STANDARD;
-    Golden {
-        requests: take("requests")
-            .iter()
-            .map(|r| base64.decode(r.as_str().unwrap()).unwrap())
-            .collect(),
-        spans: take("spans"),
-        traces: take("traces"),
-    }
 }
 
-/// Compares all rows of one file; gives the number of spans.
-fn check(name: &str) -> usize {
-    let golden = golden(name);
-    let mut rows: BTreeMap<(String, String), SpanFacts> = BTreeMap::new();
-    let mut traces: BTreeMap<String, Trace> = BTreeMap::new();
-    for request in &golden.requests {
-        let mut tagged = std::collections::BTreeSet::new();
-        for group in trace_destination_otlp::decode_protobuf(request).unwrap() {
-            assert!(group.refused.is_empty(), "{name}: {:?}", group.refused);
-            for record in group.spans {
-                let facts = span_facts(&record.into(), &group.resource)
-                    .unwrap_or_else(|e| panic!("{name}: {e}"));
-                let trace = traces.entry(facts.trace_id.clone()).or_default();
-                if tagged.insert(facts.trace_id.clone()) {
-                    trace.tags.extend(resource_tags(&group.resource));
-                }
-                trace.take(&facts);
-                rows.insert((facts.trace_id.clone(), facts.span_id.clone()), facts);
+#[test]
+fn text_that_nests_too_deep_stays_text() {
+    let deep = "[".repeat(5000) + &"]".repeat(5000);
+    let facts = facts(record().with_attribute("deep", deep.clone())).unwrap();
+    assert!(
+        facts
+            .content
+            .contains(&format!("\"deep\": \"\\\"{deep}\\\"\""))
+    );
+}
+
+#[test]
+fn a_value_that_nests_too_deep_is_refused() {
+    let nested =
+        |depth: usize| (0..depth).fold(AnyValue::Int(1), |inner, _| AnyValue::Array(vec![inner]));
+    let text = |span| {
+        facts(span)
+            .map(|f| f.content.len())
+            .map_err(|e| e.to_string())
+    };
+    text(record().with_attribute("v", nested(128))).unwrap();
+    let error = text(record().with_attribute("v", nested(129))).unwrap_err();
+    assert!(error.contains("nests more than 128"), "{error}");
+    let mut linked = record();
+    linked.links.push(trace_destination_core::Link {
+        trace_id: linked.trace_id,
+        span_id: linked.span_id,
+        trace_state: String::new(),
+        flags: 0,
+        attributes: vec![Attribute::new("v", nested(129))],
+        dropped_attributes_count: 0,
+    });
+    assert!(text(linked).is_err());
+}
+
+#[test]
+fn the_deepest_json_text_is_read_without_harm() {
+    let list = "[".repeat(940) + &"]".repeat(940);
+    let facts = facts(
+        record()
+            .with_attribute("mlflow.spanInputs", format!("{{\"messages\":{list}}}"))
+            .with_attribute("input.value", list.clone())
+            .with_attribute("gen_ai.request.model", list),
+    )
+    .unwrap();
+    assert_eq!(facts.model_name, Some("[".repeat(500)));
+}
+
+#[test]
+fn stored_content_gives_usage_and_cost_back() {
+    let usage = map(&[
+        ("input_tokens", 7i64.into()),
+        ("output_tokens", 2i64.into()),
+    ]);
+    let cost = map(&[("total_cost", 0.25.into())]);
+    let facts = facts(
+        record()
+            .with_attribute("mlflow.chat.tokenUsage", usage)
+            .with_attribute("mlflow.llm.cost", cost),
+    )
+    .unwrap();
+    assert!(facts.usage.is_some() && facts.cost.is_some());
+    assert_eq!(stored_values(&facts.content), (facts.usage, facts.cost));
+    assert_eq!(stored_values("not JSON"), (None, None));
+    assert_eq!(stored_values("{}"), (None, None));
+}
+
+#[test]
+fn a_span_speaks_for_its_subtree_whatever_the_order() {
+    let usage = |n: i64| {
+        let text = format!("{{\"input_tokens\": {n}}}");
+        Some(Usage::of(&loads(&text).unwrap()).unwrap())
+    };
+    let spans = [
+        ("01", None, None),
+        ("02", Some("01"), usage(10)),
+        ("03", Some("02"), None),
+        ("04", Some("03"), usage(5)),
+        ("05", Some("01"), usage(1)),
+    ];
+    let total = |rollup: &Rollup| rollup.usage().unwrap().columns()[0];
+    for start in 0..spans.len() {
+        for back in [false, true] {
+            let mut rollup = Rollup::default();
+            for i in 0..spans.len() {
+                let i = if back { spans.len() - 1 - i } else { i };
+                let (id, parent, usage) = spans[(start + i) % spans.len()];
+                rollup.insert(id, parent, usage, None);
             }
-        }
-    }
-    assert_eq!(rows.len(), golden.spans.len(), "{name}: number of spans");
-    assert_eq!(
-        traces.len(),
-        golden.traces.len(),
-        "{name}: number of traces"
-    );
-    for row in &golden.spans {
-        let key = (text(&row["trace_id"]), text(&row["span_id"]));
-        let facts = rows.get(&key).unwrap_or_else(|| panic!("{name}: {key:?}"));
-        if check_span(name, row, facts) {
-            traces.get_mut(&key.0).unwrap().priced = true;
-        }
-    }
-    for row in &golden.traces {
-        check_trace(name, row, &traces[&text(&row["request_id"])]);
-    }
-    golden.spans.len()
-}
-
-/// Gives whether MLflow computed a cost that was not given.
-fn check_span(name: &str, row: &Value, facts: &SpanFacts) -> bool {
-    let at = |field: &str| {
-        format!(
-            "{name}: `{field}` of span {} `{}`",
-            facts.span_id, facts.name
-        )
-    };
-    let mut content = text(&row["content"]);
-    let priced = content.contains(keys::COST) && !facts.content.contains(keys::COST);
-    if priced {
-        content = without_cost(&content);
-    }
-    match facts.end_ns {
-        Some(end) => assert_eq!(row["end_time_unix_nano"], end, "{}", at("end")),
-        // The server says 0, and shows a trace that ended in 1970.
-        None => {
-            assert_eq!(row["end_time_unix_nano"], 0, "{}", at("end"));
-            let (zero, null) = ("_time_unix_nano\": 0,", "_time_unix_nano\": null,");
-            content = content.replacen(zero, null, 1);
-        }
-    }
-    assert_eq!(content, facts.content, "{}", at("content"));
-    assert_eq!(
-        row["parent_span_id"],
-        option(&facts.parent_span_id),
-        "{}",
-        at("parent")
-    );
-    assert_eq!(row["name"], *facts.name, "{}", at("name"));
-    assert_eq!(row["type"], option(&facts.span_type), "{}", at("type"));
-    assert_eq!(row["status"], facts.status, "{}", at("status"));
-    assert_eq!(
-        row["start_time_unix_nano"],
-        facts.start_ns,
-        "{}",
-        at("start")
-    );
-    assert_eq!(
-        row["model_name"],
-        option(&facts.model_name),
-        "{}",
-        at("model")
-    );
-    assert_eq!(
-        row["model_provider"],
-        option(&facts.model_provider),
-        "{}",
-        at("provider")
-    );
-    if !priced {
-        let cost = facts.cost.unwrap_or_default().columns();
-        for (key, value) in COST_KEYS.iter().zip(cost) {
-            assert_eq!(row[*key].as_f64(), value, "{}", at(key));
-        }
-    }
-    priced
-}
-
-fn check_trace(name: &str, row: &Value, trace: &Trace) {
-    let at = |field: &str| format!("{name}: `{field}` of trace {}", row["request_id"]);
-    assert_eq!(
-        row["status"],
-        trace.state.unwrap_or("IN_PROGRESS"),
-        "{}",
-        at("status")
-    );
-    assert_eq!(
-        row["timestamp_ms"].as_i64(),
-        trace.start_ms,
-        "{}",
-        at("time")
-    );
-    if !trace.endless {
-        let duration = trace.end_ms.unwrap() - trace.start_ms.unwrap();
-        assert_eq!(row["execution_time_ms"], duration, "{}", at("duration"));
-    }
-    for (field, value) in [
-        ("request_preview", &trace.request_preview),
-        ("response_preview", &trace.response_preview),
-        ("trace_name", &trace.name),
-        ("session_id", &trace.session_id),
-        ("user", &trace.user),
-    ] {
-        // The server cannot measure a number and then leaves out the other preview as well.
-        if trace.number_as_input && field == "response_preview" {
-            assert!(row[field].is_null(), "{}", at(field));
-            continue;
-        }
-        assert_eq!(row[field], option(value), "{}", at(field));
-    }
-    let tags: BTreeMap<String, String> = serde_json::from_value(row["tags"].clone()).unwrap();
-    assert_eq!(tags, trace.tags, "{}", at("tags"));
-    let usage = trace.rollup.usage().unwrap_or_default().columns();
-    for (key, value) in USAGE_KEYS.iter().zip(usage) {
-        assert_eq!(row[*key].as_i64(), value, "{}", at(key));
-    }
-    if !trace.priced {
-        let cost = trace.rollup.cost().unwrap_or_default().columns();
-        for (key, value) in COST_KEYS.iter().zip(cost) {
-            // Sums of doubles depend on the order in the last digits.
-            match (row[*key].as_f64(), value) {
-                (Some(a), Some(b)) => assert!((a - b).abs() <= a.abs() * 1e-12, "{}", at(key)),
-                (a, b) => assert_eq!(a, b, "{}", at(key)),
-            }
+            assert_eq!(total(&rollup), Some(11), "from {start}, backwards: {back}");
+            rollup.insert("02", Some("01"), usage(10), None);
+            assert_eq!(total(&rollup), Some(11), "the same again");
+            rollup.insert("02", Some("01"), None, None);
+            assert_eq!(total(&rollup), Some(6), "again, without usage");
         }
     }
 }
 
-fn without_cost(content: &str) -> String {
-    let Some(Json::Dict(mut span)) = loads(content) else {
-        panic!("not an object: {content}");
-    };
-    for (key, value) in &mut span {
-        if let ("attributes", Json::Dict(attributes)) = (key.as_str(), value) {
-            attributes.retain(|(key, _)| key != keys::COST);
-        }
+#[test]
+fn usage_and_cost_hide_each_their_own() {
+    let value = |text: &str| loads(text).unwrap();
+    let usage = Usage::of(&value("{\"input_tokens\": 3}")).ok();
+    let cost = Cost::of(&value("{\"total_cost\": 0.5}")).ok();
+    let mut rollup = Rollup::default();
+    rollup.insert("03", Some("02"), usage, cost);
+    rollup.insert("02", Some("01"), usage, None);
+    rollup.insert("01", None, None, cost);
+    assert_eq!(rollup.usage().unwrap().columns()[0], Some(3));
+    assert_eq!(
+        rollup.cost().unwrap().columns(),
+        [Some(0.0), Some(0.0), Some(0.5)]
+    );
+    assert_eq!(
+        rollup.usage().unwrap().to_json(),
+        "{\"input_tokens\": 3, \"output_tokens\": 0, \"total_tokens\": 0}"
+    );
+    assert_eq!(
+        rollup.cost().unwrap().to_json(),
+        "{\"input_cost\": 0.0, \"output_cost\": 0.0, \"total_cost\": 0.5}"
+    );
+}
+
+#[test]
+fn a_ring_of_parents_ends() {
+    let usage = Usage::of(&loads("{\"input_tokens\": 1}").unwrap()).ok();
+    let mut rollup = Rollup::default();
+    rollup.insert("01", Some("01"), usage, None);
+    rollup.insert("02", Some("03"), None, None);
+    rollup.insert("03", Some("02"), usage, None);
+    assert_eq!(rollup.usage(), None);
+}
+
+#[test]
+fn floats_print_as_in_python() {
+    let table = [
+        (0.0, "0.0"),
+        (-0.0, "-0.0"),
+        (1e16, "1e+16"),
+        (9999999999999998.0, "9999999999999998.0"),
+        (0.0001, "0.0001"),
+        (0.00001, "1e-05"),
+        (1.5e-5, "1.5e-05"),
+        (5e-324, "5e-324"),
+        (f64::MAX, "1.7976931348623157e+308"),
+        (f64::NAN, "NaN"),
+        (f64::NEG_INFINITY, "-Infinity"),
+    ];
+    for (value, text) in table {
+        assert_eq!(json::float_text(value), text);
     }
-    Json::Dict(span).dumps(false)
 }
-
-fn text(value: &Value) -> String {
-    value.as_str().expect("a string").to_owned()
-}
-
-fn option(value: &Option<String>) -> Value {
-    value.clone().map_or(Value::Null, Value::String)
-}
-
-#[test]
-fn rows_equal_those_of_mlflows_server_for_captured_agents() {
-    assert_eq!(check("agents"), 252);
-}
-
-#[test]
-fn rows_equal_those_of_mlflows_server_for_the_made_sample() {
-    assert_eq!(check("generated"), 49);
-}
-
-#[test]
-fn rows_equal_those_of_mlflows_server_for_every_kind_of_value() {
-    assert_eq!(check("kinds"), 161);
-}
-
-#[test]
-fn rows_equal_those_of_mlflows_server_for_span_types_of_all_conventions() {
-    assert_eq!(check("types"), 516);
-}
-
-#[test]
-fn rows_equal_those_of_mlflows_server_for_inputs_and_outputs_of_all_conventions() {
-    assert_eq!(check("io"), 1025);
-}
-
-#[test]
-fn rows_equal_those_of_mlflows_server_for_usage_and_cost() {
-    assert_eq!(check("usage"), 133);
-}
-
-#[test]
-fn rows_equal_those_of_mlflows_server_for_trace_level_values() {
-    assert_eq!(check("trace"), 147);
-}
-
-#[test]
-fn rows_equal_those_of_mlflows_server_for_random_attributes() {
-    assert_eq!(check("random"), 544);
-}
-
-mod rules;
