@@ -15,6 +15,7 @@ pub(crate) struct Side {
     pub(crate) provider: SdkTracerProvider,
     tracer: SdkTracer,
     contexts: Vec<Context>,
+    session: String,
 }
 
 impl Side {
@@ -23,6 +24,7 @@ impl Side {
         Self {
             tracer: provider.tracer("bench"),
             provider,
+            session: "session-0123456789abcdef".into(),
             contexts: destinations.iter().map(|d| d.in_context(&root)).collect(),
         }
     }
@@ -59,7 +61,7 @@ impl Side {
             .with_kind(SpanKind::Internal)
             .with_attributes(vec![
                 KeyValue::new("gen_ai.operation.name", "chat"),
-                KeyValue::new("request.id", format!("request-{i:016}")),
+                KeyValue::new("session.id", self.session.clone()),
                 KeyValue::new("gen_ai.usage.input_tokens", i as i64),
                 KeyValue::new("gen_ai.request.temperature", 0.7),
                 KeyValue::new("stream", true),

@@ -12,7 +12,7 @@ use segments::{Segment, Trace};
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 use crossbeam_utils::CachePadded;
 use opentelemetry::trace::{SpanId, TraceId};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 /// Index of a route in its pipeline.
@@ -28,9 +28,14 @@ impl RouteId {
     pub(crate) const FIRST: u32 = 2;
 }
 
-/// How many traces linger in one shard at most; beyond it the oldest go first, so that the table
-/// stays small at any rate of traces.
-const LINGERING_PER_SHARD: usize = 1024;
+/// Shards of the table: enough that threads rarely meet, so that looking through one is quick.
+pub(crate) const SHARDS: usize = 64;
+
+/// How many segments linger in one shard whatever happens. At twice as many the oldest go, so that
+/// the table stays small at any rate of traces. Done in one pass over the shard, which costs each
+/// trace a few nanoseconds; a queue of them would cost each a look-up of an entry long out of the
+/// cache.
+const LINGERING_PER_SHARD: usize = 128;
 
 /// How often the bindings are swept per linger time. A binding lingers at least that many sweeps,
 /// and one more because the first may come right after the end.
@@ -49,17 +54,14 @@ pub(crate) struct Bindings {
 #[derive(Debug, Default)]
 struct Shard {
     traces: HashMap<u128, Trace, IdHash>,
-    lingering: VecDeque<Lingering>,
+    /// Segments without open spans.
+    lingering: usize,
+    /// Counts the times a segment began to linger: which of two did so first.
+    lingered: u32,
+    /// Memory for finding the oldest.
+    scratch: Vec<u32>,
     /// Spans that started but are not ours (suppressed, orphaned): their end must not count.
     ignored: HashMap<(u128, u64), u32, IdHash>,
-}
-
-#[derive(Debug)]
-struct Lingering {
-    trace: u128,
-    /// `None` for the own segment.
-    key: Option<u32>,
-    since: u32,
 }
 
 /// Trace and span ids are random already; a foreign one may be chosen by an adversary, so they are
@@ -98,11 +100,12 @@ impl Bindings {
         let (trace, span) = (key(trace), u64::from_be_bytes(span.to_bytes()));
         let epoch = self.now();
         let mut shard = lock(self.shard(trace));
+        let shard = &mut *shard;
         let entry = shard.traces.entry(trace).or_default();
         match &mut entry.own {
             None if own_id => entry.own = Some(Segment::new(route, epoch)),
             // An id that came back to the place where its trace goes anyway.
-            Some(own) if own.route == route => own.open += 1,
+            Some(own) if own.route == route => own.open_span(&mut shard.lingering),
             _ => entry
                 .foreign
                 .get_or_insert_default()
@@ -121,18 +124,19 @@ impl Bindings {
         let span = u64::from_be_bytes(span.to_bytes());
         let parent = u64::from_be_bytes(parent.to_bytes());
         let mut shard = lock(self.shard(trace));
+        let shard = &mut *shard;
         let entry = shard.traces.get_mut(&trace)?;
         if let Some(foreign) = &mut entry.foreign
             && let Some(&key) = foreign.spans.get(&parent)
         {
             let found = foreign.segments.get_mut(&key)?;
-            found.segment.open += 1;
+            found.segment.open_span(&mut shard.lingering);
             found.spans.push(span);
             foreign.spans.insert(span, key);
             return Some(found.segment.route);
         }
         let own = entry.own.as_mut()?;
-        own.open += 1;
+        own.open_span(&mut shard.lingering);
         Some(own.route)
     }
 
@@ -169,23 +173,23 @@ impl Bindings {
             return Ended::Unbound;
         };
         let route = segment.route;
-        // An end without a start (a span that outlived an expired binding of a reused id) must not
-        // take somebody else's count below zero.
-        segment.open = segment.open.saturating_sub(1);
-        if segment.open == 0 {
-            segment.idle_since = epoch;
-            if !self.linger {
-                shard.remove(trace, key);
-            } else if !std::mem::replace(&mut segment.queued, true) {
-                shard.lingering.push_back(Lingering {
-                    trace,
-                    key,
-                    since: epoch,
-                });
-                if shard.lingering.len() > LINGERING_PER_SHARD {
+        match segment.open {
+            // An end without a start (a span that outlived an expired binding of a reused id) must
+            // not take somebody else's count below zero.
+            0 => {}
+            1 => {
+                segment.open = 0;
+                segment.idle_since = epoch;
+                shard.lingered = shard.lingered.wrapping_add(1);
+                segment.lingered = shard.lingered;
+                shard.lingering += 1;
+                if !self.linger {
+                    shard.remove(trace, key);
+                } else if shard.lingering > shard.room() {
                     shard.make_room();
                 }
             }
+            _ => segment.open -= 1,
         }
         Ended::Bound(route)
     }
@@ -210,10 +214,8 @@ impl Bindings {
         let mut swept = Swept::default();
         for shard in &self.shards {
             let mut shard = lock(shard);
-            while let Some(front) = shard.lingering.front()
-                && now.wrapping_sub(front.since) > linger
-            {
-                shard.settle_oldest(|idle_since| now.wrapping_sub(idle_since) > linger);
+            if shard.lingering > 0 {
+                shard.retain(|s| s.open > 0 || now.wrapping_sub(s.idle_since) <= linger);
             }
             if check_age {
                 swept.expired += shard.expire(now, max_age);
@@ -227,11 +229,7 @@ impl Bindings {
         let mut open = HashMap::new();
         for shard in &self.shards {
             for trace in lock(shard).traces.values() {
-                let foreign = trace
-                    .foreign
-                    .iter()
-                    .flat_map(|f| f.segments.values().map(|s| &s.segment));
-                for segment in trace.own.iter().chain(foreign) {
+                for segment in trace.segments() {
                     if segment.open > 0 {
                         *open.entry(segment.route.0).or_default() += u64::from(segment.open);
                     }
@@ -260,60 +258,67 @@ pub(crate) enum Ended {
 
 impl Shard {
     fn remove(&mut self, trace: u128, key: Option<u32>) {
+        self.lingering = self.lingering.saturating_sub(1);
         if self.traces.get_mut(&trace).is_some_and(|t| t.remove(key)) {
             self.traces.remove(&trace);
         }
     }
 
-    /// Takes the oldest entry out of the queue and removes its segment, unless that was used again
-    /// in the meantime and is not `over` yet.
-    fn settle_oldest(&mut self, over: impl FnOnce(u32) -> bool) {
-        let Some(oldest) = self.lingering.pop_front() else {
-            return;
-        };
-        let segment = self
-            .traces
-            .get_mut(&oldest.trace)
-            .and_then(|t| t.segment(oldest.key));
-        match segment {
-            None => {}
-            Some(segment) if segment.open > 0 => segment.queued = false,
-            Some(segment) if over(segment.idle_since) => self.remove(oldest.trace, oldest.key),
-            Some(segment) => {
-                let since = segment.idle_since;
-                self.lingering.push_back(Lingering { since, ..oldest });
-            }
-        }
+    /// How many segments may linger before the oldest go. More where many are open, so that
+    /// looking through those is worth it.
+    fn room(&self) -> usize {
+        LINGERING_PER_SHARD + LINGERING_PER_SHARD.max(self.traces.len() / 4)
     }
 
-    /// Brings the queue back to its limit. Each entry is put back once at most.
+    /// Removes the segments that have lingered longest, so that the usual number stays.
+    #[cold]
     fn make_room(&mut self) {
-        while self.lingering.len() > LINGERING_PER_SHARD {
-            let since = self.lingering.front().map(|l| l.since);
-            self.settle_oldest(|idle_since| Some(idle_since) == since);
+        let now = self.lingered;
+        let mut ages = std::mem::take(&mut self.scratch);
+        ages.clear();
+        ages.extend(
+            self.traces
+                .values()
+                .flat_map(Trace::segments)
+                .filter(|s| s.open == 0)
+                .map(|s| now.wrapping_sub(s.lingered)),
+        );
+        if ages.len() > LINGERING_PER_SHARD {
+            let (_, first_to_go, _) = ages.select_nth_unstable(LINGERING_PER_SHARD);
+            let first_to_go = *first_to_go;
+            self.retain(|s| s.open > 0 || now.wrapping_sub(s.lingered) < first_to_go);
+        }
+        ages.shrink_to(4 * LINGERING_PER_SHARD);
+        self.scratch = ages;
+    }
+
+    /// Keeps the segments that `keep` says, and counts anew those that linger.
+    fn retain(&mut self, keep: impl Fn(&Segment) -> bool) {
+        let mut lingering = 0;
+        self.traces.retain(|_, trace| {
+            let stays = trace.retain(&keep);
+            lingering += trace.segments().filter(|s| s.open == 0).count();
+            stays
+        });
+        self.lingering = lingering;
+        // What a burst left behind would be looked through each time.
+        let needed = self.traces.len().max(2 * LINGERING_PER_SHARD);
+        if self.traces.capacity() > 8 * needed {
+            self.traces.shrink_to(2 * needed);
         }
     }
 
     fn expire(&mut self, now: u32, max_age: u32) -> u64 {
-        let mut expired = 0;
-        self.traces.retain(|_, trace| {
-            let foreign = trace.foreign.iter().flat_map(|f| &f.segments);
-            let old: Vec<(Option<u32>, u32)> = foreign
-                .map(|(key, s)| (Some(*key), &s.segment))
-                .chain(trace.own.iter().map(|s| (None, s)))
-                .filter(|(_, s)| s.is_older(now, max_age))
-                .map(|(key, s)| (key, s.open))
-                .collect();
-            let mut gone = false;
-            for (key, open) in old {
-                expired += u64::from(open > 0);
-                gone = trace.remove(key);
-            }
-            !gone
-        });
+        let expired = self
+            .traces
+            .values()
+            .flat_map(Trace::segments)
+            .filter(|s| s.open > 0 && s.is_older(now, max_age))
+            .count();
+        self.retain(|s| !s.is_older(now, max_age));
         self.ignored
             .retain(|_, since| now.wrapping_sub(*since) <= max_age);
-        expired
+        expired as u64
     }
 }
 
@@ -321,5 +326,5 @@ fn key(trace: TraceId) -> u128 {
     u128::from_be_bytes(trace.to_bytes())
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(trace_destination_loom)))]
 mod tests;

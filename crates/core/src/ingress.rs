@@ -7,6 +7,11 @@ use crossbeam_utils::CachePadded;
 /// Items after which a push wakes the delivery thread, so that a burst does not pile up between
 /// two of its rounds.
 const WAKE_AT: usize = 1024;
+/// Items of one chunk. A queue grows by chunks and takes them back empty: a push never copies what
+/// is there already, and finds memory that was in use a moment ago.
+const CHUNK: usize = 64;
+/// Empty chunks that a shard keeps.
+const SPARE: usize = 2 * WAKE_AT / CHUNK;
 
 /// Sharded queues of `T`, many producers, one consumer.
 #[derive(Debug)]
@@ -19,8 +24,46 @@ pub(crate) struct Ingress<T> {
 
 #[derive(Debug)]
 struct Queue<T> {
+    /// The chunk that grows.
     items: Vec<T>,
+    full: Vec<Vec<T>>,
+    spare: Vec<Vec<T>>,
     closed: bool,
+}
+
+impl<T> Queue<T> {
+    fn push(&mut self, item: T) {
+        if self.items.len() == self.items.capacity() {
+            let next = self.spare.pop();
+            let next = next.unwrap_or_else(|| Vec::with_capacity(CHUNK));
+            let full = std::mem::replace(&mut self.items, next);
+            if !full.is_empty() {
+                self.full.push(full);
+            }
+        }
+        self.items.push(item);
+    }
+
+    fn len(&self) -> usize {
+        self.full.len() * CHUNK + self.items.len()
+    }
+}
+
+/// What the consumer takes out of one shard.
+#[derive(Debug)]
+pub(crate) struct Drained<T> {
+    chunks: Vec<Vec<T>>,
+    /// Emptied chunks on their way back.
+    empty: Vec<Vec<T>>,
+}
+
+impl<T> Default for Drained<T> {
+    fn default() -> Self {
+        Self {
+            chunks: Vec::new(),
+            empty: Vec::new(),
+        }
+    }
 }
 
 /// What became of a push.
@@ -42,6 +85,8 @@ impl<T> Ingress<T> {
                 .map(|_| {
                     CachePadded::new(Mutex::new(Queue {
                         items: Vec::new(),
+                        full: Vec::new(),
+                        spare: Vec::new(),
                         closed: false,
                     }))
                 })
@@ -63,8 +108,8 @@ impl<T> Ingress<T> {
             if queue.closed {
                 return Pushed::Closed;
             }
-            queue.items.push(item);
-            queue.items.len()
+            queue.push(item);
+            queue.len()
         };
         // The consumer says that it sleeps before it looks into each queue a last time. If it did
         // not see this item, it took the queue's lock before us, and we see its word.
@@ -78,29 +123,33 @@ impl<T> Ingress<T> {
         }
     }
 
-    /// Hands everything that was pushed before the call to `consume`, one shard at a time, outside
-    /// the lock; `spare` vectors take the places of full ones. Returns the number of items.
-    pub(crate) fn drain(
-        &self,
-        spare: &mut Vec<Vec<T>>,
-        mut consume: impl FnMut(&mut Vec<T>),
-    ) -> usize {
+    /// Hands everything that was pushed before the call to `consume`, outside the locks. `drained`
+    /// is the consumer's memory between two calls. Returns the number of items.
+    pub(crate) fn drain(&self, drained: &mut Drained<T>, mut consume: impl FnMut(T)) -> usize {
         let mut count = 0;
         for shard in &self.shards {
-            let mut full = {
+            {
                 let mut queue = lock(shard);
+                let back = SPARE.saturating_sub(queue.spare.len());
+                let back = drained.empty.len() - drained.empty.len().min(back);
+                queue.spare.extend(drained.empty.drain(back..));
                 if queue.items.is_empty() {
                     continue;
                 }
-                std::mem::replace(&mut queue.items, spare.pop().unwrap_or_default())
-            };
-            count += full.len();
-            consume(&mut full);
-            full.clear();
-            // A burst must not leave its largest buffer behind for ever.
-            full.shrink_to(2 * WAKE_AT);
-            spare.push(full);
+                std::mem::swap(&mut queue.full, &mut drained.chunks);
+                let next = queue.spare.pop().unwrap_or_default();
+                drained
+                    .chunks
+                    .push(std::mem::replace(&mut queue.items, next));
+            }
+            for mut chunk in drained.chunks.drain(..) {
+                count += chunk.len();
+                chunk.drain(..).for_each(&mut consume);
+                drained.empty.push(chunk);
+            }
         }
+        // A burst must not leave its memory behind for ever.
+        drained.empty.truncate(SPARE);
         count
     }
 
@@ -132,3 +181,4 @@ impl<T> Ingress<T> {
         self.shards.iter().all(|shard| lock(shard).closed)
     }
 }
+

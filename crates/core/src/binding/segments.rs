@@ -33,8 +33,8 @@ pub(super) struct Segment {
     pub(super) started: u32,
     /// When its last open span ended.
     pub(super) idle_since: u32,
-    /// It has an entry in the queue of lingering ones, perhaps from an earlier time.
-    pub(super) queued: bool,
+    /// The number of that event in its shard.
+    pub(super) lingered: u32,
 }
 
 impl Segment {
@@ -44,8 +44,16 @@ impl Segment {
             open: 1,
             started: epoch,
             idle_since: epoch,
-            queued: false,
+            lingered: 0,
         }
+    }
+
+    /// One more span is open; `lingering` counts the segments that have none.
+    pub(super) fn open_span(&mut self, lingering: &mut usize) {
+        if self.open == 0 {
+            *lingering = lingering.saturating_sub(1);
+        }
+        self.open += 1;
     }
 
     pub(super) fn is_older(&self, now: u32, max_age: u32) -> bool {
@@ -83,11 +91,29 @@ impl Foreign {
 }
 
 impl Trace {
-    pub(super) fn segment(&mut self, key: Option<u32>) -> Option<&mut Segment> {
-        match key {
-            None => self.own.as_mut(),
-            Some(key) => self.foreign.as_mut()?.segment(key),
+    pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
+        let foreign = self.foreign.iter();
+        let foreign = foreign.flat_map(|f| f.segments.values().map(|s| &s.segment));
+        self.own.iter().chain(foreign)
+    }
+
+    /// Keeps the segments that `keep` says; false if nothing is left of the trace.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Segment) -> bool) -> bool {
+        if let Some(foreign) = &self.foreign {
+            let over: Vec<u32> = foreign
+                .segments
+                .iter()
+                .filter(|(_, s)| !keep(&s.segment))
+                .map(|(key, _)| *key)
+                .collect();
+            for key in over {
+                self.remove(Some(key));
+            }
         }
+        if self.own.as_ref().is_some_and(|own| !keep(own)) {
+            self.remove(None);
+        }
+        self.own.is_some() || self.foreign.is_some()
     }
 
     /// Removes a segment; true if nothing is left of the trace.

@@ -1,7 +1,7 @@
 //! Configuring and starting a pipeline.
 
 use super::{Controls, Pipeline, Shared, Totals, delivery};
-use crate::binding::Bindings;
+use crate::binding::{self, Bindings};
 use crate::budget::{Budget, Overflow};
 use crate::config::{EnvSource, millis_var, parse_var};
 use crate::destination::Destination;
@@ -120,7 +120,7 @@ impl PipelineBuilder {
     }
 
     /// How long a trace stays bound after its last span ended, for children that start late; 30 s,
-    /// and at least until 16,384 further traces have ended. Zero for not at all.
+    /// or until some 8,000 further traces have ended. Zero for not at all.
     pub fn with_linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
@@ -242,7 +242,7 @@ impl PipelineBuilder {
                 strict: self.strict,
                 mutant: Switch::new(self.mutant),
             },
-            bindings: Bindings::new(16, !self.linger.is_zero()),
+            bindings: Bindings::new(binding::SHARDS, !self.linger.is_zero()),
             routes: Routes::new(
                 NEXT_ID.fetch_add(1, Ordering::Relaxed),
                 self.limits,

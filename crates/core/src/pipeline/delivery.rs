@@ -6,6 +6,7 @@ use super::{DELIVERY_THREAD, Item, Payload, Shared};
 use crate::binding::SWEEPS_PER_LINGER;
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
+use crate::ingress::Drained;
 use crate::lane::{self, LaneId, OpenBatch};
 use crate::mutant::Mutant;
 use crate::record::BatchId;
@@ -66,7 +67,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         growing: 0,
         due: BinaryHeap::new(),
         flushes: Vec::new(),
-        spare: Vec::new(),
+        drained: Drained::default(),
         sweeper: Sweeper::new(timing),
         warned: (false, false),
         told_overflow: HashMap::new(),
@@ -101,7 +102,7 @@ struct Delivery {
     /// for an earlier batch.
     due: BinaryHeap<Reverse<(Instant, LaneId)>>,
     flushes: Vec<ActiveFlush>,
-    spare: Vec<Vec<Item>>,
+    drained: Drained<Item>,
     sweeper: Sweeper,
     /// Whether the application was told of unrouted spans and of scopes without effect.
     warned: (bool, bool),
@@ -151,15 +152,13 @@ impl Delivery {
 
     /// Moves everything from the ingress into growing batches, sealing those that are full.
     fn take_ingress(&mut self) -> usize {
-        let mut spare = std::mem::take(&mut self.spare);
+        let mut drained = std::mem::take(&mut self.drained);
         let shared = self.shared.clone();
         let now = Instant::now();
-        let taken = shared.ingress.drain(&mut spare, |items| {
-            for item in items.drain(..) {
-                self.collect(item, now);
-            }
-        });
-        self.spare = spare;
+        let taken = shared
+            .ingress
+            .drain(&mut drained, |item| self.collect(item, now));
+        self.drained = drained;
         taken
     }
 
