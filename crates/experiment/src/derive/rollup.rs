@@ -4,7 +4,8 @@
 //! added again. Siblings add up. Spans may come in any order, in any number of batches, and again.
 
 use super::json::Json;
-use std::collections::HashMap;
+
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The keys of `mlflow.chat.tokenUsage`, in the order of [`Usage::columns`]. The first three are
 /// always part of a total, the others only where some span gave them.
