@@ -4,9 +4,10 @@
 
 PLAN.json is a list of steps, run in one tab in order:
   {"url": …, "expect": [texts], "screenshot": "file.png"}
-A step with "click" instead of "url" clicks the first element whose own text is that text.
+A step with "click" instead of "url" clicks the first element whose own text or label is that text.
+A step without "screenshot" takes none.
 The answer is a list with, per step, which texts were found, how long it took and, where one was
-missing, the page's text. Chromium is driven over --remote-debugging-pipe (NUL-separated JSON on
+missing, the page's text; nothing is opened after such a step. Chromium is driven over --remote-debugging-pipe (NUL-separated JSON on
 descriptors 3 and 4), so no port is opened and no package beyond the standard library is needed.
 """
 
@@ -35,13 +36,17 @@ FLAGS = [
 ]
 POLL_SECONDS = 0.2
 TEXT = "document.body ? document.body.innerText : ''"
-CLICK = """(() => {
+# Where to click: menus and the like want a real mouse, not a click from a script.
+PLACE = """(() => {
   const wanted = %s;
-  const all = [...document.querySelectorAll('a, button, [role=button], td, th, span, div, p')];
+  const all = [...document.querySelectorAll('a, button, [role], label, td, th, span, div, p')];
   const own = e => [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.data).join('').trim();
-  const hit = all.find(e => own(e) === wanted && e.getClientRects().length > 0);
-  if (hit) hit.click();
-  return !!hit;
+  const named = e => e.getAttribute('aria-label') === wanted || own(e) === wanted;
+  const hit = all.find(e => named(e) && e.getClientRects().length > 0);
+  if (!hit) return null;
+  hit.scrollIntoView({block: 'nearest', inline: 'nearest'});
+  const box = hit.getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
 })()"""
 
 
@@ -101,6 +106,18 @@ class Browser:
     def evaluate(self, expression):
         return self.call("Runtime.evaluate", {"expression": expression, "returnByValue": True})["result"].get("value")
 
+    def click(self, name):
+        """Whether there was something of this text or label to click on."""
+        place = self.evaluate(PLACE % json.dumps(name))
+        if place is None:
+            return False
+        for kind, buttons in (("mouseMoved", 0), ("mousePressed", 1), ("mouseReleased", 0)):
+            where = {"type": kind, "x": place[0], "y": place[1], "buttons": buttons}
+            if kind != "mouseMoved":
+                where |= {"button": "left", "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", where)
+        return True
+
     def until(self, condition):
         """Whether the condition came true before the deadline."""
         while True:
@@ -123,7 +140,7 @@ def run(browser, step):
     began = time.monotonic()
     result = {"found": [], "missing": []}
     if "click" in step:
-        result["clicked"] = browser.until(lambda: browser.evaluate(CLICK % json.dumps(step["click"])))
+        result["clicked"] = browser.until(lambda: browser.click(step["click"]))
     else:
         browser.call("Page.navigate", {"url": step["url"]})
     expected = step["expect"]
@@ -138,16 +155,21 @@ def run(browser, step):
     result["found"] = [e for e in expected if e in text]
     result["missing"] = [e for e in expected if e not in text]
     if result["missing"]:
-        result["text"] = text[:4000]
+        result["text"] = text[:1500]
+    if "screenshot" in step:
+        picture(browser, step["screenshot"])
+    result["seconds"] = round(time.monotonic() - began, 2)
+    return result
+
+
+def picture(browser, path):
     # A moment for what is painted after the text, then the picture of what is there.
     time.sleep(1)
     # The page may be past its deadline; the picture of it is what explains why.
     browser.deadline = max(browser.deadline, time.monotonic() + 10)
-    picture = browser.call("Page.captureScreenshot", {"format": "png"})["data"]
-    with open(step["screenshot"], "wb") as file:
-        file.write(base64.b64decode(picture))
-    result["seconds"] = round(time.monotonic() - began, 2)
-    return result
+    data = browser.call("Page.captureScreenshot", {"format": "png"})["data"]
+    with open(path, "wb") as file:
+        file.write(base64.b64decode(data))
 
 
 def main():
@@ -165,6 +187,8 @@ def main():
         for step in plan:
             browser.deadline = time.monotonic() + options.timeout
             results.append(run(browser, step))
+            if results[-1]["missing"]:
+                break
     finally:
         browser.close()
     json.dump(results, sys.stdout)

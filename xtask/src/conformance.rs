@@ -149,9 +149,8 @@ impl Conformance {
 /// The live cases as rows of the matrix. They belong to no single promise.
 fn rows_of(live: &LiveReport) -> Report {
     let rows = live
-        .provision
+        .cases
         .iter()
-        .chain(&live.cases)
         .map(|case| Row {
             backend: LIVE.to_owned(),
             case: format!("live::{}", case.name),

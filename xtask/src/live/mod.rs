@@ -57,8 +57,6 @@ pub(crate) struct CaseReport {
 /// All rows, in the order in which they ran.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LiveReport {
-    /// Making the environment ready; no case, so it counts nowhere.
-    pub(crate) provision: Option<CaseReport>,
     pub(crate) cases: Vec<CaseReport>,
 }
 
@@ -86,7 +84,7 @@ impl LiveReport {
 impl fmt::Display for LiveReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "live: MLflow {MLFLOW_VERSION}")?;
-        for case in self.provision.iter().chain(&self.cases) {
+        for case in &self.cases {
             writeln!(f, "{case}")?;
         }
         writeln!(
@@ -181,14 +179,14 @@ pub(crate) fn run(options: &LiveOptions) -> LiveReport {
             return report;
         }
     };
-    report.provision = Some(CaseReport {
-        name: "provision",
-        outcome: match &live.mlflow {
-            Ok(m) => Outcome::Passed(format!("MLflow {MLFLOW_VERSION} in {}", m.home().display())),
-            Err(missing) => Outcome::NotRun(missing.clone()),
-        },
-        duration: began.elapsed(),
-    });
+    match &live.mlflow {
+        Ok(mlflow) => progress(&format!(
+            "live: MLflow {MLFLOW_VERSION} in {}, {:.1} s",
+            mlflow.home().display(),
+            began.elapsed().as_secs_f64()
+        )),
+        Err(missing) => progress(&format!("live: no MLflow: {missing}")),
+    }
     for (name, case) in selected {
         progress(&format!("live: {name} …"));
         let began = Instant::now();
@@ -218,9 +216,11 @@ fn prepare(options: &LiveOptions, oldest: bool) -> Result<(Live, File), String> 
     let lock = File::create(root.join("lock")).map_err(|e| format!("create the lock: {e}"))?;
     lock.try_lock()
         .map_err(|e| format!("another live run uses {}: {e}", root.display()))?;
-    for folder in ["work", "logs", "artifacts", "home"] {
+    for folder in ["work", "logs", "home"] {
         fresh_folder(&root.join(folder))?;
     }
+    let artifacts = root.join("artifacts");
+    fs::create_dir_all(&artifacts).map_err(|e| format!("create {}: {e}", artifacts.display()))?;
     let program = std::env::current_exe().map_err(|e| format!("find this program: {e}"))?;
     let scripts = options.workspace.join("xtask").join("live");
     let scripts = scripts

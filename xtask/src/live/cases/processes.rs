@@ -69,13 +69,28 @@ pub(super) fn concurrent_server(live: &mut Live) -> CaseResult {
             Writer::start(
                 &live.program,
                 &live.root.join("home"),
-                &live.root.join("logs").join(format!("concurrent-writer-{n}")),
-                &["--uri", &uri, "--until", &enough_text, "--pause", PAUSE_MS, "--name", &name],
+                &live
+                    .root
+                    .join("logs")
+                    .join(format!("concurrent-writer-{n}")),
+                &[
+                    "--uri",
+                    &uri,
+                    "--until",
+                    &enough_text,
+                    "--pause",
+                    PAUSE_MS,
+                    "--name",
+                    &name,
+                ],
             )
         })
         .collect::<Result<_, _>>()?;
     let said = |writers: &[Writer]| -> Result<Vec<usize>, String> {
-        writers.iter().map(|w| w.said().map(|s| stored::count(&s))).collect()
+        writers
+            .iter()
+            .map(|w| w.said().map(|s| stored::count(&s)))
+            .collect()
     };
     let deadline = Instant::now() + FINISH;
     while said(&writers)?.contains(&0) {
@@ -97,11 +112,19 @@ pub(super) fn concurrent_server(live: &mut Live) -> CaseResult {
         for request in &ours {
             writing.request(request)?;
         }
-        posting.join().map_err(|_| "the posting thread panicked".to_owned())?
+        posting
+            .join()
+            .map_err(|_| "the posting thread panicked".to_owned())?
     })?;
     let after = said(&writers)?;
-    if before.iter().zip(&after).any(|(before, after)| after <= before) {
-        return Err(format!("a writer stood still while the server wrote: {before:?}, {after:?}").into());
+    if before
+        .iter()
+        .zip(&after)
+        .any(|(before, after)| after <= before)
+    {
+        return Err(
+            format!("a writer stood still while the server wrote: {before:?}, {after:?}").into(),
+        );
     }
     fs::write(&enough, "").map_err(|e| format!("write {}: {e}", enough.display()))?;
     let requests = [vec![first, warm], posted, ours].concat();
@@ -162,7 +185,7 @@ const ROUNDS: u32 = 50;
 const ROUNDS_PER_FILE: u32 = 10;
 /// MLflow opens the file after every so many rounds.
 const ROUNDS_PER_OPEN: u32 = 25;
-const LONGEST_LIFE: Duration = Duration::from_millis(600);
+const LONGEST_LIFE: Duration = Duration::from_millis(300);
 
 /// A writer is killed at random moments, from before it created the file to well after: whatever a
 /// returned flush reported as stored is there, the file is sound, and MLflow opens it.

@@ -5,18 +5,22 @@ use crate::live::sample::{self, Writing};
 use crate::live::{CaseResult, Live, Stop, process, provision};
 use serde_json::json;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trace_destination::{Attribute, Event, SpanRecord, StatusCode};
 
 const EXPERIMENT: &str = "checkout";
 const TRACE: u128 = 0x0d15_91a7_0000_0000_0000_0000_0000_0001;
+/// The trace's name, and its root span's.
 const NAME: &str = "checkout-flow";
-/// For one page.
+const ROOT: &str = "POST /checkout";
+/// In nanoseconds.
+const MINUTE: u64 = 60_000_000_000;
+/// For one page, in seconds.
 const PAGE_TIMEOUT: u64 = 45;
 
 /// The trace the pictures show: a chat model, a tool that fails, a session, token usage.
 fn trace() -> Vec<SpanRecord> {
-    let root = sample::span(TRACE, 1)
+    let mut root = sample::span(TRACE, 1)
         .with_attribute("mlflow.traceTag.mlflow.traceName", NAME)
         .with_attribute("mlflow.spanType", "AGENT")
         .with_attribute(
@@ -48,9 +52,23 @@ fn trace() -> Vec<SpanRecord> {
         ],
         dropped_attributes_count: 0,
     });
-    let mut root = root;
-    root.name = NAME.into();
-    vec![root, model, tool]
+    root.name = ROOT.into();
+    let mut spans = vec![root, model, tool];
+    // The page lists the traces of the last days, and none from the future.
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let begin = u64::try_from(now.as_nanos()).unwrap_or_default() - MINUTE;
+    let first = spans[0].start_time_unix_nano;
+    for span in &mut spans {
+        let shift = |time: &mut u64| *time = *time - first + begin;
+        shift(&mut span.start_time_unix_nano);
+        shift(&mut span.end_time_unix_nano);
+        span.events
+            .iter_mut()
+            .for_each(|e| shift(&mut e.time_unix_nano));
+    }
+    spans
 }
 
 /// MLflow's web UI lists our trace and shows its spans; pictures go to `.live/artifacts/`.
@@ -72,12 +90,18 @@ pub(super) fn ui_screenshot(live: &mut Live) -> CaseResult {
     let detail = artifacts.join("mlflow-trace.png");
     let traces = format!("{}/#/experiments/{id}/traces", server.url());
     let plan = json!([
-        { "url": traces, "expect": [NAME, "Where is my parcel 4711?", "session-ui"], "screenshot": list },
-        // A greeting of the UI covers the page until it is dismissed.
-        { "click": "Got it", "expect": [NAME], "screenshot": list },
+        { "url": traces, "expect": ["Where is my parcel 4711?", "It arrives tomorrow.", "session-ui"] },
+        // A greeting and an assistant cover the list until they are dismissed; names are a column
+        // that is not shown at first.
+        { "click": "Got it", "expect": ["session-ui"] },
+        { "click": "Close", "expect": ["Display"] },
+        { "click": "Display", "expect": ["Columns"] },
+        { "click": "Columns", "expect": ["Trace name"] },
+        { "click": "Trace name", "expect": [NAME] },
+        { "click": "Traces", "expect": [NAME, "session-ui", "150"], "screenshot": list },
         {
             "url": format!("{traces}/tr-{TRACE:032x}"),
-            "expect": [NAME, "ask-model", "track-parcel", "It arrives tomorrow."],
+            "expect": [ROOT, "ask-model", "track-parcel", "It arrives tomorrow.", "session-ui"],
             "screenshot": detail,
         },
     ]);
@@ -100,17 +124,17 @@ pub(super) fn ui_screenshot(live: &mut Live) -> CaseResult {
     )?;
     server.stop()?;
     let steps = steps.as_array().map(Vec::as_slice).unwrap_or_default();
-    if steps.len() != 3 {
-        return Err(format!("{} of 3 pages were opened", steps.len()).into());
-    }
-    for step in steps {
-        if step["missing"] != json!([]) {
+    for (step, done) in plan.as_array().into_iter().flatten().zip(steps) {
+        if done["missing"] != json!([]) {
             return Err(format!(
-                "a page lacks {}; it says: {}",
-                step["missing"], step["text"]
+                "after {step} the page lacks {}: {}",
+                done["missing"], done["text"]
             )
             .into());
         }
+    }
+    if Some(steps.len()) != plan.as_array().map(Vec::len) {
+        return Err(format!("{} steps were taken", steps.len()).into());
     }
     sound(&mlflow.dump(&db)?)?;
     Ok(format!(
