@@ -241,6 +241,13 @@ impl Span {
         }
     }
 
+    /// Whether the span came as a record rather than from the SDK of this process: replayed,
+    /// received, or edited by a hook. Its ids may have been made elsewhere, so that a place may
+    /// know its trace already.
+    pub fn is_ingested(&self) -> bool {
+        matches!(self.0, Repr::Record(_))
+    }
+
     /// An owned copy of everything the span says.
     pub fn to_record(&self) -> SpanRecord {
         match &self.0 {

@@ -1,0 +1,474 @@
+//! Making a location: from parts, from a URI, from the environment; checked once, in `build()`.
+
+use crate::config::{
+    CONCURRENCY, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_NAME_PARAM, MAX_EXPERIMENT_NAME,
+    MLFLOW_TIMEOUT, OTLP_GRPC_PORT, OTLP_REQUEST_TIMEOUT, OTLP_TRACES_PATH, SCHEMES, TABLE_PARAM,
+    WORKSPACE_PARAM,
+};
+use crate::databricks::{Grant, Table};
+use crate::environment;
+use crate::error::BUILD;
+use crate::location::{Experiment, Family, ServerLocation, Target};
+use crate::secret::Secret;
+use crate::tls;
+use crate::transport::{Compression, Credentials, Tls, Transport};
+use reqwest::header::{HeaderName, HeaderValue};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
+
+/// What to do when the experiment is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MissingExperiment {
+    /// Create it, as MLflow's `set_experiment` does. An experiment given by id alone is never
+    /// created.
+    #[default]
+    Create,
+    /// Fail with `NotFound`.
+    Fail,
+}
+
+/// Builds a [`ServerLocation`]; see [`ServerLocation::builder`]. What code sets beats what the
+/// environment says.
+#[derive(Clone, Debug, Default)]
+pub struct ServerLocationBuilder {
+    pub(crate) uri: Option<LocationUri>,
+    pub(crate) name: Option<String>,
+    pub(crate) id: Option<String>,
+    pub(crate) missing: MissingExperiment,
+    pub(crate) workspace: Option<String>,
+    pub(crate) credentials: Credentials,
+    pub(crate) tls: Tls,
+    pub(crate) headers: BTreeMap<String, Secret>,
+    pub(crate) compression: Option<Compression>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) concurrency: Option<usize>,
+    pub(crate) databricks_host: Option<String>,
+    pub(crate) grant: Option<Grant>,
+    pub(crate) deferred: Vec<Error>,
+}
+
+impl ServerLocationBuilder {
+    /// The place, and everything else its URI says. Needed.
+    #[must_use]
+    pub fn with_uri(mut self, uri: &LocationUri) -> Self {
+        for (key, value) in uri.query_pairs() {
+            let result =
+                match key {
+                    EXPERIMENT_NAME_PARAM => {
+                        self.name = Some(value.into());
+                        Ok(())
+                    }
+                    EXPERIMENT_ID_PARAM => {
+                        self.id = Some(value.into());
+                        Ok(())
+                    }
+                    WORKSPACE_PARAM => {
+                        self.workspace = Some(value.into());
+                        Ok(())
+                    }
+                    CREATE_PARAM => match value {
+                        "true" => Ok(MissingExperiment::Create),
+                        "false" => Ok(MissingExperiment::Fail),
+                        _ => Err(invalid("parameter `create` is not understood")
+                            .mend("write true or false")),
+                    }
+                    .map(|v| self.missing = v),
+                    // Read where it belongs, and refused where it does not.
+                    _ => Ok(()),
+                };
+            self.deferred.extend(result.err().map(|e| e.at(uri)));
+        }
+        self.uri = Some(uri.clone());
+        self
+    }
+
+    /// The experiment's name. Resolved to an id when the location is opened.
+    #[must_use]
+    pub fn with_experiment_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The experiment's id, a decimal number as MLflow prints it. Given with a name, both must be
+    /// of one experiment.
+    #[must_use]
+    pub fn with_experiment_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// What to do when the experiment is missing.
+    #[must_use]
+    pub fn with_missing(mut self, missing: MissingExperiment) -> Self {
+        self.missing = missing;
+        self
+    }
+
+    /// The workspace, on a tracking server that has several.
+    #[must_use]
+    pub fn with_workspace(mut self, workspace: impl Into<String>) -> Self {
+        self.workspace = Some(workspace.into());
+        self
+    }
+
+    /// HTTP Basic, which MLflow's own `basic-auth` asks for.
+    #[must_use]
+    pub fn with_basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.credentials = Credentials::Basic {
+            user: user.into(),
+            password: Secret::new(password),
+        };
+        self
+    }
+
+    /// A bearer token: for proxies and managed servers, and the access token of `databricks:`.
+    #[must_use]
+    pub fn with_bearer_token(mut self, token: impl Into<String>) -> Self {
+        self.credentials = Credentials::Bearer(Secret::new(token));
+        self
+    }
+
+    /// A header sent with every request. Its value is treated as a secret.
+    #[must_use]
+    pub fn with_header(mut self, name: impl AsRef<str>, value: impl Into<String>) -> Self {
+        let name = name.as_ref().trim().to_ascii_lowercase();
+        self.headers.insert(name, Secret::new(value));
+        self
+    }
+
+    /// PEM file with the certificate authorities to trust instead of the system's.
+    #[must_use]
+    pub fn with_certificate_authorities(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls.authorities = Some(file.into());
+        self
+    }
+
+    /// PEM file with this client's certificate chain and, unless
+    /// [`with_client_key`](Self::with_client_key) names another file, its key.
+    #[must_use]
+    pub fn with_client_certificate(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls.certificate = Some(file.into());
+        self
+    }
+
+    /// PEM file with the key of the client's certificate.
+    #[must_use]
+    pub fn with_client_key(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls.key = Some(file.into());
+        self
+    }
+
+    /// Takes any certificate of the server: whoever is on the way can read and change everything.
+    #[must_use]
+    pub fn with_insecure_tls(mut self) -> Self {
+        self.tls.insecure = true;
+        self
+    }
+
+    /// Whether requests are compressed; gzip for tracking servers (plain where the server does not
+    /// take it), otherwise not.
+    #[must_use]
+    pub fn with_compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Longest time of one request; 60 s for tracking servers and Databricks, 10 s for others.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Requests under way to one host at a time, over all locations with the same settings; 8.
+    #[must_use]
+    pub fn with_concurrency(mut self, requests: usize) -> Self {
+        self.concurrency = Some(requests);
+        self
+    }
+
+    /// The address of the Databricks workspace, for `databricks:`.
+    #[must_use]
+    pub fn with_databricks_host(mut self, host: impl Into<String>) -> Self {
+        self.databricks_host = Some(host.into());
+        self
+    }
+
+    /// A service principal that gets its tokens by OAuth client credentials, for `databricks:`.
+    #[must_use]
+    pub fn with_databricks_oauth(
+        mut self,
+        client_id: impl Into<String>,
+        client_secret: impl Into<String>,
+    ) -> Self {
+        self.grant = Some(Grant {
+            client_id: client_id.into(),
+            client_secret: Secret::new(client_secret),
+        });
+        self
+    }
+
+    /// Whatever the environment says about reaching this kind of place and is not set already; see
+    /// the table in the [crate documentation](crate#environment).
+    ///
+    /// Credentials in the environment are meant for the server the environment names: where
+    /// `MLFLOW_TRACKING_URI` (or `OTEL_EXPORTER_OTLP_…ENDPOINT`) is an address on another host than
+    /// this location, they are not sent. Call it after [`with_uri`](Self::with_uri).
+    #[must_use]
+    pub fn with_env(mut self, env: &dyn EnvSource) -> Self {
+        if let Err(error) = environment::apply(&mut self, env) {
+            self.deferred.push(error);
+        }
+        self
+    }
+
+    /// Checks everything that can be known without asking the server.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a missing or unusable address, experiment, table, header, certificate
+    /// file or credential; `Unsupported` for gRPC.
+    pub fn build(mut self) -> Result<ServerLocation, Error> {
+        let uri = self.uri.take().ok_or_else(|| {
+            invalid("no address is given")
+                .mend("write http://host:5000?experiment_name=…, or otlp+http://host:4318")
+        })?;
+        if let Some(error) = self.deferred.drain(..).next() {
+            return Err(match error.location() {
+                Some(_) => error,
+                None => error.at(&uri),
+            });
+        }
+        self.finish(&uri).map_err(|e| e.at(&uri))
+    }
+
+    fn finish(self, uri: &LocationUri) -> Result<ServerLocation, Error> {
+        let target = match uri.scheme() {
+            "http" | "https" => self.mlflow(uri)?,
+            "otlp+http" | "otlp+https" => self.otlp(uri)?,
+            "databricks" => self.databricks(uri)?,
+            other => {
+                return Err(invalid(format!("`{other}:` is not a server"))
+                    .mend(format!("use one of {}", SCHEMES.join(", "))));
+            }
+        };
+        let mlflow = matches!(target.family, Family::Mlflow { .. });
+        let otlp = matches!(target.family, Family::Otlp);
+        for (name, value) in &self.headers {
+            if HeaderName::try_from(name).is_err() || HeaderValue::try_from(value.expose()).is_err()
+            {
+                return Err(invalid(format!(
+                    "header `{}` has a name or value that cannot be sent",
+                    name.escape_debug()
+                ))
+                .mend("use visible ASCII characters"));
+            }
+        }
+        if let Some(header) = self.credentials.header()
+            && HeaderValue::try_from(header).is_err()
+        {
+            return Err(invalid("the token holds a character that cannot be sent")
+                .mend("use visible ASCII characters; look for a line break at its end"));
+        }
+        tls::check(&self.tls)?;
+        let timeout = match otlp {
+            true => OTLP_REQUEST_TIMEOUT,
+            false => MLFLOW_TIMEOUT,
+        };
+        Ok(ServerLocation::of(
+            target,
+            Transport {
+                credentials: self.credentials,
+                tls: self.tls,
+                headers: self.headers,
+                compression: self.compression.unwrap_or(match mlflow {
+                    true => Compression::Gzip,
+                    false => Compression::None,
+                }),
+                timeout: self.timeout.unwrap_or(timeout),
+                concurrency: self.concurrency.unwrap_or(CONCURRENCY).max(1),
+            },
+        ))
+    }
+
+    fn mlflow(&self, uri: &LocationUri) -> Result<Target, Error> {
+        allow(
+            uri,
+            &[
+                EXPERIMENT_NAME_PARAM,
+                EXPERIMENT_ID_PARAM,
+                CREATE_PARAM,
+                WORKSPACE_PARAM,
+            ],
+        )?;
+        let base = base(uri, uri.scheme())?;
+        if let Some(name) = &self.name {
+            let length = name.chars().count();
+            if length == 0 || length > MAX_EXPERIMENT_NAME || name.contains('\0') {
+                return Err(invalid(format!(
+                    "an experiment name of {length} characters cannot be stored"
+                ))
+                .mend(format!(
+                    "use 1 to {MAX_EXPERIMENT_NAME} characters, none of them NUL"
+                )));
+            }
+        }
+        let id = self.id.as_deref().map(experiment_id).transpose()?;
+        if self.name.is_none() && id.is_none() {
+            return Err(invalid("no experiment is given").mend(format!(
+                "add ?{EXPERIMENT_NAME_PARAM}=… or ?{EXPERIMENT_ID_PARAM}=…"
+            )));
+        }
+        if let Some(workspace) = &self.workspace
+            && (workspace.is_empty() || HeaderValue::try_from(workspace).is_err())
+        {
+            return Err(
+                invalid("the workspace is empty or cannot be sent in a header")
+                    .mend("name the workspace in visible ASCII characters"),
+            );
+        }
+        let query = [
+            (EXPERIMENT_NAME_PARAM, self.name.as_deref()),
+            (EXPERIMENT_ID_PARAM, id.as_deref()),
+            // The default is left out, so that a URI that spells it is the same place.
+            (
+                CREATE_PARAM,
+                (self.missing == MissingExperiment::Fail).then_some("false"),
+            ),
+            (WORKSPACE_PARAM, self.workspace.as_deref()),
+        ];
+        Ok(Target {
+            uri: LocationUri::from_parts(
+                uri.scheme(),
+                uri.authority(),
+                uri.path().trim_end_matches('/'),
+                query.into_iter().filter_map(|(k, v)| Some((k, v?))),
+            )?,
+            base,
+            family: Family::Mlflow {
+                experiment: Experiment {
+                    name: self.name.clone(),
+                    id,
+                    missing: self.missing,
+                },
+                workspace: self.workspace.clone(),
+            },
+        })
+    }
+
+    fn otlp(&self, uri: &LocationUri) -> Result<Target, Error> {
+        allow(uri, &[])?;
+        let scheme = uri.scheme().trim_start_matches("otlp+");
+        let path = match uri.path() {
+            "" => OTLP_TRACES_PATH,
+            path => path,
+        };
+        let grpc = format!(":{OTLP_GRPC_PORT}");
+        if let Some(host) = uri.authority().and_then(|a| a.strip_suffix(&grpc)) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                BUILD,
+                format!("port {OTLP_GRPC_PORT} is where OTLP over gRPC listens, which is not spoken here"),
+            )
+            .mend(format!("use OTLP over HTTP: {}://{host}:4318", uri.scheme())));
+        }
+        let host = base(uri, scheme)?;
+        let shown = match path {
+            OTLP_TRACES_PATH => "",
+            path => path,
+        };
+        Ok(Target {
+            uri: LocationUri::from_parts(uri.scheme(), uri.authority(), shown, [])?,
+            // `base` holds the URI's own path already.
+            base: match uri.path() {
+                "" => format!("{host}{OTLP_TRACES_PATH}"),
+                _ => host,
+            },
+            family: Family::Otlp,
+        })
+    }
+
+    fn databricks(&self, uri: &LocationUri) -> Result<Target, Error> {
+        allow(uri, &[TABLE_PARAM])?;
+        let shape = "write databricks://profile?table=catalog.schema.prefix_otel_spans";
+        if !uri.path().is_empty() {
+            return Err(invalid("a Databricks location has no path").mend(shape));
+        }
+        let table = uri
+            .query(TABLE_PARAM)
+            .and_then(Table::parse)
+            .ok_or_else(|| {
+                invalid("parameter `table` does not name catalog.schema.table").mend(shape)
+            })?;
+        let Some(host) = &self.databricks_host else {
+            return Err(
+                invalid("the address of the Databricks workspace is not known").mend(
+                    "set DATABRICKS_HOST, or name a profile of ~/.databrickscfg that has a host",
+                ),
+            );
+        };
+        if self.grant.is_none() && self.credentials == Credentials::None {
+            return Err(invalid("there are no credentials for Databricks").mend(
+                "set DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, or name a profile that has them",
+            ));
+        }
+        let host = match host.contains("://") {
+            true => host.clone(),
+            false => format!("https://{host}"),
+        };
+        let address: LocationUri = host.parse()?;
+        Ok(Target {
+            uri: uri.clone(),
+            base: base(&address, address.scheme())?,
+            family: Family::Databricks {
+                table,
+                grant: self.grant.clone(),
+            },
+        })
+    }
+}
+
+pub(crate) fn invalid(cause: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, BUILD, cause.into())
+}
+
+/// The address requests start with: scheme, host and path without a `/` at its end.
+fn base(uri: &LocationUri, scheme: &str) -> Result<String, Error> {
+    let Some(host) = uri.authority().filter(|a| !a.is_empty()) else {
+        return Err(invalid("the address has no host").mend("write scheme://host:port"));
+    };
+    // The encoded path, as the URI prints it.
+    let text = uri.as_str().split('?').next().unwrap_or_default();
+    let start = text.find(host).unwrap_or_default() + host.len();
+    let base = format!("{scheme}://{host}{}", text[start..].trim_end_matches('/'));
+    match reqwest::Url::parse(&base) {
+        Ok(_) if matches!(scheme, "http" | "https") => Ok(base),
+        Ok(_) => Err(invalid("the address is not http or https").mend("write https://host")),
+        Err(e) => Err(invalid("the address is not a URL")
+            .mend("write scheme://host:port")
+            .caused_by(e)),
+    }
+}
+
+fn allow(uri: &LocationUri, known: &[&str]) -> Result<(), Error> {
+    match uri.query_pairs().find(|(key, _)| !known.contains(key)) {
+        None => Ok(()),
+        Some((key, _)) => Err(
+            invalid(format!("parameter `{}` is unknown", key.escape_debug())).mend(match known {
+                [] => "leave it out; headers come from the environment or from code".to_owned(),
+                known => format!("use one of {}", known.join(", ")),
+            }),
+        ),
+    }
+}
+
+/// An experiment id in the one spelling the server prints it in.
+fn experiment_id(text: &str) -> Result<String, Error> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse::<i64>() {
+        Ok(id) if digits => Ok(id.to_string()),
+        _ => Err(invalid("the experiment id is not a decimal number")
+            .mend("give the number MLflow shows, or the name as experiment_name")),
+    }
+}

@@ -1,0 +1,160 @@
+//! Databricks' OTLP ingest: spans into a table of Unity Catalog, as MLflow's client sends them
+//! (MLflow 3.17.2, `DatabricksUCTableSpanExporter`).
+
+mod tokens;
+
+pub(crate) use tokens::{Grant, Tokens};
+
+use crate::error::WRITE;
+use crate::host::Host;
+use crate::keys;
+use crate::otlp::send;
+use async_trait::async_trait;
+use opentelemetry::trace::TraceId;
+use reqwest::header::{HeaderName, HeaderValue};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use trace_destination_core::{
+    AnyValueRef, Error, LocationUri, Span, TraceBatch, TraceSink, TraceUpdate, Written,
+};
+use trace_destination_otlp::{EncodedSpans, Rewrite};
+
+const PATH: &str = "/api/2.0/otel/v1/traces";
+const TABLE_HEADER: HeaderName = HeaderName::from_static("x-databricks-uc-table-name");
+/// The table of a location that is a whole schema.
+const SCHEMA_TABLE: &str = "mlflow_experiment_trace_otel_spans";
+const PREFIXED_TABLE: &str = "_otel_spans";
+
+/// The table spans go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// `catalog.schema.table`.
+    name: String,
+    /// The location in MLflow's trace ids: `catalog.schema` or `catalog.schema.prefix`.
+    location: String,
+}
+
+impl Table {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('.').collect();
+        let &[catalog, schema, table] = &*parts else {
+            return None;
+        };
+        let proper = |part: &&str| !part.is_empty() && HeaderValue::try_from(*part).is_ok();
+        if !parts.iter().all(proper) {
+            return None;
+        }
+        let location = match table.strip_suffix(PREFIXED_TABLE) {
+            Some(prefix) if table != SCHEMA_TABLE && !prefix.is_empty() => {
+                format!("{catalog}.{schema}.{prefix}")
+            }
+            _ => format!("{catalog}.{schema}"),
+        };
+        Some(Self {
+            name: text.to_owned(),
+            location,
+        })
+    }
+}
+
+/// A table, ready to be sent to.
+pub(crate) struct DatabricksSink {
+    uri: LocationUri,
+    host: Arc<Host>,
+    table: Table,
+}
+
+impl DatabricksSink {
+    pub(crate) fn new(uri: LocationUri, host: Arc<Host>, table: Table) -> Self {
+        Self { uri, host, table }
+    }
+}
+
+#[async_trait]
+impl TraceSink for DatabricksSink {
+    async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
+        if batch.span_count() == 0 {
+            return Ok(Written::default());
+        }
+        let updates = batch.updates().iter().map(|u| (u.trace_id.to_bytes(), u));
+        let mut rewrite = AsMlflowSends {
+            location: &self.table.location,
+            updates: updates.collect(),
+        };
+        let encoded = EncodedSpans::new(batch.groups(), &mut rewrite);
+        // Checked when the location was built.
+        let table = HeaderValue::try_from(&*self.table.name).ok();
+        let headers: Vec<_> = table.map(|name| (TABLE_HEADER, name)).into_iter().collect();
+        let all = (0..encoded.len()).collect();
+        send(&self.host, &self.uri, PATH, &headers, &encoded, all)
+            .await
+            .map_err(|fault| fault.during(WRITE).at(&self.uri))
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Attributes as MLflow's client gives them to spans on their way to a table.
+struct AsMlflowSends<'a> {
+    location: &'a str,
+    updates: BTreeMap<[u8; 16], &'a TraceUpdate>,
+}
+
+impl AsMlflowSends<'_> {
+    fn trace_id(&self, trace_id: TraceId) -> String {
+        format!("trace:/{}/{trace_id}", self.location)
+    }
+}
+
+impl Rewrite for AsMlflowSends<'_> {
+    fn attributes(&mut self, span: &Span, put: &mut dyn FnMut(&str, AnyValueRef<'_>)) {
+        let update = match span.parent_span_id() {
+            None => self.updates.get(&span.trace_id().to_bytes()),
+            Some(_) => None,
+        };
+        let session = update.and_then(|u| u.session_id.as_deref());
+        let user = update.and_then(|u| u.user_id.as_deref());
+        for (key, value) in span.attributes().iter() {
+            let replaced = match key {
+                keys::REQUEST_ID => true,
+                keys::SESSION => session.is_some(),
+                keys::USER => user.is_some(),
+                _ => false,
+            };
+            if !replaced {
+                put(key, value);
+            }
+        }
+        let id = self.trace_id(span.trace_id());
+        put(keys::REQUEST_ID, AnyValueRef::String(&id));
+        for (key, value) in [(keys::SESSION, session), (keys::USER, user)] {
+            if let Some(value) = value {
+                put(key, AnyValueRef::String(value));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_of_tables() {
+        for (table, location) in [
+            ("c.s.p_otel_spans", Some("c.s.p")),
+            ("c.s.mlflow_experiment_trace_otel_spans", Some("c.s")),
+            ("c.s.spans", Some("c.s")),
+            ("c.s._otel_spans", Some("c.s")),
+            ("c.s", None),
+            ("c..t", None),
+            ("a.b.c.d", None),
+            ("", None),
+        ] {
+            let found = Table::parse(table).map(|t| t.location);
+            assert_eq!(found.as_deref(), location, "{table}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The location: a value that names a place on a server, and opens it.
+
+use crate::builder::{MissingExperiment, ServerLocationBuilder};
+use crate::databricks::{DatabricksSink, Grant, Table};
+use crate::error::OPEN;
+use crate::host::Host;
+use crate::mlflow::{MlflowSink, TraceMemory};
+use crate::otlp::OtlpSink;
+use crate::transport::Transport;
+use async_trait::async_trait;
+use std::fmt;
+use std::sync::Arc;
+use trace_destination_core::{
+    Capabilities, Error, Guarantee, LocationUri, ProcessEnv, TraceLocation, TraceSink,
+};
+
+/// A place on a server: an experiment of an MLflow tracking server, a table behind Databricks'
+/// OTLP ingest, or an OTLP endpoint.
+///
+/// ```
+/// use trace_destination_core::LocationUri;
+/// use trace_destination_server::ServerLocation;
+///
+/// let uri: LocationUri = "https://mlflow.example:5000?experiment_name=checkout".parse()?;
+/// let location = ServerLocation::builder()
+///     .with_uri(&uri)
+///     .with_basic_auth("writer", "secret")
+///     .build()?;
+/// assert_eq!(location.to_string(), uri.to_string());
+/// # Ok::<(), trace_destination_core::Error>(())
+/// ```
+///
+/// What identifies a location is its URI alone: two with equal URIs and different credentials are
+/// one place with one lane, and the first that is used decides.
+#[derive(Clone)]
+pub struct ServerLocation {
+    target: Arc<Target>,
+    transport: Arc<Transport>,
+    /// What the application said about traces that are not finished. Kept here, because a sink is
+    /// closed while its location is idle.
+    memory: Arc<TraceMemory>,
+}
+
+/// What a location names, checked.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) uri: LocationUri,
+    /// Where requests go: scheme, host and path of the server, or of the OTLP endpoint itself.
+    pub(crate) base: String,
+    pub(crate) family: Family,
+}
+
+/// What kind of server it is.
+#[derive(Debug)]
+pub(crate) enum Family {
+    Mlflow {
+        experiment: Experiment,
+        workspace: Option<String>,
+    },
+    Otlp,
+    Databricks {
+        table: Table,
+        grant: Option<Grant>,
+    },
+}
+
+/// The experiment as it was named; at least one of name and id is given.
+#[derive(Clone, Debug)]
+pub(crate) struct Experiment {
+    pub(crate) name: Option<String>,
+    pub(crate) id: Option<String>,
+    pub(crate) missing: MissingExperiment,
+}
+
+impl ServerLocation {
+    /// Starts a location from its parts. Nothing is read from the environment unless
+    /// [`with_env`](ServerLocationBuilder::with_env) is called.
+    pub fn builder() -> ServerLocationBuilder {
+        ServerLocationBuilder::default()
+    }
+
+    /// The location a URI names, with credentials and everything else about reaching it from the
+    /// environment of this process.
+    ///
+    /// # Errors
+    /// As for [`ServerLocationBuilder::build`], and for a variable that cannot be understood.
+    pub fn from_uri(uri: &LocationUri) -> Result<Self, Error> {
+        Self::builder().with_uri(uri).with_env(&ProcessEnv).build()
+    }
+
+    pub(crate) fn of(target: Target, transport: Transport) -> Self {
+        Self {
+            target: Arc::new(target),
+            transport: Arc::new(transport),
+            memory: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl TraceLocation for ServerLocation {
+    fn uri(&self) -> &LocationUri {
+        &self.target.uri
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match &self.target.family {
+            // A trace id is unique on the whole server, whatever the experiment.
+            Family::Mlflow { .. } => Capabilities::new(Guarantee::Idempotent)
+                .with_exclusive_store(self.target.base.clone()),
+            Family::Otlp | Family::Databricks { .. } => Capabilities::new(Guarantee::AtLeastOnce),
+        }
+    }
+
+    /// Checks a tracking server's version and resolves the experiment; creates it if it is missing
+    /// and wanted. Other servers are not asked anything before the first batch.
+    async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
+        let open = async {
+            let host = Host::shared(&self.target, &self.transport)?;
+            Ok(match &self.target.family {
+                Family::Mlflow {
+                    experiment,
+                    workspace,
+                } => Box::new(
+                    MlflowSink::open(
+                        self.target.uri.clone(),
+                        host,
+                        experiment.clone(),
+                        workspace.clone(),
+                        self.memory.clone(),
+                    )
+                    .await?,
+                ) as Box<dyn TraceSink>,
+                Family::Otlp => Box::new(OtlpSink::new(self.target.uri.clone(), host)),
+                Family::Databricks { table, .. } => Box::new(DatabricksSink::new(
+                    self.target.uri.clone(),
+                    host,
+                    table.clone(),
+                )),
+            })
+        };
+        open.await
+            .map_err(|fault: crate::error::Fault| fault.during(OPEN).at(&self.target.uri))
+    }
+}
+
+impl fmt::Display for ServerLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.uri.fmt(f)
+    }
+}
+
+impl fmt::Debug for ServerLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerLocation({})", self.target.uri)
+    }
+}

@@ -1,0 +1,314 @@
+//! What OTLP cannot carry, or carries with the root only: tags and names of traces that run, and
+//! request ids, metadata and previews, which the server takes at the end of a trace only.
+
+use super::api::{Api, TraceInfo, trace_name};
+use super::memory::TraceMemory;
+use crate::encode::is_own_tag;
+use crate::error::Fault;
+use crate::keys;
+use crate::validate::MAX_SESSION;
+use foldhash::HashMap;
+use futures_util::StreamExt as _;
+use opentelemetry::trace::TraceId;
+use serde_json::{Map, Value, json};
+use trace_destination_core::{LocationUri, TraceUpdate};
+
+/// Characters of what the server keeps (columns of `trace_info` and `trace_tags`, 3.17.2).
+const MAX_PREVIEW: usize = 1000;
+const MAX_KEY: usize = 250;
+const MAX_VALUE: usize = 8000;
+/// Traces completed at the same time.
+const AT_ONCE: usize = 4;
+
+/// A trace of which values are to be told, as far as this process knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) trace: TraceId,
+    /// Whether the server has spans of it.
+    pub(crate) stored: bool,
+    /// Whether its local root has ended and is stored.
+    pub(crate) finished: bool,
+}
+
+/// Tells the server what applications said about their traces and it does not know yet.
+///
+/// # Errors
+/// Only what may pass; the batch is written again, which changes nothing that is stored. What the
+/// server refuses for good is logged and forgotten: the spans are stored.
+pub(crate) async fn complete(
+    api: Api<'_>,
+    uri: &LocationUri,
+    experiment: &str,
+    memory: &TraceMemory,
+    traces: Vec<Known>,
+) -> Result<(), Fault> {
+    let todo: Vec<(Known, TraceUpdate)> = traces
+        .into_iter()
+        .filter_map(|known| Some((known, memory.todo(known.trace)?)))
+        .collect();
+    // The whole of a trace's values is written over, so what is there is read first. A trace
+    // nothing was sent of is looked up too: it may be there from before.
+    let ask: Vec<String> = todo
+        .iter()
+        .filter(|(known, todo)| !known.stored || (known.finished && needs_info(todo)))
+        .map(|(known, _)| trace_name(known.trace))
+        .collect();
+    let infos: HashMap<String, TraceInfo> = match ask.is_empty() {
+        true => HashMap::default(),
+        false => api
+            .traces(&ask)
+            .await?
+            .into_iter()
+            .map(|info| (info.trace_id.clone(), info))
+            .collect(),
+    };
+    let mut runs: HashMap<&str, Vec<TraceId>> = HashMap::default();
+    let mut jobs = Vec::new();
+    for (known, todo) in &todo {
+        let info = infos.get(&trace_name(known.trace));
+        // Not there yet: what was said waits for the first span.
+        if !known.stored && info.is_none() {
+            continue;
+        }
+        if info.is_some_and(|i| i.experiment() != Some(experiment)) {
+            forget(
+                uri,
+                memory,
+                *known,
+                todo,
+                "the trace is in another experiment",
+            );
+            continue;
+        }
+        if let Some(run) = &todo.run_id {
+            runs.entry(run).or_default().push(known.trace);
+        }
+        let finished = known.finished || info.is_some_and(TraceInfo::is_finished);
+        jobs.push((Known { finished, ..*known }, todo.clone(), info.cloned()));
+    }
+    let results: Vec<Result<(), Fault>> = futures_util::stream::iter(jobs)
+        .map(|(known, todo, info)| one(api, uri, memory, known, todo, info))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    results.into_iter().collect::<Result<(), Fault>>()?;
+    for (run, traces) in runs {
+        let ids: Vec<String> = traces.iter().map(|id| trace_name(*id)).collect();
+        let linked = permanent(api.link_to_run(&ids, run).await)?;
+        if let Err(fault) = linked {
+            warn(
+                uri,
+                &format!("link {} traces to run {run}", ids.len()),
+                fault,
+            );
+        }
+        for trace in traces {
+            let mut done = TraceUpdate::new(trace);
+            done.run_id = Some(run.to_owned());
+            memory.done(trace, &done, true);
+        }
+    }
+    Ok(())
+}
+
+/// Everything but the run of one trace.
+async fn one(
+    api: Api<'_>,
+    uri: &LocationUri,
+    memory: &TraceMemory,
+    known: Known,
+    todo: TraceUpdate,
+    info: Option<TraceInfo>,
+) -> Result<(), Fault> {
+    let id = trace_name(known.trace);
+    let mut done = todo.clone();
+    done.run_id = None;
+    if needs_info(&todo) {
+        if let (true, Some(info)) = (known.finished, &info) {
+            if let Err(fault) = permanent(api.write_trace(&merged(info, &todo)).await)? {
+                warn(uri, &format!("complete trace {id}"), fault);
+            }
+            memory.done(known.trace, &done, true);
+            return Ok(());
+        }
+        // Later, with the root: a trace is complete for the server once it was told these.
+        done = TraceUpdate::new(known.trace);
+        (done.tags, done.name) = (todo.tags.clone(), todo.name.clone());
+    }
+    let name = todo.name.as_deref().map(|name| (keys::TRACE_NAME, name));
+    let tags = todo.tags.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    for (key, value) in tags.filter(|(k, _)| is_own_tag(k)).chain(name) {
+        if let Err(fault) = permanent(api.set_tag(&id, key, &cut(value, MAX_VALUE)).await)? {
+            warn(
+                uri,
+                &format!("set tag `{}` of trace {id}", key.escape_debug()),
+                fault,
+            );
+        }
+    }
+    memory.done(known.trace, &done, known.finished);
+    Ok(())
+}
+
+/// Whether anything can only be written with the whole of a trace's values.
+fn needs_info(todo: &TraceUpdate) -> bool {
+    !todo.metadata.is_empty()
+        || todo.session_id.is_some()
+        || todo.user_id.is_some()
+        || todo.client_request_id.is_some()
+        || todo.request_preview.is_some()
+        || todo.response_preview.is_some()
+}
+
+/// What is there with what is new. The server sets to nothing what is left out of some fields, and
+/// stops reading at the first value of a wrong type, so what it said itself is sent back.
+fn merged(info: &TraceInfo, todo: &TraceUpdate) -> Value {
+    let mut metadata: Map<String, Value> = todo
+        .metadata
+        .iter()
+        .filter(|(key, _)| fits(key))
+        .map(|(k, v)| (k.clone(), cut(v, MAX_VALUE).into()))
+        .collect();
+    for (key, value) in [
+        (keys::SESSION_METADATA, &todo.session_id),
+        (keys::USER_METADATA, &todo.user_id),
+    ] {
+        if let Some(value) = value {
+            let limit = match key {
+                keys::SESSION_METADATA => MAX_SESSION,
+                _ => MAX_VALUE,
+            };
+            metadata.insert(key.to_owned(), cut(value, limit).into());
+        }
+    }
+    let mut tags: Map<String, Value> = todo
+        .tags
+        .iter()
+        .filter(|(key, _)| fits(key) && is_own_tag(key))
+        .map(|(k, v)| (k.clone(), cut(v, MAX_VALUE).into()))
+        .collect();
+    if let Some(name) = &todo.name {
+        tags.insert(keys::TRACE_NAME.to_owned(), name.as_str().into());
+    }
+    let mut all = json!({
+        "trace_id": info.trace_id,
+        "trace_location": info.trace_location,
+        "state": info.state.as_deref().unwrap_or("STATE_UNSPECIFIED"),
+        "trace_metadata": metadata,
+        "tags": tags,
+    });
+    for (key, value) in [
+        ("request_time", &info.request_time),
+        ("execution_duration", &info.execution_duration),
+    ] {
+        if let Some(value) = value {
+            all[key] = value.as_str().into();
+        }
+    }
+    let client = todo
+        .client_request_id
+        .as_ref()
+        .or(info.client_request_id.as_ref());
+    if let Some(client) = client {
+        all["client_request_id"] = client.as_str().into();
+    }
+    for (key, value) in [
+        ("request_preview", &todo.request_preview),
+        ("response_preview", &todo.response_preview),
+    ] {
+        if let Some(value) = value {
+            all[key] = preview(value).into();
+        }
+    }
+    all
+}
+
+fn fits(key: &str) -> bool {
+    key.chars().nth(MAX_KEY).is_none()
+}
+
+fn cut(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) if text.len() > limit => text[..end].to_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+fn preview(text: &str) -> String {
+    match text.chars().nth(MAX_PREVIEW) {
+        Some(_) => format!("{}...", cut(text, MAX_PREVIEW - 3)),
+        None => text.to_owned(),
+    }
+}
+
+/// Keeps apart what may pass, which is an error, and what will not.
+fn permanent(result: Result<(), Fault>) -> Result<Result<(), Fault>, Fault> {
+    match result {
+        Err(fault) if fault.is_passing() && fault.status() != Some(500) => Err(fault),
+        other => Ok(other),
+    }
+}
+
+fn warn(uri: &LocationUri, what: &str, fault: Fault) {
+    let error = fault.during("complete trace").at(uri);
+    tracing::warn!(location = %uri, error = %error, "could not {what}; its spans are stored");
+}
+
+fn forget(uri: &LocationUri, memory: &TraceMemory, known: Known, todo: &TraceUpdate, why: &str) {
+    tracing::warn!(location = %uri, trace = %trace_name(known.trace), "values set on a trace are dropped: {why}");
+    memory.done(known.trace, todo, true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> TraceInfo {
+        serde_json::from_value(json!({
+            "trace_id": "tr-1",
+            "trace_location": {
+                "type": "MLFLOW_EXPERIMENT",
+                "mlflow_experiment": {"experiment_id": "3"},
+            },
+            "request_time": "2026-11-22T15:36:48.881Z",
+            "execution_duration": "0.250s",
+            "state": "OK",
+            "client_request_id": "kept",
+            "tags": {"old": "1"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn nothing_that_is_there_is_wiped() {
+        let mut todo = TraceUpdate::new(TraceId::from(1));
+        todo.session_id = Some("s".into());
+        todo.name = Some("n".into());
+        todo.tags
+            .insert("mlflow.artifactLocation".into(), "x".into());
+        todo.request_preview = Some("é".repeat(2000));
+        let all = merged(&info(), &todo);
+        assert_eq!(all["request_time"], "2026-11-22T15:36:48.881Z");
+        assert_eq!(all["execution_duration"], "0.250s");
+        assert_eq!(all["state"], "OK");
+        assert_eq!(all["client_request_id"], "kept");
+        assert_eq!(all["trace_location"], info().trace_location);
+        assert_eq!(all["trace_metadata"], json!({"mlflow.trace.session": "s"}));
+        assert_eq!(all["tags"], json!({"mlflow.traceName": "n"}));
+        assert!(all.get("response_preview").is_none());
+        let preview = all["request_preview"].as_str().unwrap();
+        assert_eq!(preview.chars().count(), 1000);
+        assert!(preview.ends_with("é..."));
+    }
+
+    #[test]
+    fn unknown_times_are_left_out_rather_than_null() {
+        let mut info = info();
+        (info.request_time, info.client_request_id) = (None, None);
+        let mut todo = TraceUpdate::new(TraceId::from(1));
+        todo.client_request_id = Some("new".into());
+        let all = merged(&info, &todo);
+        assert!(all.get("request_time").is_none());
+        assert_eq!(all["client_request_id"], "new");
+    }
+}

@@ -1,0 +1,116 @@
+//! What the application said about traces that have not ended yet.
+
+use crate::encode::Carried;
+use crate::generations::Generations;
+use opentelemetry::trace::TraceId;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use trace_destination_core::TraceUpdate;
+
+/// Traces with values of their own that are remembered, per location and generation.
+const REMEMBERED: usize = 4096;
+
+/// Kept by the location, since its sink is closed while nothing comes.
+pub(crate) struct TraceMemory(Mutex<Generations<TraceId, Entry>>);
+
+/// The values of one trace.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// All that was said; the root carries it when it ends.
+    known: TraceUpdate,
+    /// What the server was not told yet.
+    todo: TraceUpdate,
+}
+
+impl Default for TraceMemory {
+    fn default() -> Self {
+        Self(Mutex::new(Generations::new(REMEMBERED)))
+    }
+}
+
+impl TraceMemory {
+    fn lock(&self) -> MutexGuard<'_, Generations<TraceId, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what came with a batch; the same again changes nothing.
+    pub(crate) fn note(&self, updates: &[TraceUpdate]) {
+        if updates.is_empty() {
+            return;
+        }
+        let mut entries = self.lock();
+        for update in updates {
+            match entries.get_mut(&update.trace_id) {
+                Some(entry) => {
+                    entry.known.merge(update.clone());
+                    entry.todo.merge(update.clone());
+                }
+                None => entries.insert(
+                    update.trace_id,
+                    Entry {
+                        known: update.clone(),
+                        todo: update.clone(),
+                    },
+                ),
+            }
+        }
+    }
+
+    /// Everything said about a trace.
+    pub(crate) fn known(&self, trace: TraceId) -> Option<TraceUpdate> {
+        self.lock().get_mut(&trace).map(|e| e.known.clone())
+    }
+
+    /// What the server was not told yet about a trace.
+    pub(crate) fn todo(&self, trace: TraceId) -> Option<TraceUpdate> {
+        self.lock().get_mut(&trace).map(|e| e.todo.clone())
+    }
+
+    /// The server knows what the root carried.
+    pub(crate) fn carried(&self, trace: TraceId, carried: &Carried) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(&trace) else {
+            return;
+        };
+        let todo = &mut entry.todo;
+        todo.tags
+            .retain(|key, value| carried.tags.get(key) != Some(value));
+        for (slot, told) in [
+            (&mut todo.name, &carried.name),
+            (&mut todo.session_id, &carried.session),
+            (&mut todo.user_id, &carried.user),
+        ] {
+            if slot == told {
+                *slot = None;
+            }
+        }
+    }
+
+    /// The server knows everything in `done`; with `last`, nothing more is expected.
+    pub(crate) fn done(&self, trace: TraceId, done: &TraceUpdate, last: bool) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(&trace) else {
+            return;
+        };
+        let todo = &mut entry.todo;
+        todo.tags
+            .retain(|key, value| done.tags.get(key) != Some(value));
+        todo.metadata
+            .retain(|key, value| done.metadata.get(key) != Some(value));
+        for (slot, told) in [
+            (&mut todo.name, &done.name),
+            (&mut todo.session_id, &done.session_id),
+            (&mut todo.user_id, &done.user_id),
+            (&mut todo.client_request_id, &done.client_request_id),
+            (&mut todo.request_preview, &done.request_preview),
+            (&mut todo.response_preview, &done.response_preview),
+            (&mut todo.run_id, &done.run_id),
+        ] {
+            if slot == told {
+                *slot = None;
+            }
+        }
+        if last && entry.todo == TraceUpdate::new(trace) {
+            entries.remove(&trace);
+        }
+    }
+}

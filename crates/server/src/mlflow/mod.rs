@@ -1,0 +1,347 @@
+//! An experiment on an MLflow tracking server (3.17.2).
+
+mod api;
+mod claims;
+mod complete;
+mod experiment;
+mod memory;
+mod server;
+
+pub(crate) use memory::TraceMemory;
+pub(crate) use server::Server;
+
+use crate::classify::Blame;
+use crate::config::{PATIENCE_WITH_500, RECHECK};
+use crate::encode::{Carried, ForTrackingServer};
+use crate::error::{Fault, WRITE};
+use crate::export::{isolate, post, probe};
+use crate::host::Host;
+use crate::location::Experiment;
+use crate::validate;
+use api::Api;
+use async_trait::async_trait;
+use claims::{Claims, Part};
+use complete::Known;
+use experiment::Resolved;
+use foldhash::HashMap;
+use opentelemetry::trace::TraceId;
+use reqwest::header::{HeaderName, HeaderValue};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use trace_destination_core::{
+    BatchId, Error, ErrorKind, LocationUri, Refusal, Span, TraceBatch, TraceSink, Written,
+};
+use trace_destination_otlp::EncodedSpans;
+
+const PATH: &str = "/v1/traces";
+const EXPERIMENT_HEADER: HeaderName = HeaderName::from_static("x-mlflow-experiment-id");
+const WORKSPACE_HEADER: HeaderName = HeaderName::from_static("x-mlflow-workspace");
+
+/// An experiment, ready to be sent to.
+pub(crate) struct MlflowSink {
+    uri: LocationUri,
+    /// How errors of other locations name this one.
+    place: Arc<str>,
+    host: Arc<Host>,
+    wanted: Experiment,
+    workspace: Option<String>,
+    memory: Arc<TraceMemory>,
+    state: Mutex<State>,
+}
+
+struct State {
+    experiment: Resolved,
+    checked: Instant,
+    /// The batch that the server last answered with a 500, and how often.
+    trouble: Option<(BatchId, u32)>,
+}
+
+/// The spans that are not stored, by position.
+type Refused = BTreeMap<usize, Error>;
+
+impl MlflowSink {
+    pub(crate) async fn open(
+        uri: LocationUri,
+        host: Arc<Host>,
+        wanted: Experiment,
+        workspace: Option<String>,
+        memory: Arc<TraceMemory>,
+    ) -> Result<Self, Fault> {
+        let api = Api {
+            host: &host,
+            workspace: workspace.as_deref(),
+        };
+        host.mlflow.check(api).await?;
+        let experiment = experiment::resolve(api, &wanted).await?;
+        Ok(Self {
+            place: uri.as_str().into(),
+            uri,
+            host,
+            wanted,
+            workspace,
+            memory,
+            state: Mutex::new(State {
+                experiment,
+                checked: Instant::now(),
+                trouble: None,
+            }),
+        })
+    }
+
+    fn api(&self) -> Api<'_> {
+        Api {
+            host: &self.host,
+            workspace: self.workspace.as_deref(),
+        }
+    }
+
+    fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The experiment to send to; looked up again now and then, since a deleted one takes spans
+    /// as if nothing had happened.
+    async fn experiment(&self) -> Result<Resolved, Fault> {
+        let (experiment, checked) = self.with_state(|s| (s.experiment.clone(), s.checked));
+        if checked.elapsed() < RECHECK {
+            return Ok(experiment);
+        }
+        self.look_up(&experiment).await
+    }
+
+    /// Asks whether the experiment is still there, and finds it anew if not.
+    async fn look_up(&self, current: &Resolved) -> Result<Resolved, Fault> {
+        let found = match experiment::still_there(self.api(), &current.id).await? {
+            Some(found) => found,
+            None => experiment::resolve(self.api(), &self.wanted).await?,
+        };
+        self.with_state(|state| {
+            state.experiment = found.clone();
+            state.checked = Instant::now();
+        });
+        Ok(found)
+    }
+
+    async fn store(&self, batch: &TraceBatch) -> Result<Refused, Fault> {
+        let spans: Vec<&Span> = batch.spans().collect();
+        let mut refused = Refused::new();
+        for (i, span) in spans.iter().enumerate() {
+            if let Err(error) = validate::span(span) {
+                refused.insert(i, error);
+            }
+        }
+        self.memory.note(batch.updates());
+        let mut experiment = self.experiment().await?;
+        let mut parts = claims::parts(&spans, |i| refused.contains_key(&i));
+        let (claims, elsewhere) =
+            Claims::take(self.api(), &parts, &experiment.id, &self.place).await?;
+        for (trace, owner) in &elsewhere {
+            for i in parts.remove(trace).into_iter().flat_map(|p| p.positions) {
+                refused.insert(i, claims::conflict(spans[i], owner, &self.place));
+            }
+        }
+        let carried = self.carried(&parts);
+        if !parts.is_empty() {
+            let mut rewrite = ForTrackingServer { carried: &carried };
+            let encoded = EncodedSpans::new(batch.groups(), &mut rewrite);
+            let mut positions: Vec<usize> = parts
+                .values()
+                .flat_map(|p| p.positions.iter().copied())
+                .collect();
+            positions.sort_unstable();
+            let mut sent = self
+                .send(batch.id(), &experiment, &encoded, positions.clone())
+                .await;
+            if let Err(fault) = &sent
+                && is_gone(fault)
+            {
+                let found = self.look_up(&experiment).await?;
+                if found.id != experiment.id {
+                    // Its claims are for an experiment that is no more: start over.
+                    drop(claims);
+                    return Err(Fault::passing(
+                        ErrorKind::NotFound,
+                        format!(
+                            "experiment {} is gone; it is {} now",
+                            experiment.id, found.id
+                        ),
+                        "it is tried again",
+                    ));
+                }
+                experiment = found;
+                sent = self
+                    .send(batch.id(), &experiment, &encoded, positions)
+                    .await;
+            }
+            for (i, fault) in sent? {
+                refused.insert(i, objection(spans[i], fault));
+            }
+            for (trace, part) in &mut parts {
+                part.positions.retain(|i| !refused.contains_key(i));
+                let stored =
+                    |test: fn(&Span) -> bool| part.positions.iter().any(|i| test(spans[*i]));
+                if !part.positions.is_empty() {
+                    claims.stored(*trace, stored(claims::is_end));
+                }
+                let root_stored = stored(|span| span.parent_span_id().is_none());
+                if let Some(carried) = carried.get(trace).filter(|_| root_stored) {
+                    self.memory.carried(*trace, carried);
+                }
+            }
+        }
+        self.complete(batch, &parts, &experiment).await?;
+        Ok(refused)
+    }
+
+    /// What the roots in a batch carry for their traces.
+    fn carried(&self, parts: &HashMap<TraceId, Part>) -> HashMap<TraceId, Carried> {
+        let mut owners = self.host.mlflow.owners();
+        let mut carried = HashMap::default();
+        for (trace, part) in parts.iter().filter(|(_, part)| part.root) {
+            let Some(update) = self.memory.known(*trace) else {
+                continue;
+            };
+            // The server keeps the first session and user it sees.
+            let first = owners.get_mut(trace).is_some_and(|o| !o.stored);
+            let carries = Carried::of(&update, first && !part.session, first && !part.user);
+            carried.insert(*trace, carries);
+        }
+        carried
+    }
+
+    /// Sends the spans at `positions` as one request; takes it apart where the server objects.
+    async fn send(
+        &self,
+        batch: BatchId,
+        experiment: &Resolved,
+        encoded: &EncodedSpans,
+        positions: Vec<usize>,
+    ) -> Result<Vec<(usize, Fault)>, Fault> {
+        let header = |name, text: &str| Some((name, HeaderValue::try_from(text).ok()?));
+        let headers: Vec<_> = header(EXPERIMENT_HEADER, &experiment.id)
+            .into_iter()
+            .chain(
+                self.workspace
+                    .as_deref()
+                    .and_then(|w| header(WORKSPACE_HEADER, w)),
+            )
+            .collect();
+        if !headers.iter().any(|(name, _)| *name == EXPERIMENT_HEADER) || experiment.id.is_empty() {
+            // Spans for an empty experiment vanish behind a 200.
+            return Err(Fault::new(
+                ErrorKind::Unsupported,
+                "the server gave the experiment an id that cannot be sent",
+                "look into the server's log, and check its version",
+            ));
+        }
+        let attempt = async |selected: Vec<usize>| {
+            let body = match selected.len() == encoded.len() {
+                true => encoded.request(|_| true),
+                false => encoded.request(|i| selected.binary_search(&i).is_ok()),
+            };
+            post(&self.host, PATH, &headers, body).await.map(drop)
+        };
+        let fault = match attempt(positions.clone()).await {
+            Ok(()) => {
+                self.with_state(|s| s.trouble = None);
+                return Ok(Vec::new());
+            }
+            Err(fault) => fault,
+        };
+        match fault.blame() {
+            Blame::Place => return Err(fault),
+            // Only where a request without spans is taken can a span be at fault.
+            Blame::Data => {
+                if let Err(other) = probe(&self.host, PATH, &headers).await {
+                    return Err(if other.is_passing() { other } else { fault });
+                }
+            }
+            // A 500 may pass. If it does not, and the server can read its database, some span is
+            // what it stumbles over.
+            Blame::Unclear => {
+                let times = self.with_state(|s| {
+                    let before = s.trouble.filter(|(id, _)| *id == batch);
+                    let times = before.map_or(0, |(_, times)| times) + 1;
+                    s.trouble = Some((batch, times));
+                    times
+                });
+                let hopeless = fault.code() == Some("INVALID_STATE");
+                if times < PATIENCE_WITH_500 && !hopeless {
+                    return Err(fault);
+                }
+                experiment::still_there(self.api(), &experiment.id).await?;
+            }
+        }
+        isolate(positions, fault, true, attempt).await
+    }
+
+    /// Tells what applications said about the traces of a batch.
+    async fn complete(
+        &self,
+        batch: &TraceBatch,
+        parts: &HashMap<TraceId, Part>,
+        experiment: &Resolved,
+    ) -> Result<(), Fault> {
+        let mut traces: BTreeMap<[u8; 16], Known> = BTreeMap::new();
+        let updated = batch.updates().iter().map(|u| u.trace_id);
+        {
+            let mut owners = self.host.mlflow.owners();
+            for trace in parts.keys().copied().chain(updated) {
+                let owner = owners
+                    .get_mut(&trace)
+                    .filter(|o| o.stored && o.experiment == experiment.id);
+                let known = Known {
+                    trace,
+                    stored: owner.is_some(),
+                    finished: owner.is_some_and(|o| o.finished),
+                };
+                traces.insert(trace.to_bytes(), known);
+            }
+        }
+        complete::complete(
+            self.api(),
+            &self.uri,
+            &experiment.id,
+            &self.memory,
+            traces.into_values().collect(),
+        )
+        .await
+    }
+}
+
+#[async_trait]
+impl TraceSink for MlflowSink {
+    async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
+        let refused = self
+            .store(batch)
+            .await
+            .map_err(|fault| fault.during(WRITE).at(&self.uri))?;
+        Ok(Written {
+            refused: refused
+                .into_iter()
+                .map(|(index, error)| Refusal {
+                    index,
+                    error: error.at(&self.uri),
+                })
+                .collect(),
+        })
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Whether the experiment may be gone: said so, or hidden behind a refusal by `basic-auth`.
+fn is_gone(fault: &Fault) -> bool {
+    fault.status() == Some(403) || fault.code() == Some("RESOURCE_DOES_NOT_EXIST")
+}
+
+/// A span the server did not take.
+fn objection(span: &Span, fault: Fault) -> Error {
+    let said = fault.during(WRITE);
+    let mend = validate::suspicion(span)
+        .unwrap_or("correct what the server objects to; its log says more");
+    validate::refusal(span, said.cause(), mend)
+}

@@ -1,0 +1,130 @@
+//! What is known of a tracking server: its version, and which trace is where on it.
+
+use super::api::Api;
+use crate::config::{OLDEST_MLFLOW, REMEMBERED_TRACES};
+use crate::error::{Fault, shorten};
+use crate::generations::Generations;
+use opentelemetry::trace::TraceId;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::OnceCell;
+use trace_destination_core::ErrorKind;
+
+/// Shared by all locations on the server.
+pub(crate) struct Server {
+    /// Asked for once; `Ok` if it takes OTLP.
+    version: OnceCell<String>,
+    workspaces: OnceCell<bool>,
+    no_batch_get: AtomicBool,
+    owners: Mutex<Generations<TraceId, Owner>>,
+}
+
+/// Where a trace is.
+#[derive(Clone, Debug)]
+pub(crate) struct Owner {
+    /// The experiment's id.
+    pub(crate) experiment: Arc<str>,
+    /// How an error names the place.
+    pub(crate) place: Arc<str>,
+    /// Whether spans of it were stored; until then it is only claimed.
+    pub(crate) stored: bool,
+    /// Whether the end of its local root was stored.
+    pub(crate) finished: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            version: OnceCell::new(),
+            workspaces: OnceCell::new(),
+            no_batch_get: AtomicBool::new(false),
+            owners: Mutex::new(Generations::new(REMEMBERED_TRACES)),
+        }
+    }
+}
+
+impl Server {
+    /// Checks, once, that this is an MLflow that takes OTLP and has the workspaces it is asked for.
+    pub(crate) async fn check(&self, api: Api<'_>) -> Result<(), Fault> {
+        let version = self.version.get_or_try_init(|| api.version()).await?;
+        let old = match parse(version) {
+            Some(found) => found < OLDEST_MLFLOW,
+            None => {
+                return Err(Fault::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "GET /version was not answered with a version but with `{}`: this is no MLflow tracking server",
+                        shorten(version.lines().next().unwrap_or_default())
+                    ),
+                    "write the address of an MLflow tracking server; for other OTLP receivers write otlp+http://",
+                ));
+            }
+        };
+        if old {
+            return Err(Fault::new(
+                ErrorKind::Unsupported,
+                format!("the server is MLflow {version}, which takes no spans over OTLP"),
+                format!(
+                    "upgrade it to MLflow {}.{} or later",
+                    OLDEST_MLFLOW.0, OLDEST_MLFLOW.1
+                ),
+            ));
+        }
+        if let Some(workspace) = api.workspace
+            && !*self
+                .workspaces
+                .get_or_try_init(|| api.has_workspaces())
+                .await?
+        {
+            return Err(Fault::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "workspace `{workspace}` is asked for, but the server (MLflow {version}) has no workspaces"
+                ),
+                "leave the workspace out, or enable workspaces on the server",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn owners(&self) -> MutexGuard<'_, Generations<TraceId, Owner>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lacks_batch_get(&self) -> bool {
+        self.no_batch_get.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_no_batch_get(&self) {
+        self.no_batch_get.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Major and minor number of a version such as `3.17.2` or `3.4.0rc1`.
+fn parse(version: &str) -> Option<(u32, u32)> {
+    let (major, rest) = version.split_once('.')?;
+    let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    match version.len() < 40 {
+        true => Some((major.parse().ok()?, minor.parse().ok()?)),
+        false => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (text, expected) in [
+            ("3.17.2", Some((3, 17))),
+            ("3.4.0rc1", Some((3, 4))),
+            ("2.9.2.dev0", Some((2, 9))),
+            ("<html>3.4", None),
+            ("OK", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Any OTLP/HTTP endpoint: an OpenTelemetry collector, or whatever else speaks it.
+
+use crate::classify::Blame;
+use crate::client::Answer;
+use crate::error::{Fault, WRITE, shorten};
+use crate::export::{isolate, post, probe};
+use crate::host::Host;
+use async_trait::async_trait;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use reqwest::header::{HeaderName, HeaderValue};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use trace_destination_core::{
+    Error, ErrorKind, LocationUri, Refusal, TraceBatch, TraceSink, Written,
+};
+use trace_destination_otlp::{AsGiven, EncodedSpans};
+
+/// An OTLP endpoint, ready to be sent to.
+pub(crate) struct OtlpSink {
+    uri: LocationUri,
+    host: Arc<Host>,
+}
+
+impl OtlpSink {
+    pub(crate) fn new(uri: LocationUri, host: Arc<Host>) -> Self {
+        Self { uri, host }
+    }
+}
+
+#[async_trait]
+impl TraceSink for OtlpSink {
+    async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
+        // OTLP knows nothing of traces as a whole: values an application set on one have no place
+        // here, and a batch may hold nothing else.
+        if batch.span_count() == 0 {
+            return Ok(Written::default());
+        }
+        let encoded = EncodedSpans::new(batch.groups(), &mut AsGiven);
+        send(
+            &self.host,
+            &self.uri,
+            "",
+            &[],
+            &encoded,
+            (0..encoded.len()).collect(),
+        )
+        .await
+        .map_err(|fault| fault.during(WRITE).at(&self.uri))
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Sends the spans at `positions`; finds the offender where the whole request is rejected.
+pub(crate) async fn send(
+    host: &Host,
+    uri: &LocationUri,
+    path: &str,
+    headers: &[(HeaderName, HeaderValue)],
+    encoded: &EncodedSpans,
+    positions: Vec<usize>,
+) -> Result<Written, Fault> {
+    let rejected = AtomicU64::new(0);
+    let said = std::sync::Mutex::new(String::new());
+    let request = |selected: &[usize]| match selected.len() == encoded.len() {
+        true => encoded.request(|_| true),
+        false => encoded.request(|i| selected.binary_search(&i).is_ok()),
+    };
+    let attempt = async |selected: Vec<usize>| {
+        let answer = post(host, path, headers, request(&selected)).await?;
+        let (count, message) = partial_success(&answer)?;
+        rejected.fetch_add(count.min(selected.len() as u64), Ordering::Relaxed);
+        if !message.is_empty()
+            && let Ok(mut said) = said.lock()
+        {
+            *said = message;
+        }
+        Ok::<(), Fault>(())
+    };
+    let mut written = Written::default();
+    match attempt(positions.clone()).await {
+        Ok(()) => {}
+        Err(fault) if fault.blame() == Blame::Place || fault.is_passing() => return Err(fault),
+        Err(fault) => {
+            // Only where a request without spans is taken can a span be at fault.
+            if probe(host, path, headers).await.is_err() {
+                return Err(fault);
+            }
+            for (index, fault) in isolate(positions.clone(), fault, true, &attempt).await? {
+                let error = fault.during(WRITE).at(uri);
+                written.refused.push(Refusal { index, error });
+            }
+        }
+    }
+    let count = usize::try_from(rejected.into_inner()).unwrap_or(usize::MAX);
+    let said = said.into_inner().unwrap_or_default();
+    if count == 0 && !said.is_empty() {
+        tracing::warn!(location = %uri, message = %said, "the OTLP endpoint took all spans, with a warning");
+    }
+    // The protocol says how many and not which: the count is right, the positions are stand-ins.
+    let free = positions
+        .into_iter()
+        .filter(|i| !written.refused.iter().any(|r| r.index == *i));
+    let stand_ins: Vec<usize> = free.take(count).collect();
+    for index in stand_ins {
+        let error = Error::new(
+            ErrorKind::InvalidSpan,
+            WRITE,
+            format!("the endpoint rejected {count} spans of a batch without saying which: {said}"),
+        )
+        .mend("look into its log")
+        .at(uri);
+        written.refused.push(Refusal { index, error });
+    }
+    Ok(written)
+}
+
+/// How many spans of a successful request were rejected after all, and what else was said.
+fn partial_success(answer: &Answer) -> Result<(u64, String), Fault> {
+    let media_type = answer.content_type.as_deref().unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    if answer.body.is_empty() {
+        return Ok((0, String::new()));
+    }
+    if media_type.eq_ignore_ascii_case("text/html") || answer.body.starts_with(b"<") {
+        return Err(Fault::new(
+            ErrorKind::Unsupported,
+            "the address answers with a web page, not with OTLP",
+            "write the address of an OTLP receiver, usually port 4318",
+        ));
+    }
+    if media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(json_partial_success(&answer.body));
+    }
+    match ExportTraceServiceResponse::decode(answer.body.clone()) {
+        Ok(response) => {
+            let partial = response.partial_success.unwrap_or_default();
+            let count = u64::try_from(partial.rejected_spans).unwrap_or(0);
+            Ok((count, shorten(&partial.error_message)))
+        }
+        // A success with a body nobody asked for: plain text such as `ok`.
+        Err(_) => Ok((0, String::new())),
+    }
+}
+
+fn json_partial_success(body: &[u8]) -> (u64, String) {
+    let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
+        return (0, String::new());
+    };
+    let partial = &json["partialSuccess"];
+    let count = match &partial["rejectedSpans"] {
+        serde_json::Value::String(text) => text.parse().unwrap_or(0),
+        other => other.as_u64().unwrap_or(0),
+    };
+    let message = partial["errorMessage"].as_str().unwrap_or_default();
+    (count, shorten(message))
+}

@@ -1,0 +1,142 @@
+//! TLS settings as rustls wants them. The cryptography is chosen here and for these connections
+//! alone: no process-wide default is set or needed.
+
+use crate::builder::invalid;
+use crate::transport::Tls;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::path::Path;
+use std::sync::Arc;
+use trace_destination_core::Error;
+
+/// Reads every file once, so that a wrong one is reported when the location is made.
+pub(crate) fn check(tls: &Tls) -> Result<(), Error> {
+    if let Some(file) = &tls.authorities {
+        authorities(file)?;
+    }
+    client_identity(tls)?;
+    Ok(())
+}
+
+/// The settings for connections to `https` addresses; for `http` none of it is used.
+pub(crate) fn config(tls: &Tls, https: bool) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let failed = |e: rustls::Error| {
+        invalid("TLS cannot be set up")
+            .mend("check the certificate files and the system's certificates")
+            .caused_by(e)
+    };
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?;
+    let builder = if !https {
+        builder.with_root_certificates(RootCertStore::empty())
+    } else if tls.insecure {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(
+                provider.signature_verification_algorithms,
+            )))
+    } else if let Some(file) = &tls.authorities {
+        builder.with_root_certificates(authorities(file)?)
+    } else {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(system(provider).map_err(failed)?)
+    };
+    match client_identity(tls)? {
+        Some((chain, key)) if https => builder.with_client_auth_cert(chain, key).map_err(failed),
+        _ => Ok(builder.with_no_client_auth()),
+    }
+}
+
+fn system(provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    Ok(Arc::new(rustls_platform_verifier::Verifier::new(provider)?))
+}
+
+fn authorities(file: &Path) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|e| {
+            unusable(file, "a certificate that cannot be used as an authority").caused_by(e)
+        })?;
+    }
+    Ok(roots)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let list = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| unusable(file, "no PEM certificates").caused_by(e))?;
+    match list.is_empty() {
+        true => Err(unusable(file, "no PEM certificates")),
+        false => Ok(list),
+    }
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn client_identity(tls: &Tls) -> Result<Option<Identity>, Error> {
+    let Some(file) = &tls.certificate else {
+        return match &tls.key {
+            None => Ok(None),
+            Some(key) => Err(unusable(key, "a key without a certificate")
+                .mend("name the client certificate too")),
+        };
+    };
+    let key_file = tls.key.as_ref().unwrap_or(file);
+    let chain = certificates(file)?;
+    let key = PrivateKeyDer::from_pem_file(key_file)
+        .map_err(|e| unusable(key_file, "no PEM private key").caused_by(e))?;
+    Ok(Some((chain, key)))
+}
+
+fn unusable(file: &Path, found: &str) -> Error {
+    invalid(format!(
+        "`{}` cannot be used: it holds {found}, or cannot be read",
+        file.display()
+    ))
+    .mend("name a readable PEM file")
+}
+
+/// Takes whatever certificate a server shows, but holds it to its signature.
+#[derive(Debug)]
+struct AnyCertificate(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
