@@ -33,11 +33,7 @@ enum Task {
     /// Runs the benches and prints one table of ratios.
     Bench(bench::Bench),
     /// Checks formatting, lints, docs and the structure of the workspace.
-    Check {
-        /// Leaves out the slower half: features and docs.
-        #[arg(long)]
-        quick: bool,
-    },
+    Check(check::Check),
     /// Builds the facade with no feature, each alone, and all.
     Features,
     /// Used by the live cases: writes traces until done or killed.
@@ -54,7 +50,7 @@ fn main() -> ExitCode {
         Task::Conformance(task) => task.run(),
         Task::Mutants(task) => task.run(),
         Task::Bench(task) => task.run(),
-        Task::Check { quick } => check::run_all(quick),
+        Task::Check(task) => task.run(),
         Task::Features => features::check(),
         Task::LiveWriter(options) => live::writer::run(&options),
         Task::ConformanceWriter(task) => task.run(),

@@ -1,6 +1,9 @@
 //! The one table of cases.
 
-use crate::cases::{binding, budget, delivery, fidelity, flush, input, isolation, observe, scope};
+use crate::cases::{
+    application, around, binding, budget, delivery, fidelity, flush, input, isolation, lanes,
+    observe, runtimes, scope,
+};
 use crate::failure::Failure;
 use crate::world::World;
 use std::fmt;
@@ -36,6 +39,8 @@ pub enum Need {
     Unavailable,
     /// The harness can break the real place.
     Broken,
+    /// A place has a second name.
+    Alias,
     /// The harness reads back trace-level values.
     TraceValues,
     /// The harness starts another process that writes.
@@ -88,10 +93,10 @@ const TABLE: &[Case] = &[
     case!(2, scope::future_is_dropped_inside_its_scope, "clean-up of a cancelled future still sees its destination"),
     case!(2, scope::stream_scope, "everything a scoped stream does has its destination"),
     case!(2, scope::one_root_with_its_own_destination, "one root span can be given a destination explicitly"),
-    case!(2, scope::plain_threads, "scopes and flush work from plain threads"),
-    case!(2, scope::current_thread_runtime, "scopes and flush work on a current-thread runtime"),
-    case!(2, scope::multi_thread_runtime, "scopes and flush work on a multi-thread runtime"),
-    case!(2, scope::through_tracing, "scopes work through tracing and tracing-opentelemetry"),
+    case!(2, runtimes::plain_threads, "scopes and flush work from plain threads"),
+    case!(2, runtimes::current_thread_runtime, "scopes and flush work on a current-thread runtime"),
+    case!(2, runtimes::multi_thread_runtime, "scopes and flush work on a multi-thread runtime"),
+    case!(2, runtimes::through_tracing, "scopes work through tracing and tracing-opentelemetry"),
     // 3. The global destination
     case!(3, scope::global_is_replaced_and_cleared, "the global destination can be set, replaced and cleared, returning the old one"),
     case!(3, scope::global_changes_while_a_place_is_stuck, "changing the global waits for nobody and flushes nothing"),
@@ -113,20 +118,21 @@ const TABLE: &[Case] = &[
     case!(5, isolation::one_foreign_trace_under_many_tenants, "one foreign trace id under many tenants at once reaches each tenant's own place"),
     case!(5, isolation::stress, "1,000 destinations, 200,000 spans, 8 tasks and 4 threads at random: none misrouted, lost, doubled or dropped"; heavy),
     // 6. Re-entry
-    case!(6, delivery::what_a_sink_does_is_not_traced, "spans made inside a sink, on any of its threads, go nowhere"),
-    case!(6, delivery::suppressed_contexts_are_ignored, "a span started while telemetry is suppressed is ignored, whatever its own context says"),
+    case!(6, application::what_a_sink_does_is_not_traced, "spans made inside a sink, on any of its threads, go nowhere"),
+    case!(6, application::suppressed_contexts_are_ignored, "a span started while telemetry is suppressed is ignored, whatever its own context says"),
     // 7. Application threads
-    case!(7, delivery::application_threads_never_wait, "ending spans goes on while a sink is stuck, blocks its thread or panics"),
-    case!(7, delivery::span_ends_in_thread_teardown, "a span that ends while its thread is torn down harms nothing and is stored"),
+    case!(7, application::application_threads_never_wait, "ending spans goes on while a sink is stuck, blocks its thread or panics"),
+    case!(7, application::span_ends_in_thread_teardown, "a span that ends while its thread is torn down harms nothing and is stored"),
     // 8. Lanes
-    case!(8, delivery::visible_while_the_trace_runs, "children are stored while their root is open, and the trace is complete when it ends"),
-    case!(8, delivery::one_stuck_place_delays_no_other, "a place that is dead, slow, throttled or blocks its thread delays no other"),
-    case!(8, delivery::many_blocking_places_delay_no_other, "many sinks that block their threads at once delay no other"),
-    case!(8, delivery::fan_out_legs_have_their_own_fate, "each leg of a destination gets every span, whatever becomes of the others"),
-    case!(8, delivery::equal_uris_share_a_lane, "locations with equal URIs are one place with one lane"),
-    case!(8, delivery::sets_flatten_and_merge, "lists flatten, duplicates merge, order is irrelevant"),
-    case!(8, delivery::beside_other_processors, "other span processors may run beside this one"),
-    case!(8, delivery::providers_share_a_pipeline, "several tracer providers share one pipeline"),
+    case!(8, lanes::visible_while_the_trace_runs, "children are stored while their root is open, and the trace is complete when it ends"),
+    case!(8, lanes::one_stuck_place_delays_no_other, "a place that is dead, slow, throttled or blocks its thread delays no other"),
+    case!(8, lanes::many_blocking_places_delay_no_other, "many sinks that block their threads at once delay no other"),
+    case!(8, lanes::fan_out_legs_have_their_own_fate, "each leg of a destination gets every span, whatever becomes of the others"),
+    case!(8, lanes::equal_uris_share_a_lane, "locations with equal URIs are one place with one lane"),
+    case!(8, lanes::two_names_of_one_place, "two names of one place are two lanes on one store, both correct", needs Alias),
+    case!(8, lanes::sets_flatten_and_merge, "lists flatten, duplicates merge, order is irrelevant"),
+    case!(8, lanes::beside_other_processors, "other span processors may run beside this one"),
+    case!(8, lanes::providers_share_a_pipeline, "several tracer providers share one pipeline"),
     // 9. At least once, exactly once at rest
     case!(9, delivery::passing_failures_are_retried, "a batch that fails for a while is stored in the end, with the same id on every attempt"),
     case!(9, delivery::panicking_sink_is_survived, "a sink that panics loses nothing but time"),
@@ -139,6 +145,7 @@ const TABLE: &[Case] = &[
     case!(9, delivery::repetition_after_reopening, "the same holds when the sink was closed and opened in between", needs Idempotent),
     case!(9, delivery::batches_come_one_at_a_time_in_sequence, "batches of a lane are written one at a time, with ids that rise strictly"),
     case!(9, delivery::real_place_recovers, "the real place fails for a while: nothing is lost", needs Unavailable),
+    case!(9, delivery::several_processes_share_a_place, "several processes write one place at once; nothing is lost or doubled", needs Writer; heavy),
     case!(9, fidelity::hostile_spans, "huge, empty, odd spans are stored or refused one by one; the rest of the batch is stored"),
     // 10. Budgets
     case!(10, budget::drop_newest, "at the byte budget new spans are dropped and counted; memory stays bounded"),
@@ -171,6 +178,7 @@ const TABLE: &[Case] = &[
     case!(15, input::permanent_failure_says_why_and_disturbs_nobody, "flush and stats name location, operation, cause and mend; other places go on"),
     case!(15, input::permanent_failure_fails_fast_and_is_probed, "a permanently failing place fails fast, is probed, and recovers"),
     case!(15, input::malformed_uris, "a malformed URI is an error that says so and shows no secret"),
+    case!(15, input::equal_uris, "URIs that mean one place are equal, and lists of them are sets"),
     case!(15, input::misconfigured_places, "each wrong configuration is an error with a mend, and nothing is written"),
     case!(15, input::real_place_breaks, "the real place breaks: the error says why, and it goes on when mended", needs Broken),
     case!(15, input::two_legs_in_one_store, "two legs in one store are a configuration error", needs ExclusiveStore),
@@ -178,9 +186,9 @@ const TABLE: &[Case] = &[
     // Completeness: what 8 calls complete
     case!(8, fidelity::sdk_spans, "a span of the SDK comes back with everything the backend keeps"),
     case!(8, fidelity::otlp_spans, "an ingested OTLP span of every value kind comes back with everything the backend keeps"),
-    case!(8, fidelity::trace_values, "trace-level values come back, merged", needs TraceValues),
-    case!(8, fidelity::transform_hook, "a transform hook edits and drops spans per location; a panic in it drops the span"),
-    case!(8, fidelity::sampling_per_destination, "a destination's own sampling ratio applies to its traces"),
+    case!(8, around::trace_values, "trace-level values come back, merged", needs TraceValues),
+    case!(8, around::transform_hook, "a transform hook edits and drops spans per location; a panic in it drops the span"),
+    case!(8, around::sampling_per_destination, "a destination's own sampling ratio applies to its traces"),
 ];
 
 #[cfg(test)]

@@ -63,6 +63,17 @@ pub trait Harness: Debug + Send + Sync + 'static {
         )))
     }
 
+    /// Another location, with another URI, that is the same place; asked for only after
+    /// `location` has been written, and only where [`Harness::declares`] says so.
+    ///
+    /// # Errors
+    /// As for [`Harness::fresh_location`].
+    async fn alias(&self, location: &dyn TraceLocation) -> Result<Arc<dyn TraceLocation>, Failure> {
+        Err(Failure::new(format!(
+            "no other name of {location} was declared"
+        )))
+    }
+
     /// Does something to the real place, until [`RealFault::Heal`]. Only faults that
     /// [`Harness::declares`] names are asked for.
     ///
@@ -98,6 +109,8 @@ pub struct Declares {
     pub unavailable: bool,
     /// [`Harness::inflict`] can make the place fail until somebody mends it.
     pub broken: bool,
+    /// [`Harness::alias`] names a place in another way.
+    pub alias: bool,
     /// [`Harness::read_back`] returns [`Stored::updates`].
     pub trace_values: bool,
     /// Resource and scope of a span come back with it.
@@ -116,6 +129,13 @@ impl Declares {
     #[must_use]
     pub fn with_broken(mut self) -> Self {
         self.broken = true;
+        self
+    }
+
+    /// Declares that a place can be named in two ways.
+    #[must_use]
+    pub fn with_alias(mut self) -> Self {
+        self.alias = true;
         self
     }
 

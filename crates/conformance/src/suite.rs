@@ -205,6 +205,7 @@ impl Profile {
                     self.declares.broken,
                     "the harness cannot break the real place",
                 ),
+                Need::Alias => (self.declares.alias, "its places have one name each"),
                 Need::TraceValues => (
                     self.declares.trace_values,
                     "trace-level values cannot be read back",

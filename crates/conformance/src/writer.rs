@@ -8,8 +8,10 @@ use opentelemetry::trace::{
 };
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::sync::Arc;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use trace_destination_core::{Destination, Pipeline, TraceLocation};
 
@@ -54,13 +56,66 @@ pub fn run(location: Arc<dyn TraceLocation>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A process that runs [`run`], and what it has promised so far.
+pub(crate) struct Writing {
+    child: Child,
+    promised: Arc<Mutex<Vec<(TraceId, SpanId)>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Writing {
+    pub(crate) fn start(mut command: Command) -> Result<Self, Failure> {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()?;
+        let output = child
+            .stdout
+            .take()
+            .ok_or_else(|| Failure::new("no output to read"))?;
+        let promised = Arc::<Mutex<Vec<_>>>::default();
+        let heard = promised.clone();
+        let reader = std::thread::spawn(move || {
+            // The last line may be cut off, and other things may be printed beside it.
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if let (Some(span), Ok(mut heard)) = (parse(&line), heard.lock()) {
+                    heard.push(span);
+                }
+            }
+        });
+        Ok(Self {
+            child,
+            promised,
+            reader,
+        })
+    }
+
+    /// Number of spans it has said are stored.
+    pub(crate) fn promised(&self) -> usize {
+        self.promised.lock().map_or(0, |p| p.len())
+    }
+
+    /// Ends it on the spot, and returns everything it has said is stored.
+    pub(crate) fn kill(mut self) -> Result<Vec<(TraceId, SpanId)>, Failure> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.reader
+            .join()
+            .map_err(|_| Failure::new("the reader panicked"))?;
+        Ok(self
+            .promised
+            .lock()
+            .map_or_else(|_| Vec::new(), |p| p.clone()))
+    }
+}
+
 fn say(lines: &mut String, span: &opentelemetry::trace::SpanContext) {
     // Writing to a string cannot fail.
     let _ = writeln!(lines, "{MARK}{}:{}", span.trace_id(), span.span_id());
 }
 
 /// The span that a whole line of [`run`] names.
-pub(crate) fn parse(line: &str) -> Option<(TraceId, SpanId)> {
+fn parse(line: &str) -> Option<(TraceId, SpanId)> {
     let (trace, span) = line.split_once(MARK)?.1.split_once(':')?;
     if trace.len() != 32 || span.len() != 16 {
         return None;

@@ -3,12 +3,10 @@
 use super::*;
 use crate::faulty::{Act, REFUSE, passing, permanent};
 use crate::world::{SOON, lazy, on_thread, until};
-use crate::writer;
+use crate::writer::Writing;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 use trace_destination_core::{DropReason, ErrorKind};
 
 pub(crate) async fn covers_what_ended_before(w: Arc<World>) -> Verdict {
@@ -364,37 +362,14 @@ pub(crate) async fn stored_survives_kill(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let mut promised = 0;
     for round in 0..KILLS {
-        let mut command = w
-            .harness()
-            .writer(&*a.inner)
-            .ok_or_else(|| Failure::new("the harness gave no writer"))?;
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()?;
-        let output = child
-            .stdout
-            .take()
-            .ok_or_else(|| Failure::new("no output to read"))?;
-        let reader = std::thread::spawn(move || -> Vec<String> {
-            BufReader::new(output)
-                .lines()
-                .map_while(Result::ok)
-                .collect()
-        });
+        let command = w.harness().writer(&*a.inner);
+        let command = command.ok_or_else(|| Failure::new("the harness gave no writer"))?;
+        let other = Writing::start(command)?;
         // From before its first flush to well into its work.
         tokio::time::sleep(Duration::from_millis(30 + (round * 37) % 300)).await;
-        child.kill()?;
-        child.wait()?;
-        let lines = reader
-            .join()
-            .map_err(|_| Failure::new("the reader panicked"))?;
-        for line in lines {
-            // The last line may be cut off, and other things may be printed beside it.
-            if let Some((trace, span)) = writer::parse(&line) {
-                a.expect_ids(trace, span);
-                promised += 1;
-            }
+        for (trace, span) in other.kill()? {
+            a.expect_ids(trace, span);
+            promised += 1;
         }
         if round % 10 == 9 {
             let found = w.stored(&a).await?;

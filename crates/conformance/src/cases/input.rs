@@ -137,6 +137,64 @@ pub(crate) async fn malformed_uris(w: Arc<World>) -> Verdict {
     Ok(())
 }
 
+pub(crate) async fn equal_uris(w: Arc<World>) -> Verdict {
+    for (one, other) in [
+        (
+            "HTTP://Host.Example:80/?b=2&a=1",
+            "http://host.example?a=1&b=2",
+        ),
+        ("https://h:443", "https://h"),
+        ("memory:a%2cb", "memory:a%2Cb"),
+        ("memory:caf\u{e9}", "memory:caf%C3%A9"),
+    ] {
+        let (a, b): (LocationUri, LocationUri) = (one.parse()?, other.parse()?);
+        ensure_eq!(a, b, "{one} and {other}");
+    }
+    for (one, other) in [
+        ("http://h:443", "http://h"),
+        ("http://localhost", "http://127.0.0.1"),
+        ("memory:a", "memory:A"),
+    ] {
+        let (a, b): (LocationUri, LocationUri) = (one.parse()?, other.parse()?);
+        ensure!(a != b, "{one} and {other} are taken for one place");
+    }
+    // In a list, a comma separates; one inside a URI is written `%2C`.
+    let registry = trace_destination_core::Registry::new().with_scheme("memory", |uri| {
+        let location = trace_destination_core::MemoryLocation::from_uri(uri)?;
+        Ok(Arc::new(location) as Arc<dyn trace_destination_core::TraceLocation>)
+    });
+    let list = registry.destination("memory:b%2Cc, memory:a,memory:a")?;
+    ensure_eq!(
+        list.to_string(),
+        "memory:a,memory:b%2Cc",
+        "the list, printed"
+    );
+    ensure_eq!(
+        registry.destination(&list.to_string())?,
+        list,
+        "the list, printed and parsed"
+    );
+    ensure!(
+        registry.destination("discard")?.is_discard(),
+        "`discard` is a place"
+    );
+    ensure!(
+        registry.destination("unset")?.is_unset(),
+        "`unset` is a place"
+    );
+    for wrong in ["memory:a,discard", "memory:a,,memory:b", "nowhere:a", ""] {
+        match registry.destination(wrong) {
+            Ok(found) => return Err(Failure::new(format!("{wrong:?} was accepted as {found}"))),
+            Err(error) => ensure_eq!(error.kind(), ErrorKind::InvalidConfig, "kind for {wrong:?}"),
+        }
+    }
+    // A place is found again by what its URI prints.
+    let a = w.place("a").await?;
+    let again: LocationUri = a.uri().as_str().parse()?;
+    ensure_eq!(&again, a.uri(), "the URI of a place, parsed again");
+    Ok(())
+}
+
 pub(crate) async fn misconfigured_places(w: Arc<World>) -> Verdict {
     let good = w.place("good").await?;
     let wrong = w.harness().misconfigured().await?;

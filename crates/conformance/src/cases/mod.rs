@@ -1,5 +1,7 @@
 //! The cases, by subject. Each is one short async function; [`crate::table`] lists them.
 
+pub(crate) mod application;
+pub(crate) mod around;
 pub(crate) mod binding;
 pub(crate) mod budget;
 pub(crate) mod delivery;
@@ -7,7 +9,9 @@ pub(crate) mod fidelity;
 pub(crate) mod flush;
 pub(crate) mod input;
 pub(crate) mod isolation;
+pub(crate) mod lanes;
 pub(crate) mod observe;
+pub(crate) mod runtimes;
 pub(crate) mod scope;
 
 pub(crate) use crate::failure::{Failure, ensure, ensure_eq};
@@ -30,4 +34,9 @@ pub(crate) fn remote(trace: u128, span: u64) -> opentelemetry::Context {
         true,
         TraceState::default(),
     ))
+}
+
+/// A root span from nothing but the current context.
+pub(crate) fn root(rig: &Rig) -> opentelemetry_sdk::trace::Span {
+    rig.start("root", &opentelemetry::Context::current())
 }

@@ -92,6 +92,21 @@ impl Harness for ExperimentHarness {
         self.location(&path_of(location)?, "sibling")
     }
 
+    /// The experiment by its id.
+    async fn alias(&self, location: &dyn TraceLocation) -> Result<Arc<dyn TraceLocation>, Failure> {
+        let path = path_of(location)?;
+        let id: i64 = Connection::open(&path)?.query_row(
+            "SELECT experiment_id FROM experiments WHERE name = ?1",
+            [name_of(location)?],
+            |row| row.get(0),
+        )?;
+        let by_id = ExperimentLocation::builder()
+            .with_path(path)
+            .with_experiment_id(id.to_string())
+            .build()?;
+        Ok(Arc::new(by_id))
+    }
+
     async fn read_back(&self, location: &dyn TraceLocation) -> Result<Stored, Failure> {
         let path = path_of(location)?;
         if !path.exists() {
@@ -128,6 +143,7 @@ impl Harness for ExperimentHarness {
         Declares::default()
             .with_unavailable()
             .with_broken()
+            .with_alias()
             .with_trace_values()
     }
 
