@@ -123,7 +123,8 @@ impl Worker {
                     self.keep(span, Some(place));
                 }
                 Step::Remote(trace) => {
-                    let incoming = Context::current().with_remote_span_context(SpanContext::new(
+                    // The context knows nothing of the scope; the current one does.
+                    let incoming = Context::new().with_remote_span_context(SpanContext::new(
                         TraceId::from(0x1000 + u128::from(trace)),
                         SpanId::from(0x42),
                         TraceFlags::SAMPLED,
