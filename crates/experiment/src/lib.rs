@@ -55,8 +55,9 @@
 //!
 //! # Durability
 //! What was reported stored is committed. It survives the end of the process in any way. Files use
-//! write-ahead logging with `synchronous=NORMAL`: a power failure may take back the last
-//! transactions, never damage the file. With [`Synchronous::Full`] a batch is on the disk before it
+//! write-ahead logging (one that does not is switched when it is opened; MLflow works with either)
+//! with `synchronous=NORMAL`: a power failure may take back the last transactions, never damage the
+//! file. With [`Synchronous::Full`] a batch is on the disk before it
 //! is reported. Where a file cannot use write-ahead logging, `FULL` is always used. A file that was
 //! deleted or replaced while open is noticed before the next transaction.
 //!
@@ -67,6 +68,9 @@
 //! lane tries again; nothing waits longer than that, and no transaction here lasts nearly as long
 //! as the 20 s MLflow waits. A trace id lives at one place in a file: spans of a trace that is
 //! stored under another experiment are refused with `Conflict`, naming both.
+//!
+//! Not kept up to date: the daily summaries that an MLflow server makes with
+//! `MLFLOW_SQL_TRACE_ROLLUPS_ENABLED`, for spans that arrive after the summary of their day.
 
 mod builder;
 mod config;

@@ -73,12 +73,12 @@ impl Explicit {
     }
 }
 
-/// A map that forgets what was not used for a while.
+/// A map that forgets what was not used for a while. Values have a weight besides themselves.
 #[derive(Debug)]
 struct Recent<V> {
-    young: HashMap<u128, V>,
-    old: HashMap<u128, V>,
-    /// Spans that the young ones hold, beyond one entry each.
+    young: HashMap<u128, (V, usize)>,
+    old: HashMap<u128, (V, usize)>,
+    /// Weight of the young ones.
     weight: usize,
 }
 
@@ -92,16 +92,21 @@ impl<V> Recent<V> {
     }
 
     fn take(&mut self, key: u128) -> Option<V> {
-        self.young.remove(&key).or_else(|| self.old.remove(&key))
+        if let Some((value, weight)) = self.young.remove(&key) {
+            self.weight -= weight;
+            return Some(value);
+        }
+        self.old.remove(&key).map(|(value, _)| value)
     }
 
+    /// Keeps a value that is not there: it was taken before, or is new.
     fn put(&mut self, key: u128, value: V, weight: usize) {
         if self.young.len() >= REMEMBERED_TRACES || self.weight >= REMEMBERED_SPANS {
             self.old = std::mem::take(&mut self.young);
             self.weight = 0;
         }
         self.weight += weight;
-        self.young.insert(key, value);
+        self.young.insert(key, (value, weight));
     }
 }
 
@@ -140,5 +145,37 @@ impl Memory {
 
     pub(crate) fn put_explicit(&mut self, key: u128, explicit: Explicit) {
         self.explicit.put(key, explicit, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_stays_and_what_is_not_goes() {
+        let mut recent = Recent::new();
+        for key in 0..10 * REMEMBERED_TRACES as u128 {
+            recent.put(key, (), 0);
+            assert!(recent.take(0).is_some(), "used with each key");
+            recent.put(0, (), 0);
+        }
+        assert!(recent.young.len() + recent.old.len() <= 2 * REMEMBERED_TRACES);
+        assert!(recent.take(1).is_none());
+        assert!(recent.take(10 * REMEMBERED_TRACES as u128 - 1).is_some());
+    }
+
+    #[test]
+    fn heavy_values_push_others_out_and_weigh_only_while_they_are_there() {
+        let mut recent = Recent::new();
+        for _ in 0..10 {
+            recent.put(1, (), REMEMBERED_SPANS);
+            assert!(recent.take(1).is_some());
+            assert_eq!(recent.weight, 0);
+        }
+        for key in 2..10 {
+            recent.put(key, (), REMEMBERED_SPANS);
+        }
+        assert_eq!(recent.young.len() + recent.old.len(), 2);
     }
 }

@@ -101,7 +101,10 @@ impl Store {
             !std::mem::replace(&mut queue.draining, true)
         };
         if start {
-            let duty = Duty(self.clone());
+            let duty = Duty {
+                store: self.clone(),
+                done: false,
+            };
             tokio::task::spawn_blocking(move || duty.drain());
         }
         match answer.await {
@@ -132,16 +135,19 @@ impl Drop for Store {
 
 /// The duty to empty the queue. Dropped undone, as when the runtime ends before the job ran, it
 /// gives the waiting batches back instead of leaving them waiting.
-struct Duty(Arc<Store>);
+struct Duty {
+    store: Arc<Store>,
+    done: bool,
+}
 
 impl Duty {
-    fn drain(self) {
+    fn drain(mut self) {
         loop {
             let mut entries = Vec::new();
             let mut senders = Vec::new();
             let mut spans = 0;
             {
-                let mut queue = lock(&self.0.queue);
+                let mut queue = lock(&self.store.queue);
                 while spans < MAX_SPANS_PER_TRANSACTION
                     && let Some((entry, sender)) = queue.ready.pop_front()
                 {
@@ -153,11 +159,13 @@ impl Duty {
                     }
                 }
                 if entries.is_empty() {
+                    // From here on the queue belongs to whoever fills it next.
                     queue.draining = false;
+                    self.done = true;
                     return;
                 }
             }
-            let answers = lock(&self.0.writer).write(&entries);
+            let answers = lock(&self.store.writer).write(&entries);
             for (sender, answer) in senders.into_iter().zip(answers) {
                 // Who stopped waiting does not want the answer.
                 let _ = sender.send(answer);
@@ -168,8 +176,8 @@ impl Duty {
 
 impl Drop for Duty {
     fn drop(&mut self) {
-        let mut queue = lock(&self.0.queue);
-        if queue.draining {
+        if !self.done {
+            let mut queue = lock(&self.store.queue);
             queue.draining = false;
             queue.ready.clear();
         }
@@ -179,4 +187,73 @@ impl Drop for Duty {
 /// Locks without minding a panic elsewhere: the database rolls back what was not committed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::{MissingExperiment, Synchronous};
+    use trace_destination_core::{BatchId, TraceBatch};
+
+    fn empty() -> Rows {
+        let id = BatchId {
+            writer: uuid::Uuid::nil(),
+            sequence: 0,
+        };
+        Rows::of(&TraceBatch::new(id, Vec::new(), Vec::new()))
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(1)
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_runtime_that_ends_before_the_job_ran_leaves_the_store_usable() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("x.db");
+        let target = Arc::new(Target {
+            path: path.clone(),
+            name: Some("a".into()),
+            id: None,
+            missing: MissingExperiment::Create,
+            synchronous: Synchronous::Normal,
+            artifact_root: None,
+        });
+        let store = Store::shared(&path);
+        let first = runtime();
+        let experiment = first.block_on(store.open(target)).unwrap();
+        // The only thread for blocking work is busy, so the job waits and is dropped unrun.
+        let (free, wait) = std::sync::mpsc::channel::<()>();
+        first.spawn_blocking(move || wait.recv());
+        let waiting = {
+            let (store, experiment) = (store.clone(), experiment.clone());
+            first.spawn(async move { store.write(experiment, empty()).await })
+        };
+        while lock(&store.queue).ready.is_empty() {
+            std::thread::yield_now();
+        }
+        first.shutdown_background();
+        free.send(()).unwrap();
+        let answer = runtime().block_on(async { waiting.await });
+        assert!(!matches!(answer, Ok(Ok(_))), "nothing can have been stored");
+        while lock(&store.queue).draining {
+            std::thread::yield_now();
+        }
+        runtime()
+            .block_on(store.write(experiment, empty()))
+            .unwrap();
+    }
+
+    #[test]
+    fn one_store_per_file_while_it_is_held() {
+        let path = Path::new("/nowhere/shared.db");
+        let one = Store::shared(path);
+        assert!(Arc::ptr_eq(&one, &Store::shared(path)));
+        drop(one);
+        assert!(!lock(&OPEN).contains_key(path));
+    }
 }

@@ -50,7 +50,7 @@ impl Writer {
             return Err(Fault::Abandoned);
         };
         // Looking does not wait for writers, and most locations find what they name.
-        database.conn.execute_batch("BEGIN")?;
+        begin(database, "BEGIN")?;
         let found = with_shape(database, |conn, shape| {
             experiment::find(conn, shape, target)
         });
@@ -58,7 +58,7 @@ impl Writer {
             return Ok(found);
         }
         database.set_synchronous(target.synchronous)?;
-        begin(database)?;
+        begin(database, "BEGIN IMMEDIATE")?;
         let created = with_shape(database, |conn, shape| {
             experiment::find_or_create(conn, shape, target)
         });
@@ -103,7 +103,7 @@ impl Writer {
         };
         let synchronous = targets().map(|t| t.synchronous).max();
         database.set_synchronous(synchronous.unwrap_or(Synchronous::Normal))?;
-        begin(database)?;
+        begin(database, "BEGIN IMMEDIATE")?;
         let written = write_all(
             database,
             &mut self.memory,
@@ -144,11 +144,12 @@ fn with_shape<T>(
     run(conn, &known.shape)
 }
 
-fn begin(database: &Database) -> Result<(), Fault> {
-    database
-        .conn
-        .prepare_cached("BEGIN IMMEDIATE")?
-        .execute([])?;
+fn begin(database: &Database, how: &str) -> Result<(), Fault> {
+    // A panic may have left one open.
+    if !database.conn.is_autocommit() {
+        database.conn.execute_batch("ROLLBACK")?;
+    }
+    database.conn.prepare_cached(how)?.execute([])?;
     Ok(())
 }
 
