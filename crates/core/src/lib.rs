@@ -72,13 +72,13 @@ pub use location::{
     BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
 };
 pub use memory::{MemoryLocation, MemoryStore, StoredSpan};
+#[doc(hidden)]
+pub use mutant::Mutant;
 pub use pipeline::{
     Flush, FlushGuard, FlushReport, Ingested, LocationReport, MLFLOW_RUN_ID,
     MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_SCHEDULE_DELAY, Pipeline,
     PipelineBuilder,
 };
-#[doc(hidden)]
-pub use mutant::Mutant;
 pub use processor::DestinationProcessor;
 pub use record::{
     AnyValue, AnyValueRef, ArrayRef, Attribute, Attributes, BatchId, Event, EventRef, Link,

@@ -67,7 +67,7 @@ impl SpanProcessor for DestinationProcessor {
                 None => match shared.own_route(cx) {
                     Some(route) => shared.bindings.start_root(trace, id, false, route),
                     None if shared.mutant.is(Mutant::OrphanTakesGlobal) => {
-                        let route = shared.levels.resolve(cx, |found| shared.routes.of(found));
+                        let route = shared.levels.route(cx, &shared.routes);
                         shared.bindings.start_root(trace, id, false, route);
                     }
                     None => {
@@ -78,7 +78,7 @@ impl SpanProcessor for DestinationProcessor {
             }
             return;
         }
-        let route = shared.levels.resolve(cx, |found| shared.routes.of(found));
+        let route = shared.levels.route(cx, &shared.routes);
         let made_here = !parent.is_valid();
         shared.bindings.start_root(trace, id, made_here, route);
         if made_here {
@@ -145,11 +145,6 @@ impl Shared {
 
     /// The route of the context-local destination alone.
     fn own_route(&self, cx: &Context) -> Option<RouteId> {
-        let route = |cx: &Context| {
-            in_scope(cx)
-                .filter(|d| !d.is_unset())
-                .map(|d| self.routes.of(Some(d)))
-        };
-        route(cx).or_else(|| with_current(route).flatten())
+        self.levels.own_route(cx, &self.routes)
     }
 }

@@ -54,7 +54,8 @@ impl ShouldSample for DestinationSampler {
         let ratio = self
             .0
             .levels
-            .resolve(cx, |found| found.and_then(|d| d.sampling_ratio()))
+            .resolve(cx)
+            .and_then(|d| d.sampling_ratio())
             .unwrap_or(self.0.sampling_ratio());
         if ratio >= 1.0 {
             return SamplingResult {

@@ -339,7 +339,8 @@ fn the_sums_hold_at_every_moment() {
 
 #[test]
 fn nothing_is_ever_misrouted() {
-    const TENANTS: usize = 300;
+    // Few enough that the segments of the shared trace ids all linger, even in one shard.
+    const TENANTS: usize = 80;
     const THREADS: u64 = 6;
     const ROUNDS: u64 = 400;
     let slot = Arc::new(GlobalSlot::new());
@@ -376,7 +377,7 @@ fn nothing_is_ever_misrouted() {
                     // A few trace ids from outside, used by every tenant.
                     let cx = match random(3) {
                         0 => scoped.with_remote_span_context(SpanContext::new(
-                            TraceId::from_bytes([random(3) as u8 + 1; 16]),
+                            TraceId::from_bytes([random(2) as u8 + 1; 16]),
                             SpanId::from_bytes([random(3) as u8 + 1; 8]),
                             TraceFlags::SAMPLED,
                             true,

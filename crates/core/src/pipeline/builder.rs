@@ -18,7 +18,7 @@ use crate::scope::{GlobalSlot, Levels, process_slot};
 use crate::transform::SpanTransform;
 use opentelemetry::metrics::Meter;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use uuid::Uuid;
@@ -240,6 +240,7 @@ impl PipelineBuilder {
                 global: self.global,
                 environment: self.environment,
                 strict: self.strict,
+                memo: AtomicU64::new(0),
                 mutant: Switch::new(self.mutant),
             },
             bindings: Bindings::new(binding::SHARDS, !self.linger.is_zero()),

@@ -389,7 +389,7 @@ impl Pipeline {
 
     /// The destination of a local root started in `cx` now, all levels considered.
     pub fn resolve(&self, cx: &Context) -> Option<Destination> {
-        self.shared().levels.resolve(cx, |found| found.cloned())
+        self.shared().levels.resolve(cx)
     }
 
     /// What `on_start` asks for a local root, without binding anything: for benches, which measure
@@ -397,7 +397,7 @@ impl Pipeline {
     #[doc(hidden)]
     pub fn resolve_route(&self, cx: &Context) -> u32 {
         let shared = self.shared();
-        shared.levels.resolve(cx, |found| shared.routes.of(found)).0
+        shared.levels.route(cx, &shared.routes).0
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -2,6 +2,7 @@
 
 use crate::destination::Destination;
 use arc_swap::ArcSwapOption;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 /// A slot that holds a destination for everything that has no context-local one. Reading it is
@@ -9,34 +10,60 @@ use std::sync::{Arc, LazyLock};
 ///
 /// The process has one, used by [`set_global`]; a pipeline may be given another, which is how
 /// tests keep out of each other's way.
-#[derive(Debug, Default)]
-pub struct GlobalSlot(ArcSwapOption<Destination>);
+#[derive(Debug)]
+pub struct GlobalSlot {
+    destination: ArcSwapOption<Destination>,
+    /// Rises with every change, after it; never zero, so that zero can mean "not looked yet".
+    version: AtomicU32,
+}
+
+impl Default for GlobalSlot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl GlobalSlot {
     /// An empty slot.
     pub const fn new() -> Self {
-        Self(ArcSwapOption::const_empty())
+        Self {
+            destination: ArcSwapOption::const_empty(),
+            version: AtomicU32::new(1),
+        }
     }
 
     /// Puts a destination in and returns the one that was there. Traces that are open keep theirs.
     pub fn set(&self, destination: Destination) -> Option<Destination> {
-        self.0
-            .swap(Some(Arc::new(destination)))
-            .map(|old| (*old).clone())
+        self.change(Some(Arc::new(destination)))
     }
 
     /// Empties the slot and returns what was there. Traces that are open keep their destination.
     pub fn clear(&self) -> Option<Destination> {
-        self.0.swap(None).map(|old| (*old).clone())
+        self.change(None)
+    }
+
+    fn change(&self, to: Option<Arc<Destination>>) -> Option<Destination> {
+        let old = self.destination.swap(to);
+        // Skips zero when it wraps.
+        let _ = self
+            .version
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |v| {
+                Some(v.checked_add(1).unwrap_or(1))
+            });
+        old.map(|old| (*old).clone())
+    }
+
+    pub(crate) fn version(&self) -> u32 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// What is in the slot.
     pub fn get(&self) -> Option<Destination> {
-        self.0.load().as_ref().map(|d| (**d).clone())
+        self.destination.load().as_ref().map(|d| (**d).clone())
     }
 
     pub(crate) fn with<T>(&self, f: impl FnOnce(Option<&Destination>) -> T) -> T {
-        f(self.0.load().as_deref())
+        f(self.destination.load().as_deref())
     }
 }
 

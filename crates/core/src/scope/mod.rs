@@ -20,14 +20,23 @@ pub use global::{GlobalSlot, clear_global, global, reset, set_global};
 pub use guard::ScopeGuard;
 pub use task::{DestinationExt, WithDestination};
 
+use crate::binding::RouteId;
 use crate::destination::Destination;
 use crate::mutant::{Mutant, Switch};
+use crate::routes::Routes;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId, TraceState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The context-local scope. A private type, so that only this module can set it.
 struct Scoped(Destination);
+
+/// Whether any context of this process ever got a destination. Until then no context is looked
+/// into. It is never taken back: a count of live scopes would be one cache line that every scope on
+/// every thread writes. Whoever has a context with a destination in it sees the flag set, because
+/// the context reached them after it was.
+static EVER_SCOPED: AtomicBool = AtomicBool::new(false);
 
 /// Marks a context whose next root was detached from a running trace.
 pub(crate) struct DetachedFrom(pub(crate) SpanContext);
@@ -36,6 +45,9 @@ impl Destination {
     /// `cx` with this destination: the parent context for one root span with an explicit
     /// destination, or a context to attach or to carry elsewhere.
     pub fn in_context(&self, cx: &Context) -> Context {
+        if !EVER_SCOPED.load(Ordering::Relaxed) {
+            EVER_SCOPED.store(true, Ordering::Relaxed);
+        }
         cx.with_value(Scoped(self.clone()))
     }
 }
@@ -88,7 +100,21 @@ pub fn new_root() -> Context {
 
 /// The context-local value in `cx`, [`Destination::unset`] included.
 pub(crate) fn in_scope(cx: &Context) -> Option<&Destination> {
+    if !EVER_SCOPED.load(Ordering::Relaxed) {
+        return None;
+    }
     cx.get::<Scoped>().map(|s| &s.0)
+}
+
+/// Applies `f` to the context-local value: that in `cx`, else that in the current context.
+fn with_local<T>(cx: &Context, f: impl Fn(&Destination) -> T) -> Option<T> {
+    if !EVER_SCOPED.load(Ordering::Relaxed) {
+        return None;
+    }
+    match in_scope(cx) {
+        Some(local) => Some(f(local)),
+        None => with_current(|current| in_scope(current).map(f)).flatten(),
+    }
 }
 
 thread_local! {
@@ -131,42 +157,60 @@ pub(crate) struct Levels {
     pub(crate) global: Arc<GlobalSlot>,
     pub(crate) environment: Option<Destination>,
     pub(crate) strict: bool,
+    /// The route below the context: `version of the global slot << 32 | route`.
+    pub(crate) memo: AtomicU64,
     pub(crate) mutant: Switch,
 }
 
 impl Levels {
-    /// Hands `f` the destination for a local root started in `cx`; `None` where no level has one.
-    /// A closure, so that nothing is cloned on the way.
-    pub(crate) fn resolve<T>(&self, cx: &Context, f: impl FnOnce(Option<&Destination>) -> T) -> T {
-        match in_scope(cx) {
-            Some(local) => self.below_if_unset(local, f),
-            None if self.mutant.is(Mutant::CurrentContextIgnored) => self.below(f),
-            None => {
-                // `with_current` may not run its closure, so `f` is handed in and out.
-                let mut f = Some(f);
-                let found = with_current(|current| {
-                    in_scope(current)
-                        .and_then(|local| f.take().map(|f| self.below_if_unset(local, f)))
-                });
-                match (found.flatten(), f) {
-                    (Some(done), _) => done,
-                    (None, Some(f)) => self.below(f),
-                    (None, None) => unreachable!("a taken closure has returned a value"),
-                }
-            }
+    /// The destination for a local root started in `cx`; `None` where no level has one.
+    pub(crate) fn resolve(&self, cx: &Context) -> Option<Destination> {
+        match self.local(cx, Clone::clone) {
+            Some(local) if !local.is_unset() => Some(local),
+            _ => self.below(|found| found.cloned()),
         }
     }
 
-    fn below_if_unset<T>(
-        &self,
-        local: &Destination,
-        f: impl FnOnce(Option<&Destination>) -> T,
-    ) -> T {
-        if local.is_unset() {
-            self.below(f)
-        } else {
-            f(Some(local))
+    /// The route of a local root started in `cx`: what `on_start` asks.
+    pub(crate) fn route(&self, cx: &Context, routes: &Routes) -> RouteId {
+        match self.own_route(cx, routes) {
+            Some(route) => route,
+            None => self.route_below(routes),
         }
+    }
+
+    /// The route of the context-local destination alone.
+    pub(crate) fn own_route(&self, cx: &Context, routes: &Routes) -> Option<RouteId> {
+        let route = |local: &Destination| (!local.is_unset()).then(|| routes.of(Some(local)));
+        self.local(cx, route).flatten()
+    }
+
+    fn local<T>(&self, cx: &Context, f: impl Fn(&Destination) -> T) -> Option<T> {
+        if self.mutant.is(Mutant::CurrentContextIgnored) {
+            return in_scope(cx).map(f);
+        }
+        with_local(cx, f)
+    }
+
+    /// The route of the levels below the context, remembered for as long as the global slot does
+    /// not change: two atomic loads.
+    fn route_below(&self, routes: &Routes) -> RouteId {
+        if self.mutant.is(Mutant::GlobalFrozen) {
+            return self.below(|found| routes.of(found));
+        }
+        let version = self.global.version();
+        let memo = self.memo.load(Ordering::Acquire);
+        if (memo >> 32) as u32 == version {
+            return RouteId(memo as u32);
+        }
+        let route = self.below(|found| routes.of(found));
+        // The slot is changed before its version: what was found is at least as new as `version`,
+        // and a later change has another version.
+        self.memo.store(
+            u64::from(version) << 32 | u64::from(route.0),
+            Ordering::Release,
+        );
+        route
     }
 
     fn below<T>(&self, f: impl FnOnce(Option<&Destination>) -> T) -> T {
