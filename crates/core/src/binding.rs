@@ -326,5 +326,9 @@ fn key(trace: TraceId) -> u128 {
     u128::from_be_bytes(trace.to_bytes())
 }
 
+#[cfg(all(test, trace_destination_loom))]
+mod loom_tests;
+#[cfg(all(test, not(trace_destination_loom)))]
+mod model;
 #[cfg(all(test, not(trace_destination_loom)))]
 mod tests;

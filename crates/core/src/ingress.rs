@@ -156,17 +156,19 @@ impl<T> Ingress<T> {
     /// Says that the consumer is going to sleep. Returns false, and takes it back, if there is
     /// something to do.
     pub(crate) fn fall_asleep(&self) -> bool {
-        self.asleep.store(true, Ordering::Relaxed);
+        // Swaps and not stores, here and below: they follow every swap of a producer that came
+        // before. Stores would too, by what a swap may read, but loom does not see that.
+        self.asleep.swap(true, Ordering::Relaxed);
         let idle = self.shards.iter().all(|shard| lock(shard).items.is_empty());
         if !idle {
-            self.asleep.store(false, Ordering::Relaxed);
+            self.asleep.swap(false, Ordering::Relaxed);
         }
         idle
     }
 
     /// Says that the consumer is awake.
     pub(crate) fn awake(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.asleep.swap(false, Ordering::Relaxed);
     }
 
     /// Refuses every push from now on. What is in stays until it is drained.
@@ -182,3 +184,5 @@ impl<T> Ingress<T> {
     }
 }
 
+#[cfg(all(test, trace_destination_loom))]
+mod loom_tests;

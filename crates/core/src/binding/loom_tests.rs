@@ -1,0 +1,154 @@
+//! Every interleaving of a few calls, by loom.
+//!
+//! Modelled: one shard, two threads beside the main one, up to four calls each, the real mutex and
+//! epoch replaced by loom's. Bound: three preemptions where there are more than ten calls in all.
+//! Not modelled: several shards, which share nothing but the epoch.
+
+use super::*;
+use loom::sync::Arc;
+use loom::thread;
+
+const A: RouteId = RouteId(2);
+const B: RouteId = RouteId(3);
+
+fn trace() -> TraceId {
+    TraceId::from_bytes(7u128.to_be_bytes())
+}
+
+fn span(id: u64) -> SpanId {
+    SpanId::from_bytes(id.to_be_bytes())
+}
+
+fn bounded(f: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(f);
+}
+
+fn open(table: &Bindings) -> u64 {
+    table.open_spans().values().sum()
+}
+
+#[test]
+fn loom_child_while_its_root_ends_and_the_table_is_swept() {
+    loom::model(|| {
+        let table = Arc::new(Bindings::new(1, true));
+        table.start_root(trace(), span(1), true, A);
+        let child = {
+            let table = table.clone();
+            thread::spawn(move || match table.start_child(trace(), span(2), span(1)) {
+                Some(route) => {
+                    assert_eq!(route, A);
+                    // Open spans keep their binding, whatever is swept.
+                    assert_eq!(table.end(trace(), span(2)), Ended::Bound(A));
+                }
+                None => assert_eq!(table.end(trace(), span(2)), Ended::Unbound),
+            })
+        };
+        let root = {
+            let table = table.clone();
+            thread::spawn(move || assert_eq!(table.end(trace(), span(1)), Ended::Bound(A)))
+        };
+        table.sweep(0, 100, true);
+        child.join().unwrap();
+        root.join().unwrap();
+        assert_eq!(open(&table), 0);
+        table.sweep(0, 100, true);
+        table.sweep(0, 100, true);
+        assert_eq!(table.len(), 0);
+    });
+}
+
+#[test]
+fn loom_two_tenants_with_one_trace_id() {
+    for made_here in [true, false] {
+        bounded(move || {
+            let table = Arc::new(Bindings::new(1, true));
+            table.start_root(trace(), span(1), made_here, A);
+            let other = {
+                let table = table.clone();
+                thread::spawn(move || {
+                    table.start_root(trace(), span(10), false, B);
+                    assert_eq!(table.start_child(trace(), span(11), span(10)), Some(B));
+                    assert_eq!(table.end(trace(), span(10)), Ended::Bound(B));
+                    assert_eq!(table.end(trace(), span(11)), Ended::Bound(B));
+                })
+            };
+            let late = {
+                let table = table.clone();
+                thread::spawn(move || {
+                    // Its parent may not have started, be open, linger or be gone.
+                    let route = table.start_child(trace(), span(12), span(10));
+                    if let Some(B) = route {
+                        assert_eq!(table.end(trace(), span(12)), Ended::Bound(B));
+                    }
+                    route
+                })
+            };
+            table.sweep(0, 100, true);
+            assert_eq!(table.start_child(trace(), span(2), span(1)), Some(A));
+            assert_eq!(table.end(trace(), span(2)), Ended::Bound(A));
+            table.sweep(0, 100, true);
+            other.join().unwrap();
+            let late = late.join().unwrap();
+            // A parent that never started here is not B's; only a trace made here takes it.
+            assert!(late != Some(A) || made_here);
+            if late == Some(A) {
+                assert_eq!(table.end(trace(), span(12)), Ended::Bound(A));
+            }
+            assert_eq!(open(&table), 1);
+            assert_eq!(table.end(trace(), span(1)), Ended::Bound(A));
+            assert_eq!(open(&table), 0);
+        });
+    }
+}
+
+#[test]
+fn loom_late_child_against_the_sweep_that_ends_its_binding() {
+    for made_here in [true, false] {
+        loom::model(move || {
+            let table = Arc::new(Bindings::new(1, true));
+            table.start_root(trace(), span(1), made_here, A);
+            table.end(trace(), span(1));
+            let children: Vec<_> = [2, 3]
+                .into_iter()
+                .map(|id| {
+                    let table = table.clone();
+                    thread::spawn(move || {
+                        let bound = table.start_child(trace(), span(id), span(1));
+                        match (bound, table.end(trace(), span(id))) {
+                            (Some(A), Ended::Bound(A)) => {}
+                            // The other child may be open and its trace made here.
+                            (None, Ended::Unbound) => {}
+                            odd => panic!("{odd:?}"),
+                        }
+                    })
+                })
+                .collect();
+            table.sweep(0, 100, true);
+            for child in children {
+                child.join().unwrap();
+            }
+            assert_eq!(open(&table), 0);
+        });
+    }
+}
+
+#[test]
+fn loom_ignored_spans_take_nothing() {
+    loom::model(|| {
+        let table = Arc::new(Bindings::new(1, true));
+        table.start_root(trace(), span(1), true, A);
+        let ignored = {
+            let table = table.clone();
+            thread::spawn(move || {
+                table.ignore(trace(), span(2));
+                assert_eq!(table.end(trace(), span(2)), Ended::Ignored);
+            })
+        };
+        assert_eq!(table.start_child(trace(), span(3), span(1)), Some(A));
+        table.sweep(0, 100, true);
+        ignored.join().unwrap();
+        assert_eq!(open(&table), 2);
+    });
+}
