@@ -120,7 +120,8 @@ impl PipelineBuilder {
     }
 
     /// How long a trace stays bound after its last span ended, for children that start late; 30 s,
-    /// or until some 8,000 further traces have ended. Zero for not at all.
+    /// or until some 8,000 further traces have ended (a hundred, of roots that share one trace id
+    /// from outside). Zero for not at all.
     pub fn with_linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
