@@ -238,7 +238,7 @@ mod tests {
         }
         first.shutdown_background();
         free.send(()).unwrap();
-        let answer = runtime().block_on(async { waiting.await });
+        let answer = runtime().block_on(waiting);
         assert!(!matches!(answer, Ok(Ok(_))), "nothing can have been stored");
         while lock(&store.queue).draining {
             std::thread::yield_now();

@@ -89,10 +89,6 @@ impl Writer {
         }
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "an answer per entry, or one fault for all"
-    )]
     fn try_write(&mut self, entries: &[Entry]) -> Result<Vec<Result<Vec<Refusal>, Fault>>, Fault> {
         let targets = || entries.iter().map(|entry| &entry.experiment.target);
         self.connect(
@@ -160,18 +156,15 @@ fn finish<T>(database: &Database, result: Result<T, Fault>) -> Result<T, Fault> 
         Ok(value)
     });
     // Some failures end the transaction by themselves.
-    if result.is_err() && !database.conn.is_autocommit() {
-        if let Err(error) = database.conn.execute_batch("ROLLBACK") {
-            tracing::warn!(%error, "a failed transaction could not be rolled back");
-        }
+    if result.is_err()
+        && !database.conn.is_autocommit()
+        && let Err(error) = database.conn.execute_batch("ROLLBACK")
+    {
+        tracing::warn!(%error, "a failed transaction could not be rolled back");
     }
     result
 }
 
-#[expect(
-    clippy::type_complexity,
-    reason = "an answer per entry, or one fault for all"
-)]
 fn write_all(
     database: &mut Database,
     memory: &mut Memory,

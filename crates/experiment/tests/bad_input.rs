@@ -1,5 +1,7 @@
 //! Every wrong place is a clear error of the right kind, and nothing is written.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use rusqlite::Connection;

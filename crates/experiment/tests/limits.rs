@@ -1,5 +1,7 @@
 //! Values at the edge of what can be stored: stored, or refused alone with a reason.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use support::*;

@@ -2,6 +2,8 @@
 //!
 //! The other processes are this test binary again, running the ignored test `child`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,7 @@
 //! Whatever order batches of a trace come in, and however often, the end is the same.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use proptest::prelude::*;

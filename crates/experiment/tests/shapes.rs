@@ -1,5 +1,7 @@
 //! Every shape of the database is written in its own way, also when it changes between batches.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use support::*;

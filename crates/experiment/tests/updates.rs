@@ -1,5 +1,7 @@
 //! Values an application sets on a trace as a whole: stored, and stronger than what spans say.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use opentelemetry::trace::TraceId;
