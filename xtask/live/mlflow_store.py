@@ -7,6 +7,7 @@ Standard library and mlflow only. Subcommands:
   new --db FILE       let MLflow create the file (or bring an old one to its own schema)
   dump --db FILE      let MLflow open the file (it upgrades an old schema), then give every trace
                       as its Python API shows it, and every database row
+  dump --infos …      the same without spans, for an MLflow that cannot read them from a database
   rows --db FILE      the database rows alone, without MLflow and without touching the file
   dump --url BASE     every trace as the Python API shows it through a server
   post --url BASE --experiment ID FILE...
@@ -136,7 +137,7 @@ def of_trace(trace):
     }
 
 
-def api(uri):
+def api(uri, with_spans):
     """Every trace of every experiment, by search_traces and again one by one by get_trace."""
     from mlflow import MlflowClient
     from mlflow.entities import ViewType
@@ -154,7 +155,9 @@ def api(uri):
         token = None
         ids = []
         while True:
-            page = client.search_traces([experiment.experiment_id], max_results=PAGE, page_token=token)
+            page = client.search_traces(
+                [experiment.experiment_id], max_results=PAGE, page_token=token, include_spans=with_spans
+            )
             for trace in page:
                 searched[trace.info.trace_id] = of_trace(trace)
                 ids.append(trace.info.trace_id)
@@ -163,7 +166,7 @@ def api(uri):
                 break
         order[experiment.name] = ids
     fetched = {}
-    for trace_id in searched:
+    for trace_id in searched if with_spans else ():
         fetched[trace_id] = of_trace(client.get_trace(trace_id))
     return {"experiments": experiments, "order": order, "search_traces": searched, "get_trace": fetched}
 
@@ -201,7 +204,9 @@ def main():
     commands.add_parser("version")
     for name in ("new", "rows"):
         commands.add_parser(name).add_argument("--db", required=True)
-    where = commands.add_parser("dump").add_mutually_exclusive_group(required=True)
+    dumping = commands.add_parser("dump")
+    dumping.add_argument("--infos", action="store_true")
+    where = dumping.add_mutually_exclusive_group(required=True)
     where.add_argument("--db")
     where.add_argument("--url")
     posting = commands.add_parser("post")
@@ -228,7 +233,7 @@ def main():
         result = {"revision": rows(options.db)["revision"]}
     elif options.command == "dump":
         uri = f"sqlite:///{options.db}" if options.db else options.url
-        result = {"api": api(uri)}
+        result = {"api": api(uri, not options.infos)}
         if options.db:
             result["rows"] = rows(options.db)
     elif options.command == "post":

@@ -64,6 +64,11 @@ impl Mlflow {
         self.script(&["dump", "--db", &db.to_string_lossy()])
     }
 
+    /// As [`Mlflow::dump`], with trace-level values only.
+    pub(super) fn dump_infos(&self, db: &Path) -> Result<Value, String> {
+        self.script(&["dump", "--infos", "--db", &db.to_string_lossy()])
+    }
+
     /// The database rows alone, without MLflow touching the file.
     pub(super) fn rows(&self, db: &Path) -> Result<Value, String> {
         self.script(&["rows", "--db", &db.to_string_lossy()])

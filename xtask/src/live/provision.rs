@@ -2,7 +2,7 @@
 
 use super::mlflow::Mlflow;
 use super::process;
-use super::{MLFLOW_VERSION, fresh_folder, progress};
+use super::{MLFLOW_VERSION, OLDEST_MLFLOW_VERSION, fresh_folder, progress};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +20,16 @@ const PYTHONS: [&str; 6] = [
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
+/// What pip is told beside the version of MLflow. 3.3.2 allows a SQLAlchemy that came later and
+/// that it cannot import.
+fn requirements(version: &str) -> Vec<String> {
+    let mut all = vec![format!("mlflow=={version}")];
+    if version == OLDEST_MLFLOW_VERSION {
+        all.push("sqlalchemy<2.1".to_owned());
+    }
+    all
+}
+
 /// An environment with this MLflow; the error says what is missing on this machine.
 pub(super) fn mlflow(root: &Path, scripts: &Path, version: &str) -> Result<Mlflow, String> {
     let folder = if version == MLFLOW_VERSION {
@@ -29,8 +39,10 @@ pub(super) fn mlflow(root: &Path, scripts: &Path, version: &str) -> Result<Mlflo
     };
     let mlflow = Mlflow::new(root, scripts, &folder);
     // Written last, so an interrupted installation is not taken for a finished one.
-    let stamp = folder.join("mlflow-version");
-    if fs::read_to_string(&stamp).is_ok_and(|v| v.trim() == version)
+    let stamp = folder.join("requirements");
+    let requirements = requirements(version);
+    let stamped = requirements.join("\n");
+    if fs::read_to_string(&stamp).is_ok_and(|s| s == stamped)
         && mlflow.version().is_ok_and(|v| v == version)
     {
         return Ok(mlflow);
@@ -65,7 +77,7 @@ pub(super) fn mlflow(root: &Path, scripts: &Path, version: &str) -> Result<Mlflo
                 "--disable-pip-version-check",
                 "--quiet",
             ])
-            .arg(format!("mlflow=={version}"))
+            .args(&requirements)
             .env_remove("PYTHONPATH")
             .env_remove("PYTHONHOME")
             .stdin(Stdio::null()),
@@ -77,7 +89,7 @@ pub(super) fn mlflow(root: &Path, scripts: &Path, version: &str) -> Result<Mlflo
     if found != version {
         return Err(format!("pip installed MLflow {found} instead of {version}"));
     }
-    fs::write(&stamp, version).map_err(|e| format!("write {}: {e}", stamp.display()))?;
+    fs::write(&stamp, stamped).map_err(|e| format!("write {}: {e}", stamp.display()))?;
     Ok(mlflow)
 }
 

@@ -1,8 +1,10 @@
 //! Files that change hands between our writer and MLflow.
 
 use super::equality::sound;
+use crate::live::compare::object;
 use crate::live::sample::{self, Writing};
-use crate::live::{CaseResult, Live, Stop, mlflow::Mlflow, stored};
+use crate::live::stored::{self, Spans};
+use crate::live::{CaseResult, Live, Stop};
 use serde_json::Value;
 use std::path::Path;
 
@@ -14,69 +16,100 @@ const EXPERIMENT: &str = "shop";
 /// and span by `search_traces` and `get_trace`; also of spans its own server would refuse.
 pub(super) fn opens(live: &mut Live) -> CaseResult {
     let db = live.work("opens")?.join("created.db");
-    let (before, seen) = create_and_open(live.mlflow()?, &db)?;
-    let after = live.mlflow()?.rows(&db)?;
+    let mlflow = live.mlflow()?;
+    let written = create(&db)?;
+    let before = mlflow.rows(&db)?;
+    let dump = mlflow.dump(&db)?;
+    shows_all(&dump, &db, &written)?;
     let revision = |rows: &Value| rows["revision"][0].as_str().unwrap_or("none").to_owned();
-    let (old, new) = (revision(&before), revision(&after));
+    let (old, new) = (revision(&before), revision(&dump["rows"]));
     if old != CREATED_REVISION || new == old {
         return Err(format!(
             "the file was created at {old} and is at {new} after MLflow opened it"
         )
         .into());
     }
-    kept(&before, &after)?;
+    kept(&before, &dump["rows"])?;
     Ok(format!(
-        "{seen}; upgraded from {old} to {new}, every row kept"
+        "{} traces, {} spans shown; upgraded from {old} to {new}, every row kept",
+        written.len(),
+        stored::count(&written)
     ))
 }
 
-/// The oldest MLflow with tables for spans opens a file we created and shows everything in it.
+/// The oldest MLflow with tables for spans opens a file we created and lists every trace in it;
+/// the newest takes the file over from there. The oldest itself reads spans from artifact files
+/// only, also those its own server stored in the database.
 pub(super) fn older_mlflow(live: &mut Live) -> CaseResult {
     let db = live.work("older_mlflow")?.join("created.db");
     let oldest = live
         .oldest_mlflow
         .as_ref()
         .map_err(|m| Stop::Missing(m.clone()))?;
-    let (_, seen) = create_and_open(oldest, &db)?;
-    let version = oldest.version()?;
-    // The newest one takes it over from there.
-    let dump = live.mlflow()?.dump(&db)?;
+    let newest = live.mlflow()?;
+    let written = create(&db)?;
+    let before = oldest.rows(&db)?;
+    let dump = oldest.dump_infos(&db)?;
     sound(&dump)?;
-    let all = stored::count(&stored::shown(&dump, "get_trace")?);
+    let listed = object(&dump["api"]["search_traces"], "search_traces")?;
+    if listed.len() != written.len() {
+        return Err(format!("it lists {} of {} traces", listed.len(), written.len()).into());
+    }
+    for (id, old) in object(&before["traces"], "traces")? {
+        let shown = listed
+            .get(id)
+            .ok_or_else(|| format!("{id} is not listed"))?;
+        if shown["info"]["state"] != old["info"]["status"]
+            || shown["name"] != old["tags"]["mlflow.traceName"]
+        {
+            return Err(format!("{id} is listed as {}", shown["info"]).into());
+        }
+    }
+    kept(&before, &dump["rows"])?;
+    let revision = dump["rows"]["revision"][0].to_string();
+    shows_all(&newest.dump(&db)?, &db, &written)?;
     Ok(format!(
-        "{version}: {seen}; then upgraded by the newest, {all} spans shown"
+        "{}, at revision {revision}, lists {} traces and keeps every row; the newest then shows {} spans",
+        oldest.version()?,
+        listed.len(),
+        stored::count(&written)
     ))
 }
 
-fn create_and_open(mlflow: &Mlflow, db: &Path) -> Result<(Value, String), String> {
+/// Writes everything we have into a new file.
+fn create(db: &Path) -> Result<Spans, String> {
     let requests = [
         sample::captured(),
         trace_destination_otlp::sample::generated(),
     ]
     .concat();
     sample::write(db, EXPERIMENT, &requests)?;
-    let written = stored::of_requests(&requests)?;
-    let before = mlflow.rows(db)?;
-    let dump = mlflow.dump(db)?;
-    sound(&dump)?;
+    stored::of_requests(&requests)
+}
+
+/// An error unless MLflow showed exactly these spans, each of them readable, and the file is sound.
+fn shows_all(dump: &Value, db: &Path, written: &Spans) -> Result<(), String> {
+    sound(dump)?;
     for part in ["search_traces", "get_trace"] {
-        if stored::shown(&dump, part)? != written {
+        let shown = stored::shown(dump, part)?;
+        if shown != *written {
             return Err(format!(
                 "{part} shows {} of {} spans",
-                stored::count(&stored::shown(&dump, part)?),
-                stored::count(&written)
+                stored::count(&shown),
+                stored::count(written)
             ));
         }
+        if let Some((id, _)) = object(&dump["api"][part], part)?
+            .iter()
+            .find(|(_, trace)| trace.to_string().contains("\"$error\""))
+        {
+            return Err(format!("{part}: reading a value of {id} raises an error"));
+        }
     }
-    if stored::spans(db)? != written {
+    if stored::spans(db)? != *written {
         return Err("the rows are not what was written".to_owned());
     }
-    let seen = format!(
-        "{} traces, {} spans shown",
-        written.len(),
-        stored::count(&written)
-    );
-    Ok((before, seen))
+    Ok(())
 }
 
 /// Everything in `before` is in `after`, as a row or in the column it was moved to.
@@ -96,7 +129,7 @@ fn kept(before: &Value, after: &Value) -> Result<(), String> {
             rows.map(move |(key, value)| (*part, key, value))
         }) {
             let info = &new["info"];
-            let same = match (part, key.as_str()) {
+            let moved = match (part, key.as_str()) {
                 ("tags", "mlflow.traceName") => info["trace_name"] == *value,
                 ("metadata", "mlflow.trace.session") => info["session_id"] == *value,
                 ("metadata", "mlflow.trace.tokenUsage") => promoted(
@@ -113,9 +146,9 @@ fn kept(before: &Value, after: &Value) -> Result<(), String> {
                 ("metadata", "mlflow.trace.cost") => {
                     promoted(value, info, &["input_cost", "output_cost", "total_cost"])
                 }
-                _ => new[part][key] == *value,
+                _ => false,
             };
-            if !same {
+            if !moved && new[part][key] != *value {
                 return Err(format!("{id}: {key} of {part} was {value} and is not kept"));
             }
         }
@@ -204,13 +237,8 @@ pub(super) fn upgrade_under_writer(live: &mut Live) -> CaseResult {
     writing.close()?;
 
     let dump = mlflow.dump(&db)?;
-    sound(&dump)?;
     let written = stored::of_requests(&batches)?;
-    for part in ["search_traces", "get_trace"] {
-        if stored::shown(&dump, part)? != written {
-            return Err(format!("{part} does not show all spans").into());
-        }
-    }
+    shows_all(&dump, &db, &written)?;
     for n in 1..=3 {
         let id = format!("tr-{:032x}", trace(n));
         let info = &dump["rows"]["traces"][&id]["info"];
