@@ -6,6 +6,7 @@ mod cargo;
 mod check;
 mod conformance;
 mod features;
+mod fuzz;
 mod live;
 mod mutants;
 mod structure;
@@ -36,6 +37,8 @@ enum Task {
     Check(check::Check),
     /// Builds the facade with no feature, each alone, and all.
     Features,
+    /// Runs every fuzz target for a few seconds.
+    Fuzz(fuzz::Fuzz),
     /// Used by the live cases: writes traces until done or killed.
     #[command(hide = true)]
     LiveWriter(live::writer::LiveWriter),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Bench(task) => task.run(),
         Task::Check(task) => task.run(),
         Task::Features => features::check(),
+        Task::Fuzz(task) => task.run(),
         Task::LiveWriter(options) => live::writer::run(&options),
         Task::ConformanceWriter(task) => task.run(),
     };
