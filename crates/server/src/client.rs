@@ -12,7 +12,6 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use reqwest::{Method, redirect};
-use std::error::Error as _;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use trace_destination_core::ErrorKind;
@@ -295,25 +294,9 @@ fn message(body: &[u8]) -> String {
 
 /// A request that got no answer.
 pub(crate) fn failure(error: reqwest::Error) -> Fault {
-    let mut tls = None;
-    let mut refused = false;
-    let mut beneath = error.source();
-    while let Some(source) = beneath {
-        // `io::Error` hides what it wraps from `source()` chains of others.
-        let inner = source
-            .downcast_ref::<std::io::Error>()
-            .and_then(|io| io.get_ref());
-        let found = source
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| inner.and_then(|e| e.downcast_ref::<rustls::Error>()));
-        if found.is_some() {
-            tls = found.cloned();
-        }
-        refused |= source
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused);
-        beneath = source.source();
-    }
+    let mut beneath = Beneath::default();
+    beneath.look(&error);
+    let Beneath { tls, refused } = beneath;
     use rustls::Error as T;
     let (kind, cause, mend, retry) = match tls {
         Some(T::InvalidCertificate(_) | T::NoCertificatesPresented) => (
@@ -371,5 +354,30 @@ pub(crate) fn failure(error: reqwest::Error) -> Fault {
         mend,
         retry,
         source: error.without_url(),
+    }
+}
+
+/// What is found beneath an error.
+#[derive(Default)]
+struct Beneath {
+    tls: Option<rustls::Error>,
+    refused: bool,
+}
+
+impl Beneath {
+    fn look(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            self.tls = Some(tls.clone());
+        }
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            self.refused |= io.kind() == std::io::ErrorKind::ConnectionRefused;
+            // What it wraps is not its source, and may be another of its kind.
+            if let Some(inner) = io.get_ref() {
+                return self.look(inner);
+            }
+        }
+        if let Some(source) = error.source() {
+            self.look(source);
+        }
     }
 }

@@ -1,0 +1,115 @@
+//! Many locations on one host, and several hosts side by side.
+
+mod support;
+
+use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use support::http::{Reply, Server};
+use support::mlflow::Mlflow;
+use support::{batch, builder, location, open, root};
+use trace_destination_core::{Destination, Pipeline, TraceLocation as _};
+
+const LOCATIONS: usize = 300;
+const LIMIT: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_locations_share_few_connections() {
+    let mlflow = Arc::new(Mlflow::default());
+    let answers = mlflow.clone();
+    let server = Server::start(move |r| {
+        let reply = answers.answer(r);
+        Reply::After(Duration::from_millis(2), Box::new(reply))
+    });
+    let mut tasks = Vec::new();
+    for i in 0..LOCATIONS {
+        let location = location(&format!("{}/s?experiment_name=e{i}", server.url()));
+        tasks.push(tokio::spawn(async move {
+            let sink = open(&location).await.unwrap();
+            for t in 0..3 {
+                let trace = (i * 10 + t + 1) as u128;
+                sink.write(&batch([root(trace)])).await.unwrap();
+            }
+            sink
+        }));
+    }
+    let mut sinks = Vec::new();
+    for task in tasks {
+        sinks.push(task.await.unwrap());
+    }
+    assert_eq!(mlflow.with("/s", |s| s.traces.len()), LOCATIONS * 3);
+    assert_eq!(server.requests_to("/version").len(), 1);
+    let busiest = server.busiest.load(Ordering::SeqCst);
+    let connections = server.connections.load(Ordering::SeqCst);
+    assert!(busiest <= LIMIT, "{busiest} requests at once");
+    assert!(connections <= 2 * LIMIT, "{connections} connections");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_credentials_are_another_host() {
+    let server = Server::start(|_| Reply::stored());
+    let uri = format!("otlp+{}", server.url());
+    let mut sinks = Vec::new();
+    for token in ["a", "b"] {
+        let location = builder(&uri).with_bearer_token(token).build().unwrap();
+        let sink = open(&location).await.unwrap();
+        sink.write(&batch([root(1)])).await.unwrap();
+        sinks.push(sink);
+    }
+    let requests = server.requests();
+    let sent: Vec<_> = requests.iter().map(|r| r.header("authorization")).collect();
+    assert_eq!(sent, [Some("Bearer a"), Some("Bearer b")]);
+}
+
+/// Through a pipeline: a host that never answers, with many locations, and one that does.
+#[test]
+fn a_hanging_host_holds_no_other() {
+    let (stuck, healthy) = (
+        Server::start(|_| Reply::Hang),
+        Server::start(|_| Reply::stored()),
+    );
+    let pipeline = Pipeline::builder().strict().build().unwrap();
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(pipeline.processor())
+        .build();
+    let tracer = provider.tracer("hosts");
+    let none = opentelemetry::Context::new();
+    for i in 0..40 {
+        let uri = format!("otlp+{}/t{i}", stuck.url());
+        let at = Destination::new(location(&uri)).in_context(&none);
+        tracer.start_with_context("stuck", &at).end();
+    }
+    let good = location(&format!("otlp+{}", healthy.url()));
+    let uri = good.uri().clone();
+    let at = Destination::new(good).in_context(&none);
+    for _ in 0..100 {
+        tracer.start_with_context("fine", &at).end();
+    }
+    // Long enough for the healthy host on a busy machine; the other has not a chance in it.
+    let report = pipeline.flush(Duration::from_secs(5)).wait();
+    let found = report.location(&uri).unwrap();
+    assert_eq!((found.stored, found.pending), (100, 0), "{report}");
+    assert!(stuck.busiest.load(Ordering::SeqCst) <= LIMIT);
+    let report = pipeline.shutdown(Duration::from_millis(200)).wait();
+    assert!(!report.all_stored());
+}
+
+#[test]
+fn pipelines_come_and_go_on_one_host() {
+    let server = Server::start(|_| Reply::stored());
+    let good = Destination::new(location(&format!("otlp+{}", server.url())));
+    for _ in 0..5 {
+        // Each has a runtime of its own; connections of the last one are gone with it.
+        let pipeline = Pipeline::builder().strict().build().unwrap();
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(pipeline.processor())
+            .build();
+        let at = good.in_context(&opentelemetry::Context::new());
+        provider.tracer("t").start_with_context("s", &at).end();
+        let report = pipeline.shutdown(Duration::from_secs(20)).wait();
+        assert!(report.all_stored(), "{report}");
+    }
+    assert_eq!(server.requests().len(), 5);
+}

@@ -1,0 +1,242 @@
+//! Any OTLP endpoint: what the specification asks of an exporter.
+
+mod support;
+
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
+use prost::Message as _;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use support::http::{Reply, Server};
+use support::{batch, builder, location, open, root, script};
+use trace_destination_core::{ErrorKind, LocationUri, Retry, TraceLocation as _};
+use trace_destination_server::{Compression, ServerLocation};
+
+fn otlp(server: &Server) -> String {
+    format!("otlp+{}", server.url())
+}
+
+#[test]
+fn addresses() {
+    for (given, canonical) in [
+        ("otlp+http://h:4318", "otlp+http://h:4318"),
+        ("otlp+http://h:4318/", "otlp+http://h:4318"),
+        ("otlp+http://h:4318/v1/traces", "otlp+http://h:4318"),
+        ("otlp+https://h/custom/path", "otlp+https://h/custom/path"),
+        (
+            "http://h:80/base/?experiment_id=07",
+            "http://h/base?experiment_id=7",
+        ),
+        (
+            "http://h?experiment_name=x&create=true",
+            "http://h?experiment_name=x",
+        ),
+    ] {
+        assert_eq!(location(given).to_string(), canonical);
+        assert_eq!(location(canonical).to_string(), canonical, "no fixed point");
+    }
+    let uri: LocationUri = "otlp+http://collector:4317".parse().unwrap();
+    let error = ServerLocation::builder()
+        .with_uri(&uri)
+        .build()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(
+        error.to_string().contains("otlp+http://collector:4318"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn paths_are_used_as_they_are_given() {
+    let server = Server::start(|_| Reply::stored());
+    for (path, expected) in [("", "/v1/traces"), ("/a%20b/ingest", "/a%20b/ingest")] {
+        let sink = open(&location(&format!("{}{path}", otlp(&server))))
+            .await
+            .unwrap();
+        sink.write(&batch([root(1)])).await.unwrap();
+        let request = server.requests().pop().unwrap();
+        assert_eq!(request.path(), expected);
+        assert_eq!(
+            request.header("content-encoding"),
+            None,
+            "off unless asked for"
+        );
+        assert_eq!(request.header("x-mlflow-experiment-id"), None);
+        let spans = support::decode::request(&request.body()).unwrap();
+        assert!(spans[0].span.attributes.is_empty(), "nothing is added");
+    }
+}
+
+#[tokio::test]
+async fn variables_of_the_specification() {
+    let server = Server::start(|_| Reply::stored());
+    let with = |vars: &[(&str, &str)]| {
+        let env: BTreeMap<String, String> = vars
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let uri: LocationUri = otlp(&server).parse().unwrap();
+        ServerLocation::builder()
+            .with_uri(&uri)
+            .with_env(&env)
+            .build()
+            .unwrap()
+    };
+    let location = with(&[
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=general"),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+            "Api-Key=s%20p=x, b = 2 ,",
+        ),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &server.url()),
+    ]);
+    open(&location)
+        .await
+        .unwrap()
+        .write(&batch([root(1)]))
+        .await
+        .unwrap();
+    let request = server.requests().pop().unwrap();
+    assert_eq!(request.header("api-key"), Some("s p=x"));
+    assert_eq!(request.header("b"), Some("2"));
+    assert_eq!(
+        request.header("a"),
+        None,
+        "the specific variable replaces the general one"
+    );
+    assert_eq!(request.header("content-encoding"), Some("gzip"));
+    assert_eq!(support::decode::request(&request.body()).unwrap().len(), 1);
+    // Keys meant for another endpoint stay at home.
+    let location = with(&[
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=x"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://vendor.example"),
+    ]);
+    open(&location)
+        .await
+        .unwrap()
+        .write(&batch([root(1)]))
+        .await
+        .unwrap();
+    assert_eq!(server.requests().pop().unwrap().header("api-key"), None);
+    // Milliseconds for one request.
+    let silent = Server::start(|_| Reply::Hang);
+    let env = BTreeMap::from([("OTEL_EXPORTER_OTLP_TIMEOUT".to_owned(), "150".to_owned())]);
+    let uri: LocationUri = otlp(&silent).parse().unwrap();
+    let location = ServerLocation::builder()
+        .with_uri(&uri)
+        .with_env(&env)
+        .build()
+        .unwrap();
+    let error = open(&location)
+        .await
+        .unwrap()
+        .write(&batch([root(1)]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Timeout, Retry::Backoff)
+    );
+}
+
+#[tokio::test]
+async fn partial_success_is_counted() {
+    let partial = |rejected, message: &str| {
+        let response = ExportTraceServiceResponse {
+            partial_success: Some(ExportTracePartialSuccess {
+                rejected_spans: rejected,
+                error_message: message.into(),
+            }),
+        };
+        Reply::new(200, "application/x-protobuf", response.encode_to_vec())
+    };
+    let json = r#"{"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old"}}"#;
+    let server = script::start(
+        |_| None,
+        [
+            partial(3, "quota"),
+            partial(0, "be gentle"),
+            Reply::new(200, "application/json", json),
+            Reply::new(200, "application/json", "{}"),
+            Reply::text(200, "ok"),
+            partial(99, "all of them"),
+        ],
+    );
+    let sink = open(&location(&otlp(&server))).await.unwrap();
+    for (count, says) in [
+        (3, "quota"),
+        (0, ""),
+        (2, "too old"),
+        (0, ""),
+        (0, ""),
+        (8, "all of"),
+    ] {
+        let written = sink.write(&batch((1..=8).map(root))).await.unwrap();
+        assert_eq!(written.refused.len(), count);
+        for refusal in written.refused {
+            let said = refusal.error.to_string();
+            assert!(
+                said.contains(says) && said.contains("without saying which"),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_tried_again_is_what_the_specification_says() {
+    for (status, retried) in [
+        (429, true),
+        (502, true),
+        (503, true),
+        (504, true),
+        (401, false),
+        (404, false),
+        (408, false),
+        (500, false),
+        (501, false),
+        (507, false),
+    ] {
+        let server =
+            Server::start(move |_| Reply::text(status, "no").with_header("retry-after", "4"));
+        let sink = open(&location(&otlp(&server))).await.unwrap();
+        let error = sink.write(&batch([root(1)])).await.unwrap_err();
+        let expected = match retried {
+            true => Retry::After(Duration::from_secs(4)),
+            false => Retry::Never,
+        };
+        assert_eq!(error.retry(), expected, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_offender_is_found() {
+    let server = Server::start(|r| {
+        let spans = support::decode::request(&r.body()).unwrap();
+        match spans.iter().any(|s| s.span.name == "bad") {
+            true => Reply::text(400, "a bad name"),
+            false => Reply::stored(),
+        }
+    });
+    let location = builder(&otlp(&server))
+        .with_compression(Compression::Gzip)
+        .build()
+        .unwrap();
+    let sink = open(&location).await.unwrap();
+    sink.write(&batch([root(100)])).await.unwrap();
+    let spans = (1..=20).map(|t| {
+        let mut span = root(t);
+        if t == 13 {
+            span.name = "bad".into();
+        }
+        span
+    });
+    let written = sink.write(&batch(spans)).await.unwrap();
+    let found: Vec<_> = written.refused.iter().map(|r| r.index).collect();
+    assert_eq!(found, [12]);
+    assert!(written.refused[0].error.to_string().contains("a bad name"));
+    assert!(location.capabilities().exclusive_store.is_none());
+}
