@@ -282,6 +282,37 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "server")]
+    #[test]
+    fn servers() {
+        let server = (MLFLOW_TRACKING_URI, "http://127.0.0.1:5000/base/");
+        let name = (MLFLOW_EXPERIMENT_NAME, "a b");
+        assert_eq!(
+            resolved(&[server, name, (MLFLOW_WORKSPACE, "team")]).unwrap(),
+            "http://127.0.0.1:5000/base?experiment_name=a%20b&workspace=team"
+        );
+        assert_eq!(
+            resolved(&[server, (MLFLOW_TRACING_DESTINATION, "7")]).unwrap(),
+            "http://127.0.0.1:5000/base?experiment_id=7"
+        );
+        // Both at once: the experiment, and the endpoint as an extra leg.
+        assert_eq!(
+            resolved(&[
+                server,
+                name,
+                (MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT, "true"),
+                (OTEL_EXPORTER_OTLP_ENDPOINT, "http://127.0.0.1:4318/"),
+            ])
+            .unwrap(),
+            "http://127.0.0.1:5000/base?experiment_name=a%20b,otlp+http://127.0.0.1:4318"
+        );
+        let destination = "otlp+https://h:4318/own/path";
+        assert_eq!(
+            resolved(&[(MLFLOW_TRACING_DESTINATION, destination)]).unwrap(),
+            destination
+        );
+    }
+
     #[test]
     fn errors_name_the_variable_and_the_mend() {
         for (vars, variable, mend) in [
@@ -310,6 +341,7 @@ mod tests {
                 MLFLOW_TRACKING_URI,
                 "table=",
             ),
+            #[cfg(not(feature = "server"))]
             (
                 vec![(MLFLOW_TRACKING_URI, "http://127.0.0.1:5000")],
                 MLFLOW_TRACKING_URI,

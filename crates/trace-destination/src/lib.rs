@@ -15,6 +15,10 @@ pub use env::{
 #[doc(inline)]
 pub use trace_destination_experiment as experiment;
 
+#[cfg(feature = "server")]
+#[doc(inline)]
+pub use trace_destination_server as server;
+
 use std::sync::Arc;
 
 /// Every scheme this build understands, and for those it does not, the feature that brings them.
@@ -34,11 +38,17 @@ pub fn registry() -> Registry {
     let registry = registry.with_scheme("sqlite", |uri| {
         experiment::ExperimentLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
     });
+    #[cfg(feature = "server")]
+    let registry = server::SCHEMES.into_iter().fold(registry, |registry, scheme| {
+        registry.with_scheme(scheme, |uri| {
+            server::ServerLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+        })
+    });
     registry
 }
 
 const EXPERIMENT: &str = "build with the cargo feature `experiment` of trace-destination";
-const SERVER: &str = "tracking servers need the cargo feature `server`, which this version of trace-destination does not have yet";
+const SERVER: &str = "build with the cargo feature `server` of trace-destination";
 const UNITY_CATALOG: &str = "Unity Catalog needs the cargo feature `unity-catalog`, which this version of trace-destination does not have yet";
 
 /// The destination a list of URIs names, separated by commas; `discard` and `unset` stand alone.
