@@ -137,9 +137,10 @@ fn without_revision(conn: &Connection) -> Result<Fault, Fault> {
     let tables = statement
         .query_map([], |row| row.get::<_, String>(0))?
         .collect::<Result<Vec<_>, _>>()?;
-    // The first tables MLflow makes in a new file.
-    let mlflow = ["experiments", "runs"];
-    if mlflow.iter().all(|t| tables.iter().any(|x| x == t)) {
+    // MLflow makes these first, one by one, and only then the table of revisions.
+    let first = ["experiments", "runs", "tags", "metrics", "params"];
+    let begun = !tables.is_empty() && tables.iter().all(|t| first.contains(&t.as_str()));
+    if begun || first.iter().all(|t| tables.iter().any(|x| x == t)) {
         return Ok(Fault::NoRevision {
             found: "`alembic_version` is missing".into(),
         });

@@ -322,6 +322,19 @@ fn half_made_files_are_tried_again_while_they_are_fresh() {
             ErrorKind::Corrupt,
         ),
     ];
+    // Before anything else MLflow makes this table.
+    let place = Place::new();
+    Connection::open(&place.path)
+        .unwrap()
+        .execute_batch("CREATE TABLE experiments (experiment_id INTEGER)")
+        .unwrap();
+    let error = place.refuses(&at(&place.path, "a"));
+    assert_error(
+        &error,
+        ErrorKind::Unavailable,
+        Retry::Backoff,
+        "`alembic_version` is missing",
+    );
     for (spoil, says, kind) in cases {
         let place = Place::new();
         made_by_mlflow(&place.path, OLDEST)
