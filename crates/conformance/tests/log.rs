@@ -26,7 +26,7 @@ struct Ear(Arc<Mutex<Vec<Line>>>);
 impl Ear {
     /// The lines that contain a text.
     fn heard(&self, text: &str) -> Vec<Line> {
-        let lines = self.0.lock().unwrap();
+        let lines = self.0.lock().expect("no listener panics");
         lines
             .iter()
             .filter(|l| l.text.contains(text))
@@ -51,7 +51,7 @@ impl<S: tracing::Subscriber> Layer<S> for Ear {
         }
         let mut text = Text(String::new());
         event.record(&mut text);
-        self.0.lock().unwrap().push(Line {
+        self.0.lock().expect("no listener panics").push(Line {
             level: *event.metadata().level(),
             text: text.0,
             thread: std::thread::current().name().unwrap_or_default().to_owned(),
