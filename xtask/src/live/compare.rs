@@ -267,9 +267,10 @@ pub(super) fn experiment_view(dump: &Value, name: &str) -> Result<Value, String>
             .collect::<Map<_, _>>()
             .into())
     };
+    let number = id.parse::<i64>().ok();
     let rows: Map<_, _> = object(&dump["rows"]["traces"], "rows")?
         .iter()
-        .filter(|(_, t)| t["info"]["experiment_id"].to_string() == *id)
+        .filter(|(_, t)| t["info"]["experiment_id"].as_i64() == number)
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     let mut row = dump["rows"]["experiments"][id].clone();
