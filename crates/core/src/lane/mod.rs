@@ -1,11 +1,15 @@
 //! One location in one pipeline: its queue of sealed batches, its sink and its counters.
 
+mod buffers;
 mod isolate;
 mod open_batch;
+mod scopes;
 mod write;
 
+pub(crate) use buffers::Buffers;
 pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
+pub(crate) use scopes::Scopes;
 pub use write::RetryPolicy;
 pub(crate) use write::run;
 
@@ -43,8 +47,10 @@ pub(crate) struct Lane {
 pub(crate) struct State {
     /// Batches ready to be written, oldest first.
     sealed: VecDeque<Sealed>,
-    /// A task writes this lane now.
+    /// A task writes this lane now, or closes its sink.
     running: bool,
+    /// A task closes its sink.
+    closing: bool,
     /// The open sink while nobody uses it.
     pub(crate) sink: Option<Box<dyn TraceSink>>,
     /// There is an open sink, here or in the hands of the task that writes.
@@ -167,6 +173,7 @@ impl Lane {
         }
         let sink = state.sink.take()?;
         state.is_open = false;
+        state.closing = true;
         // A batch that comes meanwhile waits until the sink is closed: one at a time per location.
         state.running = true;
         Some(sink)
@@ -175,8 +182,14 @@ impl Lane {
     /// Ends the closing of a sink; true if batches came meanwhile and a task must be started.
     pub(crate) fn closed(&self) -> bool {
         let mut state = self.state();
+        state.closing = false;
         state.running = !state.sealed.is_empty();
         state.running
+    }
+
+    /// Whether a sink taken by [`Lane::take_idle_sink`] is still being closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state().closing
     }
 
     /// Drops everything that waits. What is being written is left to its task.
@@ -190,6 +203,7 @@ impl Lane {
         for sealed in dropped {
             self.counters
                 .drop_spans(reason, sealed.batch.span_count() as u64);
+            self.counters.lose_updates(sealed.batch.updates.len());
             self.release(sealed.bytes, process);
         }
     }

@@ -2,36 +2,25 @@
 
 use crate::location::BatchLimits;
 use crate::record::{BatchId, Resource, Scope, Span, SpanGroup, TraceBatch, TraceUpdate};
-use opentelemetry::InstrumentationScope;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Spans and trace-level values collected since the last batch was sealed.
 pub(crate) struct OpenBatch {
     pub(crate) since: Instant,
+    /// Those of its lane, which is not touched for each span.
+    limits: BatchLimits,
     bytes: usize,
     spans: usize,
-    groups: Vec<Group>,
+    groups: Vec<SpanGroup>,
     updates: Vec<TraceUpdate>,
 }
 
-struct Group {
-    resource: Arc<Resource>,
-    scope: GroupScope,
-    spans: Vec<Span>,
-}
-
-/// The scope of a group as its spans carry it; converted once, when the batch is sealed.
-enum GroupScope {
-    /// Each span of the SDK carries it; the first one's is used.
-    OfFirstSpan,
-    Record(Arc<Scope>),
-}
-
 impl OpenBatch {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant, limits: BatchLimits) -> Self {
         Self {
             since: now,
+            limits,
             bytes: 0,
             spans: 0,
             groups: Vec::new(),
@@ -39,25 +28,28 @@ impl OpenBatch {
         }
     }
 
-    /// Adds a span of the SDK.
-    pub(crate) fn push_sdk(&mut self, resource: &Arc<Resource>, span: Span, bytes: usize) {
+    /// Adds a span of the SDK; `buffer` makes the list that a new group needs.
+    pub(crate) fn push_sdk(
+        &mut self,
+        resource: &Arc<Resource>,
+        scope: &Arc<Scope>,
+        span: Span,
+        bytes: usize,
+        buffer: impl FnOnce() -> Vec<Span>,
+    ) {
         self.bytes += bytes;
         self.spans += 1;
-        let scope = span.sdk_scope();
-        let found = self.groups.iter_mut().rev().find(|g| {
-            matches!(g.scope, GroupScope::OfFirstSpan)
-                && Arc::ptr_eq(&g.resource, resource)
-                && g.spans
-                    .first()
-                    .is_some_and(|s| same_scope(s.sdk_scope(), scope))
-        });
-        match found {
+        match self.group(resource, scope) {
             Some(group) => group.spans.push(span),
-            None => self.groups.push(Group {
-                resource: resource.clone(),
-                scope: GroupScope::OfFirstSpan,
-                spans: vec![span],
-            }),
+            None => {
+                let mut spans = buffer();
+                spans.push(span);
+                self.groups.push(SpanGroup {
+                    resource: resource.clone(),
+                    scope: scope.clone(),
+                    spans,
+                });
+            }
         }
     }
 
@@ -65,20 +57,19 @@ impl OpenBatch {
     pub(crate) fn push_group(&mut self, group: SpanGroup, bytes: usize) {
         self.bytes += bytes;
         self.spans += group.spans.len();
-        let found = self.groups.iter_mut().rev().find(|g| match &g.scope {
-            GroupScope::Record(scope) => {
-                Arc::ptr_eq(&g.resource, &group.resource) && Arc::ptr_eq(scope, &group.scope)
-            }
-            GroupScope::OfFirstSpan => false,
-        });
-        match found {
-            Some(found) => found.spans.extend(group.spans),
-            None => self.groups.push(Group {
-                resource: group.resource,
-                scope: GroupScope::Record(group.scope),
-                spans: group.spans,
-            }),
+        match self.group(&group.resource, &group.scope) {
+            Some(there) => there.spans.extend(group.spans),
+            None => self.groups.push(group),
         }
+    }
+
+    /// The group of a resource and a scope, compared by identity: equal ones that are two values
+    /// make two groups, which is correct and rare.
+    fn group(&mut self, resource: &Arc<Resource>, scope: &Arc<Scope>) -> Option<&mut SpanGroup> {
+        self.groups
+            .iter_mut()
+            .rev()
+            .find(|g| Arc::ptr_eq(&g.scope, scope) && Arc::ptr_eq(&g.resource, resource))
     }
 
     /// Adds trace-level values, merging those of one trace.
@@ -96,8 +87,13 @@ impl OpenBatch {
     }
 
     /// Whether the batch has reached a size limit.
-    pub(crate) fn is_full(&self, limits: &BatchLimits) -> bool {
-        self.spans >= limits.spans || self.bytes >= limits.bytes
+    pub(crate) fn is_full(&self) -> bool {
+        self.spans >= self.limits.spans || self.bytes >= self.limits.bytes
+    }
+
+    /// Number of spans.
+    pub(crate) fn len(&self) -> usize {
+        self.spans
     }
 
     /// The finished batch. `run_id` links each trace whose root is in it to an MLflow run.
@@ -121,44 +117,13 @@ impl OpenBatch {
                 }
             }
         }
-        let groups = self
-            .groups
-            .into_iter()
-            .map(|g| SpanGroup {
-                scope: match g.scope {
-                    GroupScope::Record(scope) => scope,
-                    GroupScope::OfFirstSpan => Arc::new(
-                        g.spans
-                            .first()
-                            .and_then(Span::sdk_scope)
-                            .map(Scope::from)
-                            .unwrap_or_default(),
-                    ),
-                },
-                resource: g.resource,
-                spans: g.spans,
-            })
-            .collect();
         super::Sealed {
             batch: TraceBatch {
                 id,
-                groups,
+                groups: self.groups,
                 updates: self.updates,
             },
             bytes: self.bytes,
         }
-    }
-}
-
-/// Equality of scopes without allocating: their own `==` sorts copies of the attributes, per span.
-fn same_scope(a: Option<&InstrumentationScope>, b: Option<&InstrumentationScope>) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => {
-            a.name() == b.name()
-                && a.version() == b.version()
-                && a.schema_url() == b.schema_url()
-                && a.attributes().eq(b.attributes())
-        }
-        _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! Writing one lane: open, write, retry, give up. One task per lane that has something to write.
 
 use super::isolate::{close, isolated};
-use super::{Lane, Phase, Sealed};
+use super::{Buffers, Lane, Phase, Sealed};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind, Retry};
 use crate::location::Written;
@@ -9,7 +9,7 @@ use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::record::TraceBatch;
 use crate::stats::DropReason;
-use crate::transform::{Verdict, apply};
+use crate::transform::{SpanTransform, Verdict, apply};
 use rand::Rng;
 use std::pin::pin;
 use std::sync::Arc;
@@ -57,18 +57,19 @@ impl RetryPolicy {
 }
 
 /// Writes what the lane has until it has nothing more.
-pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>) {
-    while let Some(sealed) = lane.next() {
-        write_batch(&lane, &shared, sealed).await;
+pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>, buffers: Arc<Buffers>) {
+    while let Some(mut sealed) = lane.next() {
+        write_batch(&lane, &shared, &mut sealed).await;
         shared.lane_progressed();
+        buffers.give(sealed.batch);
     }
 }
 
-async fn write_batch(lane: &Lane, shared: &Shared, mut sealed: Sealed) {
+async fn write_batch(lane: &Lane, shared: &Shared, sealed: &mut Sealed) {
     let sequence = sealed.batch.id.sequence;
     let (lost, hook_error) = transform(lane, shared, &mut sealed.batch);
     let state = lane.state();
-    let mut flying = InFlight::new(lane, shared, &sealed);
+    let mut flying = InFlight::new(lane, shared, sealed);
     lane.counters.drop_spans(DropReason::Transform, lost);
     drop(state);
     let batch = &sealed.batch;
@@ -110,6 +111,7 @@ async fn write_batch(lane: &Lane, shared: &Shared, mut sealed: Sealed) {
         }
         Some(Err((reason, error))) => {
             lane.counters.drop_spans(reason, spans);
+            lane.counters.lose_updates(batch.updates.len());
             lost = Some((reason, error.clone()));
             state.last_error = Some(error);
         }
@@ -152,6 +154,7 @@ struct InFlight<'a> {
     lane: &'a Lane,
     shared: &'a Shared,
     spans: u64,
+    updates: usize,
     bytes: usize,
     landed: bool,
 }
@@ -164,6 +167,7 @@ impl<'a> InFlight<'a> {
             lane,
             shared,
             spans,
+            updates: sealed.batch.updates.len(),
             bytes: sealed.bytes,
             landed: false,
         }
@@ -177,6 +181,7 @@ impl Drop for InFlight<'_> {
         let state = (!self.landed).then(|| self.lane.state());
         if !self.landed {
             counters.drop_spans(DropReason::Shutdown, self.spans);
+            counters.lose_updates(self.updates);
         }
         counters.in_flight.store(0, Ordering::Relaxed);
         drop(state);
@@ -189,9 +194,18 @@ fn transform(lane: &Lane, shared: &Shared, batch: &mut TraceBatch) -> (u64, Opti
     let Some(hook) = &shared.transform else {
         return (0, None);
     };
+    // A hook is the application's code and may take its time, like a sink.
+    tokio::task::block_in_place(|| transform_with(&**hook, lane, batch))
+}
+
+fn transform_with(
+    hook: &dyn SpanTransform,
+    lane: &Lane,
+    batch: &mut TraceBatch,
+) -> (u64, Option<Error>) {
     let (mut lost, mut error) = (0, None);
     for group in &mut batch.groups {
-        group.spans.retain_mut(|span| match apply(&**hook, &lane.uri, span) {
+        group.spans.retain_mut(|span| match apply(hook, &lane.uri, span) {
             Verdict::Keep => true,
             Verdict::Drop => {
                 lost += 1;
@@ -261,7 +275,8 @@ async fn attempt_until_done(
                 return Err((DropReason::Failed, error));
             }
             Retry::Backoff => retry.backoff(failures),
-            Retry::After(delay) => delay,
+            // Never sooner than without it: a place may well say zero.
+            Retry::After(delay) => delay.max(retry.backoff(failures)),
         };
         if shared.is_abandoned() {
             return Err((DropReason::Shutdown, error));

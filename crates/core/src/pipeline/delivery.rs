@@ -7,11 +7,11 @@ use crate::binding::SWEEPS_PER_LINGER;
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
-use crate::lane::{self, LaneId, OpenBatch};
+use crate::lane::{self, Buffers, LaneId, OpenBatch, Scopes};
 use crate::mutant::Mutant;
 use crate::record::BatchId;
 use crate::stats::{DropReason, Dropped};
-use opentelemetry::Context;
+use opentelemetry::{Context, InstrumentationScope};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::Ordering;
@@ -26,6 +26,8 @@ const ROUND: Duration = Duration::from_millis(5);
 const WORKERS: usize = 2;
 /// Sinks that may block at the same time before others are held up.
 const MAX_BLOCKED: usize = 512;
+/// How often a shutdown looks whether idle sinks are closed by now.
+const CLOSING_POLL: Duration = Duration::from_millis(5);
 /// Bounds of the time between two sweeps of the bindings.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(15));
 /// Age is checked every so many sweeps: it looks at every binding.
@@ -68,6 +70,8 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         due: BinaryHeap::new(),
         flushes: Vec::new(),
         drained: Drained::default(),
+        scopes: Scopes::default(),
+        buffers: Arc::default(),
         sweeper: Sweeper::new(timing),
         warned: (false, false),
         told_overflow: HashMap::new(),
@@ -103,6 +107,8 @@ struct Delivery {
     due: BinaryHeap<Reverse<(Instant, LaneId)>>,
     flushes: Vec<ActiveFlush>,
     drained: Drained<Item>,
+    scopes: Scopes,
+    buffers: Arc<Buffers>,
     sweeper: Sweeper,
     /// Whether the application was told of unrouted spans and of scopes without effect.
     warned: (bool, bool),
@@ -115,6 +121,8 @@ struct Slot {
     batch: Option<Box<OpenBatch>>,
     /// The lane has an entry in `due`.
     scheduled: bool,
+    /// Spans of the last batch: the next one will be about as large.
+    usual: u32,
 }
 
 struct ActiveFlush {
@@ -167,14 +175,15 @@ impl Delivery {
         if index >= self.open.len() {
             self.open.resize_with(index + 1, Slot::default);
         }
-        let lane = self.shared.routes.lane(item.lane);
         let slot = &mut self.open[index];
+        let usual = slot.usual as usize;
         let batch = slot.batch.get_or_insert_with(|| {
+            let lane = self.shared.routes.lane(item.lane);
             if !std::mem::replace(&mut slot.scheduled, true) {
                 let due = later(now, lane.limits.age);
                 self.due.push(Reverse((due, item.lane)));
             }
-            Box::new(OpenBatch::new(now))
+            Box::new(OpenBatch::new(now, lane.limits))
         });
         self.growing += item.bytes;
         match item.payload {
@@ -182,12 +191,17 @@ impl Delivery {
                 let resource = self.shared.resources.get(source as usize);
                 // Sources are indices of resources; the first is there from the start.
                 let resource = resource.unwrap_or(&self.shared.resources[0]);
-                batch.push_sdk(resource, span, item.bytes);
+                let scope = match span.sdk_scope() {
+                    Some(scope) => self.scopes.of(scope),
+                    None => self.scopes.of(&InstrumentationScope::default()),
+                };
+                let buffer = || self.buffers.take(usual);
+                batch.push_sdk(resource, scope, span, item.bytes, buffer);
             }
             Payload::Group(group) => batch.push_group(*group, item.bytes),
             Payload::Update(update) => batch.push_update(*update, item.bytes),
         }
-        if batch.is_full(&lane.limits) {
+        if batch.is_full() {
             self.seal(item.lane);
         } else if self.growing > self.shared.budget.limit() / 2 {
             // Room is made by writing: half of it must not wait for many batches to grow.
@@ -201,6 +215,7 @@ impl Delivery {
         let Some(batch) = slot.and_then(|slot| slot.batch.take()) else {
             return;
         };
+        self.open[id.0 as usize].usual = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let lane = self.shared.routes.lane(id);
         let batch_id = BatchId {
             writer: self.shared.writer,
@@ -210,8 +225,11 @@ impl Delivery {
         let sealed = batch.seal(batch_id, self.shared.run_id.as_deref());
         self.growing -= sealed.bytes;
         if lane.push(sealed) {
-            self.runtime
-                .spawn(lane::run(lane.clone(), self.shared.clone()));
+            self.runtime.spawn(lane::run(
+                lane.clone(),
+                self.shared.clone(),
+                self.buffers.clone(),
+            ));
         }
     }
 
@@ -323,6 +341,7 @@ impl Delivery {
         if !self.sweeper.is_due(now) {
             return;
         }
+        self.buffers.clear();
         let expired = self.sweeper.sweep(&self.shared);
         let totals = &self.shared.totals;
         totals
@@ -354,12 +373,13 @@ impl Delivery {
         for (_, lane) in self.shared.routes.all_lanes() {
             if let Some(sink) = lane.take_idle_sink(idle_since) {
                 let (lane, shared) = (lane.clone(), self.shared.clone());
+                let buffers = self.buffers.clone();
                 self.runtime.spawn(async move {
                     if let Err(error) = lane::close(sink).await {
                         shared.log.retrying(&lane.uri, &error);
                     }
                     if lane.closed() {
-                        lane::run(lane, shared).await;
+                        lane::run(lane, shared, buffers).await;
                     }
                 });
             }
@@ -441,6 +461,10 @@ fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, flush: &ActiveFlush) {
     let _ = runtime.block_on(async {
         tokio::time::timeout(patience, async {
             while closing.join_next().await.is_some() {}
+            // Sinks that were being closed already, because their lanes were idle.
+            while shared.routes.all_lanes().any(|(_, lane)| lane.is_closing()) {
+                tokio::time::sleep(CLOSING_POLL).await;
+            }
         })
         .await
     });
