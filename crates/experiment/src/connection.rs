@@ -232,3 +232,43 @@ fn identity(_path: &Path) -> Option<(u64, u64)> {
     // An open database cannot be deleted or renamed there.
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn synchronous(database: &Database) -> i64 {
+        let sql = "PRAGMA synchronous";
+        database.conn.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn normal_is_for_write_ahead_logs_only() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut database = Database::open(&dir.path().join("x.db"), true).unwrap();
+        assert!(database.wal);
+        for (wanted, found) in [(Synchronous::Normal, 1), (Synchronous::Full, 2)] {
+            database.set_synchronous(wanted).unwrap();
+            assert_eq!(synchronous(&database), found);
+        }
+        database.wal = false;
+        database.set_synchronous(Synchronous::Normal).unwrap();
+        assert_eq!(synchronous(&database), 2);
+    }
+
+    #[test]
+    fn a_file_in_another_mode_is_switched_once_nobody_uses_it() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("x.db");
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN").unwrap();
+        schema::create(&other).unwrap();
+        other.execute_batch("COMMIT; BEGIN").unwrap();
+        assert!(!schema::is_empty(&other).unwrap(), "a reader");
+        let database = Database::open(&path, false).unwrap();
+        assert!(!database.wal);
+        drop(database);
+        other.execute_batch("COMMIT").unwrap();
+        assert!(Database::open(&path, false).unwrap().wal);
+    }
+}

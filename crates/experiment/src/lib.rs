@@ -66,7 +66,9 @@
 //! time share a transaction. Other processes, MLflow among them, may read and write the same file
 //! at any time. Who holds the file longer than 250 ms makes a batch fail with `Locked`, which the
 //! lane tries again; nothing waits longer than that, and no transaction here lasts nearly as long
-//! as the 20 s MLflow waits. A trace id lives at one place in a file: spans of a trace that is
+//! as the 20 s MLflow waits. Where MLflow creates the same absent file within the same few
+//! milliseconds, its own start may fail once (`table … already exists`); nothing is lost, and its
+//! next start finds the file. A trace id lives at one place in a file: spans of a trace that is
 //! stored under another experiment are refused with `Conflict`, naming both.
 //!
 //! Not kept up to date: the daily summaries that an MLflow server makes with
