@@ -74,10 +74,16 @@ pub(crate) struct Counters {
     pub(crate) in_flight: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) retries: AtomicU64,
+    pub(crate) lost_updates: AtomicU64,
     dropped: [AtomicU64; DropReason::ALL.len()],
 }
 
 impl Counters {
+    pub(crate) fn lose_updates(&self, updates: usize) {
+        self.lost_updates
+            .fetch_add(updates as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn drop_spans(&self, reason: DropReason, spans: u64) {
         // Release and Acquire: who sees the drop sees that the span was accepted before.
         self.dropped[reason as usize].fetch_add(spans, Ordering::Release);
@@ -130,6 +136,9 @@ pub struct LocationStats {
     pub batches: u64,
     /// Attempts that failed and were repeated.
     pub retries: u64,
+    /// Trace-level updates not stored, for whatever reason; updates of one trace that travelled
+    /// together count as one. They are no spans and in none of the sums above.
+    pub lost_updates: u64,
     /// The last error, of a batch or of a span; kept after recovery.
     pub last_error: Option<Error>,
     /// Spans started and not ended yet.

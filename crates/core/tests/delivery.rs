@@ -797,3 +797,58 @@ impl UriOf for trace_destination_core::MemoryLocation {
         TraceLocation::uri(self)
     }
 }
+
+#[test]
+fn a_hook_that_blocks_delays_no_other_location() {
+    let pipeline = quick()
+        .with_transform(|uri: &LocationUri, _: &mut trace_destination_core::Span| {
+            if uri.path().starts_with("hook-blocks-bad") {
+                std::thread::sleep(Duration::from_secs(10));
+            }
+            Transformed::Keep
+        })
+        .build()
+        .unwrap();
+    let tracer = tracer(&pipeline);
+    for i in 0..5 {
+        span_to(
+            &tracer,
+            &Place::new(&format!("hook-blocks-bad-{i}")).to(),
+            "bad",
+        );
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    let good = Place::new("hook-blocks-good");
+    let began = Instant::now();
+    span_to(&tracer, &good.to(), "good");
+    eventually("the good one is stored", || good.len() == 1);
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn a_server_that_asks_for_no_delay_is_not_hammered() {
+    let pipeline = quick()
+        .with_retry(RetryPolicy {
+            deadline: Duration::from_millis(500),
+            initial: Duration::from_millis(50),
+            max: Duration::from_millis(50),
+            ..RetryPolicy::default()
+        })
+        .build()
+        .unwrap();
+    let tracer = tracer(&pipeline);
+    let place = Place::on_write("no-delay", |_, _| {
+        Step::Fail(shaky().retry_after(Duration::ZERO))
+    });
+    span_to(&tracer, &place.to(), "a");
+    flush(&pipeline);
+    assert_eq!(
+        place.stats(&pipeline).dropped.by(DropReason::RetryDeadline),
+        1
+    );
+    assert!(place.attempts() <= 22, "{} attempts", place.attempts());
+}

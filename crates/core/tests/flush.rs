@@ -396,3 +396,19 @@ fn a_long_running_trace_is_visible_while_it_runs() {
     assert_eq!(place.names(), ["root", "step", "step", "step"]);
     settled(&pipeline);
 }
+
+#[test]
+fn shutdown_waits_for_sinks_that_are_being_closed_already() {
+    let pipeline = quick()
+        .with_idle_close(Duration::from_millis(20))
+        .build()
+        .unwrap();
+    let tracer = tracer(&pipeline);
+    let place = Place::new("closes-slowly");
+    span_to(&tracer, &place.to(), "a");
+    flush(&pipeline);
+    // Idle for long enough that it is being closed, and not long enough that it is.
+    std::thread::sleep(Duration::from_millis(100));
+    pipeline.shutdown(PATIENCE).wait();
+    assert_eq!((place.opens(), place.closes()), (1, 1));
+}

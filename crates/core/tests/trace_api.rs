@@ -132,8 +132,35 @@ fn updates_count_against_the_budget_and_not_as_spans() {
             assert!(pipeline.stats().bytes <= 4_096);
         }
     }
-    flush(&pipeline);
+    let report = pipeline.flush(PATIENCE).wait();
     settled(&pipeline);
     let stats = place.stats(&pipeline);
     assert_eq!(stats.accepted, 1, "an update is no span");
+    // What did not fit is not lost in silence.
+    let stored = place.see(|seen| {
+        seen.updates
+            .iter()
+            .map(|u| u.tags.len() as u64)
+            .sum::<u64>()
+    });
+    assert!(stored < 100);
+    assert_eq!(stats.lost_updates, 100 - stored);
+    assert!(report.is_complete() && !report.all_stored());
+}
+
+#[test]
+fn updates_that_are_not_stored_are_counted() {
+    let pipeline = quick().with_batch_limits(unhurried()).build().unwrap();
+    let tracer = tracer(&pipeline);
+    let place = Place::on_write("api-lost", |_, _| Step::Fail(broken()));
+    {
+        let _cx = root(&tracer, &place.to(), "root").attach();
+        update_current_trace(|t| t.name = Some("failed".into()));
+        flush(&pipeline);
+        assert_eq!(place.stats(&pipeline).lost_updates, 1);
+        pipeline.shutdown(PATIENCE).wait();
+        update_current_trace(|t| t.name = Some("late".into()));
+    }
+    assert_eq!(place.stats(&pipeline).lost_updates, 2);
+    settled(&pipeline);
 }

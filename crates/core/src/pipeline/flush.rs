@@ -40,6 +40,8 @@ pub struct LocationReport {
     pub pending: u64,
     /// Spans not stored since the pipeline started, by reason.
     pub dropped: Dropped,
+    /// Trace-level updates not stored since the pipeline started.
+    pub lost_updates: u64,
     /// Spans dropped while this flush was under way.
     pub lost: u64,
     /// Spans started and not ended yet; no flush can store them.
@@ -56,7 +58,8 @@ impl FlushReport {
 
     /// Everything that ended since the pipeline started is stored.
     pub fn all_stored(&self) -> bool {
-        self.is_complete() && self.locations.iter().all(|l| l.dropped.total() == 0)
+        let lossless = |l: &LocationReport| l.dropped.total() == 0 && l.lost_updates == 0;
+        self.is_complete() && self.locations.iter().all(lossless)
     }
 
     /// The report of one location.
@@ -228,6 +231,7 @@ pub(super) fn report(
                 pending: pending(&l),
                 stored: l.stored,
                 dropped: l.dropped,
+                lost_updates: l.lost_updates,
                 open_spans: l.open_spans,
                 error: l.last_error,
                 uri: l.uri,

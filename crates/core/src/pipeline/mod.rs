@@ -172,8 +172,10 @@ impl Shared {
     /// Sends trace-level values along a route.
     pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
         let bytes = update.approximate_bytes();
-        for lane in self.routes.lanes_of(route) {
-            self.offer(*lane, bytes, Payload::Update(Box::new(update.clone())));
+        for id in self.routes.lanes_of(route) {
+            if !self.offer(*id, bytes, Payload::Update(Box::new(update.clone()))) {
+                self.routes.lane(*id).counters.lose_updates(1);
+            }
         }
     }
 
@@ -323,6 +325,7 @@ impl Shared {
                     bytes: lane.bytes(),
                     batches: lane.counters.batches.load(Ordering::Relaxed),
                     retries: lane.counters.retries.load(Ordering::Relaxed),
+                    lost_updates: lane.counters.lost_updates.load(Ordering::Relaxed),
                     last_error,
                     open_spans: open_by_lane.get(&id).copied().unwrap_or(0),
                 }

@@ -67,6 +67,7 @@ pub(crate) struct Seen {
 }
 
 impl Place {
+    /// A place that does what it should. If its name ends with `closes-slowly`, so it does.
     pub(crate) fn new(name: &str) -> Self {
         Self::with(name, |_, _| Step::Do, |_, _| Step::Do)
     }
@@ -230,6 +231,9 @@ impl TraceSink for Place {
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
+        if self.0.uri.path().ends_with("closes-slowly") {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
         self.0.closes.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
