@@ -5,14 +5,17 @@
 //! one gets a segment that remembers its spans one by one, and a descendant is found through its
 //! parent.
 
+mod lingering;
 mod segments;
 
+use lingering::Lingering;
 use segments::{Segment, Trace};
 
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 use crossbeam_utils::CachePadded;
 use opentelemetry::trace::{SpanId, TraceId};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 
 /// Index of a route in its pipeline.
@@ -31,10 +34,8 @@ impl RouteId {
 /// Shards of the table: enough that threads rarely meet, so that looking through one is quick.
 pub(crate) const SHARDS: usize = 64;
 
-/// How many segments linger in one shard whatever happens. At twice as many the oldest go, so that
-/// the table stays small at any rate of traces. Done in one pass over the shard, which costs each
-/// trace a few nanoseconds; a queue of them would cost each a look-up of an entry long out of the
-/// cache.
+/// How many traces linger in one shard at most; beyond it the oldest go first. Traces with segments
+/// of foreign ids are counted by segments, up to twice as many.
 const LINGERING_PER_SHARD: usize = 128;
 
 /// How often the bindings are swept per linger time. A binding lingers at least that many sweeps,
@@ -53,8 +54,11 @@ pub(crate) struct Bindings {
 
 #[derive(Debug, Default)]
 struct Shard {
+    /// Traces with open spans, and those with segments of foreign ids until these are over.
     traces: HashMap<u128, Trace, IdHash>,
-    /// Segments without open spans.
+    /// Traces that have an own segment only and no open span. No trace is in both.
+    ended: Lingering,
+    /// Segments in `traces` without open spans.
     lingering: usize,
     /// Counts the times a segment began to linger: which of two did so first.
     lingered: u32,
@@ -101,6 +105,7 @@ impl Bindings {
         let epoch = self.now();
         let mut shard = lock(self.shard(trace));
         let shard = &mut *shard;
+        shard.revive(trace);
         let entry = shard.traces.entry(trace).or_default();
         match &mut entry.own {
             None if own_id => entry.own = Some(Segment::new(route, epoch)),
@@ -125,7 +130,13 @@ impl Bindings {
         let parent = u64::from_be_bytes(parent.to_bytes());
         let mut shard = lock(self.shard(trace));
         let shard = &mut *shard;
-        let entry = shard.traces.get_mut(&trace)?;
+        let entry = match shard.traces.get_mut(&trace) {
+            Some(entry) => entry,
+            None => {
+                shard.revive(trace);
+                shard.traces.get_mut(&trace)?
+            }
+        };
         if let Some(foreign) = &mut entry.foreign
             && let Some(&key) = foreign.spans.get(&parent)
         {
@@ -159,9 +170,12 @@ impl Bindings {
         if !shard.ignored.is_empty() && shard.ignored.remove(&(trace, span)).is_some() {
             return Ended::Ignored;
         }
-        let Some(entry) = shard.traces.get_mut(&trace) else {
-            return Ended::Unbound;
+        let Entry::Occupied(mut found) = shard.traces.entry(trace) else {
+            // An end without a start, as below.
+            let own = shard.ended.get(trace);
+            return own.map_or(Ended::Unbound, |own| Ended::Bound(own.route));
         };
+        let entry = found.get_mut();
         let (key, segment) = match &mut entry.foreign {
             Some(foreign) => match foreign.spans.get(&span).copied() {
                 Some(key) => (Some(key), foreign.segment(key)),
@@ -180,13 +194,12 @@ impl Bindings {
             1 => {
                 segment.open = 0;
                 segment.idle_since = epoch;
-                shard.lingered = shard.lingered.wrapping_add(1);
-                segment.lingered = shard.lingered;
-                shard.lingering += 1;
-                if !self.linger {
-                    shard.remove(trace, key);
-                } else if shard.lingering > shard.room() {
-                    shard.make_room();
+                if entry.foreign.is_some() {
+                    shard.linger(trace, key, self.linger);
+                } else if let Some(own) = found.remove().own
+                    && self.linger
+                {
+                    shard.ended.push(trace, own, LINGERING_PER_SHARD);
                 }
             }
             _ => segment.open -= 1,
@@ -198,7 +211,10 @@ impl Bindings {
     pub(crate) fn route_of(&self, trace: TraceId, span: SpanId) -> Option<RouteId> {
         let trace = key(trace);
         let mut shard = lock(self.shard(trace));
-        let entry = shard.traces.get_mut(&trace)?;
+        let shard = &mut *shard;
+        let Some(entry) = shard.traces.get_mut(&trace) else {
+            return shard.ended.get(trace).map(|own| own.route);
+        };
         if let Some(foreign) = &mut entry.foreign
             && let Some(&key) = foreign.spans.get(&u64::from_be_bytes(span.to_bytes()))
         {
@@ -214,8 +230,10 @@ impl Bindings {
         let mut swept = Swept::default();
         for shard in &self.shards {
             let mut shard = lock(shard);
+            let over = |s: &Segment| now.wrapping_sub(s.idle_since) > linger;
+            shard.ended.pop_while(over);
             if shard.lingering > 0 {
-                shard.retain(|s| s.open > 0 || now.wrapping_sub(s.idle_since) <= linger);
+                shard.retain(|s| s.open > 0 || !over(s));
             }
             if check_age {
                 swept.expired += shard.expire(now, max_age);
@@ -241,7 +259,13 @@ impl Bindings {
 
     /// Traces that are bound, lingering ones included.
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|s| lock(s).traces.len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| {
+                let shard = lock(shard);
+                shard.traces.len() + shard.ended.len()
+            })
+            .sum()
     }
 }
 
@@ -257,6 +281,30 @@ pub(crate) enum Ended {
 }
 
 impl Shard {
+    /// Puts a trace that has ended back among the open ones, if it is there.
+    fn revive(&mut self, trace: u128) {
+        if let Some(own) = self.ended.take(trace) {
+            self.lingering += 1;
+            self.traces.entry(trace).or_default().own = Some(own);
+        }
+    }
+
+    /// A segment of a trace with foreign ones has no open span any more.
+    fn linger(&mut self, trace: u128, key: Option<u32>, linger: bool) {
+        self.lingering += 1;
+        if !linger {
+            return self.remove(trace, key);
+        }
+        self.lingered = self.lingered.wrapping_add(1);
+        let lingered = self.lingered;
+        if let Some(segment) = self.traces.get_mut(&trace).and_then(|t| t.segment(key)) {
+            segment.lingered = lingered;
+        }
+        if self.lingering > self.room() {
+            self.make_room();
+        }
+    }
+
     fn remove(&mut self, trace: u128, key: Option<u32>) {
         self.lingering = self.lingering.saturating_sub(1);
         if self.traces.get_mut(&trace).is_some_and(|t| t.remove(key)) {
@@ -315,6 +363,7 @@ impl Shard {
             .flat_map(Trace::segments)
             .filter(|s| s.open > 0 && s.is_older(now, max_age))
             .count();
+        self.ended.retain(|s| !s.is_older(now, max_age));
         self.retain(|s| !s.is_older(now, max_age));
         self.ignored
             .retain(|_, since| now.wrapping_sub(*since) <= max_age);

@@ -97,6 +97,13 @@ impl Trace {
         self.own.iter().chain(foreign)
     }
 
+    pub(super) fn segment(&mut self, key: Option<u32>) -> Option<&mut Segment> {
+        match key {
+            None => self.own.as_mut(),
+            Some(key) => self.foreign.as_mut()?.segment(key),
+        }
+    }
+
     /// Keeps the segments that `keep` says; false if nothing is left of the trace.
     pub(super) fn retain(&mut self, keep: impl Fn(&Segment) -> bool) -> bool {
         if let Some(foreign) = &self.foreign {

@@ -185,24 +185,56 @@ fn a_busy_detached_task_does_not_shorten_the_linger_of_others() {
 #[test]
 fn lingering_is_capped_oldest_first() {
     let table = Table::new();
-    let traces = 2 * LINGERING_PER_SHARD as u128;
+    let traces = LINGERING_PER_SHARD as u128;
     for t in 0..traces {
         table.own_root(t, 1, A);
         table.end(t, 1);
     }
-    assert_eq!(table.0.len(), 2 * LINGERING_PER_SHARD);
+    assert_eq!(table.0.len(), LINGERING_PER_SHARD);
     // The first one is used again: it is the youngest now, and the second the oldest.
     assert_eq!(table.child(0, 2, 1), Some(A));
-    table.end(0, 2);
+    assert_eq!(table.end(0, 2), Ended::Bound(A));
     table.own_root(traces, 1, A);
     table.end(traces, 1);
     assert_eq!(table.0.len(), LINGERING_PER_SHARD);
     assert_eq!(table.child(1, 2, 1), None);
     assert_eq!(table.child(0, 3, 1), Some(A));
+    assert_eq!(table.child(2, 2, 1), Some(A));
     assert_eq!(table.child(traces, 2, 1), Some(A));
-    let youngest_gone = traces - LINGERING_PER_SHARD as u128 + 1;
+    assert_eq!(table.open(A), 3);
+}
+
+#[test]
+fn foreign_traces_linger_up_to_a_cap_too() {
+    let table = Table::new();
+    let traces = 2 * LINGERING_PER_SHARD as u128;
+    for t in 0..traces {
+        table.foreign_root(t, 1, A);
+        table.end(t, 1);
+    }
+    assert_eq!(table.0.len(), 2 * LINGERING_PER_SHARD);
+    table.foreign_root(traces, 1, A);
+    table.end(traces, 1);
+    assert_eq!(table.0.len(), LINGERING_PER_SHARD);
+    let youngest_gone = traces - LINGERING_PER_SHARD as u128;
     assert_eq!(table.child(youngest_gone, 2, 1), None);
     assert_eq!(table.child(youngest_gone + 1, 2, 1), Some(A));
+}
+
+#[test]
+fn an_id_that_comes_back_after_its_trace_ended_opens_it_to_nobody_else() {
+    let table = Table::new();
+    table.own_root(1, 1, A);
+    table.end(1, 1);
+    table.foreign_root(1, 50, B);
+    assert_eq!(table.child(1, 51, 50), Some(B));
+    assert_eq!(table.child(1, 2, 1), Some(A));
+    // Made here once more, by a generator that repeats itself.
+    table.own_root(2, 1, A);
+    table.end(2, 1);
+    table.own_root(2, 60, B);
+    assert_eq!(table.child(2, 61, 60), Some(B));
+    assert_eq!(table.child(2, 2, 1), Some(A));
 }
 
 #[test]
