@@ -25,7 +25,7 @@ import time
 import urllib.error
 import urllib.request
 
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 120
 PAGE = 100
 ATTEMPTS = 5
 

@@ -6,15 +6,15 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Opening, upgrading and reading a file with some thousand spans takes seconds; this is the
 /// bound beyond which something hangs.
-const SCRIPT_TIMEOUT: Duration = Duration::from_secs(120);
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(300);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An MLflow in a virtual environment.
 #[derive(Debug)]
@@ -147,6 +147,10 @@ impl Mlflow {
         let artifacts = db.with_extension("artifacts");
         let mut command = self.command();
         command
+            // The server ends with this process, however that ends.
+            .stdin(Stdio::piped())
+            .arg(self.scripts.join("tether.py"))
+            .arg(self.python())
             .args([
                 "-m",
                 "mlflow",

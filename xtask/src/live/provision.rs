@@ -17,7 +17,7 @@ const PYTHONS: [&str; 6] = [
     "python3.11",
     "python3.10",
 ];
-const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(180);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// What pip is told beside the version of MLflow. 3.3.2 allows a SQLAlchemy that came later and

@@ -10,7 +10,7 @@ use trace_destination::{
 };
 use trace_destination_otlp::{decode_protobuf, encode_protobuf, sample};
 
-const FLUSH: Duration = Duration::from_secs(30);
+const FLUSH: Duration = Duration::from_secs(60);
 
 /// The real capture, as one OTLP request.
 pub(super) fn captured() -> Vec<Vec<u8>> {

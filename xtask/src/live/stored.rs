@@ -124,7 +124,7 @@ impl Writer {
         command
             .arg("live-writer")
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(file(&out)?)
             .stderr(file(&err)?);
         Ok(Self {

@@ -37,6 +37,11 @@ pub(crate) struct LiveWriter {
 /// Writes, and prints `{"<trace id>": ["<span id>", …], …}` on one line for each flush that
 /// reported everything stored.
 pub(crate) fn run(options: &LiveWriter) -> Result<(), String> {
+    // Whoever started it holds the other end of the standard input, and is gone when it closes.
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
     let writing = Writing::open(&options.uri)?;
     let provider = SdkTracerProvider::builder()
         .with_span_processor(writing.pipeline().processor())

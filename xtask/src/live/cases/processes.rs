@@ -19,7 +19,7 @@ const PAUSE_MS: &str = "40";
 const SHARED_TRACES: u128 = 20;
 /// Traces that come through the server alone.
 const SERVER_TRACES: u128 = 40;
-const FINISH: Duration = Duration::from_secs(90);
+const FINISH: Duration = Duration::from_secs(240);
 
 /// A live MLflow server and several of our processes write one file at once: nothing is lost,
 /// nothing is doubled, and both sides read everything.

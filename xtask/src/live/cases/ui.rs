@@ -16,7 +16,7 @@ const ROOT: &str = "POST /checkout";
 /// In nanoseconds.
 const MINUTE: u64 = 60_000_000_000;
 /// For one page, in seconds.
-const PAGE_TIMEOUT: u64 = 45;
+const PAGE_TIMEOUT: u64 = 90;
 
 /// The trace the pictures show: a chat model, a tool that fails, a session, token usage.
 fn trace() -> Vec<SpanRecord> {
