@@ -27,6 +27,17 @@ pub trait Rewrite {
         }
     }
 
+    /// Calls `put` for each attribute the resource is to have. As given, unless implemented.
+    fn resource_attributes(
+        &mut self,
+        resource: &Resource,
+        put: &mut dyn FnMut(&str, AnyValueRef<'_>),
+    ) {
+        for (key, value) in resource.attributes().iter() {
+            put(key, value);
+        }
+    }
+
     /// The end the span is to have, nanoseconds since the Unix epoch. As given, unless
     /// implemented.
     fn end_time_unix_nano(&mut self, span: &Span) -> u64 {
@@ -88,7 +99,7 @@ impl EncodedSpans {
             if !last.is_some_and(|r| Arc::ptr_eq(r, &group.resource)) {
                 encoded
                     .resources
-                    .push(EncodedResource::new(&group.resource));
+                    .push(EncodedResource::new(&group.resource, rewrite));
                 last = Some(&group.resource);
             }
             let first = encoded.ends.len();
@@ -183,10 +194,10 @@ impl EncodedSpans {
 }
 
 impl EncodedResource {
-    fn new(resource: &Resource) -> Self {
+    fn new(resource: &Resource, rewrite: &mut impl Rewrite) -> Self {
         let (mut head, mut tail) = (Vec::new(), Vec::new());
         message(&mut head, 1, 2, |out| {
-            attributes(out, 1, resource.attributes());
+            rewrite.resource_attributes(resource, &mut |key, value| key_value(out, 1, key, value));
             uint(out, 2, resource.dropped_attributes_count.into());
         });
         text(

@@ -2,10 +2,12 @@
 //! except where the server would read it as something else.
 
 use crate::keys;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use opentelemetry::trace::TraceId;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use trace_destination_core::{AnyValueRef, Span, TraceUpdate};
+use trace_destination_core::{AnyValue, AnyValueRef, Attribute, Resource, Span, TraceUpdate};
 use trace_destination_otlp::Rewrite;
 
 /// What the root of a trace carries besides its own attributes.
@@ -110,12 +112,50 @@ impl Rewrite for ForTrackingServer<'_> {
         }
     }
 
+    fn resource_attributes(
+        &mut self,
+        resource: &Resource,
+        put: &mut dyn FnMut(&str, AnyValueRef<'_>),
+    ) {
+        for (key, value) in resource.attributes().iter() {
+            // The server makes tags of a resource, and answers bytes there with a 500.
+            match has_bytes(value) {
+                true => put(key, without_bytes(value).as_ref()),
+                false => put(key, value),
+            }
+        }
+    }
+
     fn end_time_unix_nano(&mut self, span: &Span) -> u64 {
         match span.end_time_unix_nano() {
             // The server would make a huge negative duration of a missing end.
             0 => span.start_time_unix_nano(),
             end => end,
         }
+    }
+}
+
+fn has_bytes(value: AnyValueRef<'_>) -> bool {
+    match value {
+        AnyValueRef::Bytes(_) => true,
+        AnyValueRef::Array(values) => values.iter().any(has_bytes),
+        AnyValueRef::Map(entries) => entries.iter().any(|(_, value)| has_bytes(value)),
+        _ => false,
+    }
+}
+
+/// The value with bytes as base64, which is how OTLP writes them in JSON.
+fn without_bytes(value: AnyValueRef<'_>) -> AnyValue {
+    match value {
+        AnyValueRef::Bytes(bytes) => STANDARD.encode(bytes).into(),
+        AnyValueRef::Array(values) => AnyValue::Array(values.iter().map(without_bytes).collect()),
+        AnyValueRef::Map(entries) => AnyValue::Map(
+            entries
+                .iter()
+                .map(|(key, value)| Attribute::new(key.to_owned(), without_bytes(value)))
+                .collect(),
+        ),
+        other => other.to_owned(),
     }
 }
 
@@ -205,6 +245,39 @@ mod tests {
                 pair(NAME, "r"),
             ]
         );
+    }
+
+    #[test]
+    fn a_resource_holds_no_bytes() {
+        let nested = AnyValue::Array(vec![
+            AnyValue::Bytes(vec![0, 255]),
+            AnyValue::Map(vec![Attribute::new("k", AnyValue::Bytes(vec![1]))]),
+            AnyValue::Int(1),
+        ]);
+        let resource = Resource {
+            attributes: vec![
+                Attribute::new("plain", "x"),
+                Attribute::new("bytes", AnyValue::Bytes(b"ab".to_vec())),
+                Attribute::new("nested", nested),
+            ],
+            ..Resource::default()
+        };
+        let map = foldhash::HashMap::default();
+        let mut said = Vec::new();
+        ForTrackingServer { carried: &map }.resource_attributes(&resource, &mut |key, value| {
+            said.push(Attribute::new(key.to_owned(), value.to_owned()));
+        });
+        let nested = AnyValue::Array(vec![
+            "AP8=".into(),
+            AnyValue::Map(vec![Attribute::new("k", "AQ==")]),
+            AnyValue::Int(1),
+        ]);
+        let expected = [
+            Attribute::new("plain", "x"),
+            Attribute::new("bytes", "YWI="),
+            Attribute::new("nested", nested),
+        ];
+        assert_eq!(said, expected);
     }
 
     #[test]

@@ -68,7 +68,7 @@
 //! - **One bad span sinks a whole request there.** What is known to do so (session ids over 250
 //!   characters, a cost that is no object, times beyond 2262, missing ids) is refused before it is
 //!   sent; other requests the server rejects are halved until the offender is found. A 500 is
-//!   treated the same way from the third time on.
+//!   treated the same way when it comes again, if the server can read its database otherwise.
 //! - **Deleted experiments take spans**, unseen by anybody. Whether the experiment is still there is
 //!   asked every 30 s of writing, and whenever the server objects; a name is then resolved anew.
 //! - **Names.** The root span gets the attribute `mlflow.traceTag.mlflow.traceName`, without which
@@ -78,8 +78,9 @@
 //!   runs. Metadata, client request id and previews, which OTLP cannot carry, follow once the local
 //!   root is stored; what the server knows already is read first and kept.
 //! - **Small differences** to the spans as given: a quoted `mlflow.spanType` loses its quotes, tags
-//!   by which MLflow finds its own data are left out, and a span without an end ends where it
-//!   began (the server would make a negative duration of it).
+//!   by which MLflow finds its own data are left out, bytes in a resource become base64 (they are a
+//!   500 there), and a span without an end ends where it began (the server would make a negative
+//!   duration of it).
 //!
 //! What the server itself drops, the kind, scope, trace state and flags of spans, is lost there.
 //!

@@ -7,6 +7,7 @@
 mod support;
 
 use async_trait::async_trait;
+use base64::Engine as _;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -19,7 +20,7 @@ use trace_destination_conformance::{
     assert_conforms, writer,
 };
 use trace_destination_core::{
-    Attribute, Error, ErrorKind, LocationUri, TraceLocation, TraceUpdate,
+    AnyValue, Attribute, Error, ErrorKind, LocationUri, TraceLocation, TraceUpdate,
 };
 use trace_destination_server::ServerLocation;
 
@@ -146,7 +147,8 @@ impl Harness for TrackingServer {
             .with_broken()
     }
 
-    /// Roots carry the name of their trace, and a span without an end ends where it began.
+    /// Roots carry the name of their trace, a span without an end ends where it began, and bytes
+    /// in a resource are base64.
     fn keeps(&self, mut stored: StoredSpan) -> StoredSpan {
         let span = &mut stored.span;
         if span.parent_span_id.is_none() {
@@ -156,6 +158,9 @@ impl Harness for TrackingServer {
         }
         if span.end_time_unix_nano == 0 {
             span.end_time_unix_nano = span.start_time_unix_nano;
+        }
+        for attribute in &mut stored.resource.attributes {
+            bytes_to_text(&mut attribute.value);
         }
         stored
     }
@@ -316,6 +321,23 @@ impl Harness for TrackingServer {
 
     fn writer(&self, location: &dyn TraceLocation) -> Option<Command> {
         Some(other_process(location.uri()))
+    }
+}
+
+fn bytes_to_text(value: &mut AnyValue) {
+    match value {
+        AnyValue::Bytes(bytes) => {
+            *value = base64::engine::general_purpose::STANDARD
+                .encode(bytes)
+                .into();
+        }
+        AnyValue::Array(values) => values.iter_mut().for_each(bytes_to_text),
+        AnyValue::Map(entries) => {
+            for entry in entries {
+                bytes_to_text(&mut entry.value);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -266,8 +266,13 @@ impl MlflowSink {
                     s.trouble = Some((batch, times));
                     times
                 });
-                let hopeless = fault.code() == Some("INVALID_STATE");
-                if times < PATIENCE_WITH_500 && !hopeless {
+                // An error the server has a name for comes again; what passes has other statuses.
+                let patience = match fault.code() {
+                    Some("INVALID_STATE") => 1,
+                    Some(_) => 2,
+                    None => PATIENCE_WITH_500,
+                };
+                if times < patience {
                     return Err(fault);
                 }
                 experiment::still_there(self.api(), &experiment.id).await?;
