@@ -59,7 +59,14 @@ fn collect(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<Ro
     let mut tables = crate::trace::Tables::open(conn, &shape, &statements)?;
     conn.execute_batch("BEGIN")?;
     for trace in &rows.traces {
-        tables.write(&mut memory, &rows, trace, &experiment, &mut Vec::new())?;
+        tables.write(
+            &mut memory,
+            &rows,
+            trace,
+            &experiment,
+            crate::writer::Care::None,
+            &mut Vec::new(),
+        )?;
     }
     conn.execute_batch("COMMIT")?;
     let mut found = Vec::new();

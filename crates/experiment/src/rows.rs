@@ -27,6 +27,16 @@ pub(crate) struct SpanRow {
     pub(crate) facts: SpanFacts,
 }
 
+impl SpanRow {
+    /// The refusal of this span.
+    pub(crate) fn refused(&self, error: &Error) -> Refusal {
+        Refusal {
+            index: self.index,
+            error: error.clone(),
+        }
+    }
+}
+
 /// What a batch says about one trace.
 #[derive(Debug)]
 pub(crate) struct TraceRows {

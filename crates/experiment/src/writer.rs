@@ -1,6 +1,6 @@
 //! One transaction per set of ready batches.
 
-use crate::builder::{MissingExperiment, Synchronous};
+use crate::builder::Synchronous;
 use crate::connection::Database;
 use crate::error::{Fault, WRITE};
 use crate::experiment::{self, Resolved};
@@ -23,6 +23,38 @@ pub(crate) struct Entry {
 
 /// The refused spans of a batch that was stored, or why it was not.
 pub(crate) type Answer = Result<Vec<Refusal>, Error>;
+
+/// What is done against rows that the database refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// Nothing: they end the transaction.
+    None,
+    /// Each step can be taken back alone. Costs a copy of every page it touches.
+    EachRow,
+}
+
+impl Care {
+    /// Takes a step. The inner error says that the database refused it, and that it left nothing.
+    pub(crate) fn around(
+        self,
+        conn: &Connection,
+        step: impl FnOnce() -> Result<(), Fault>,
+    ) -> Result<Result<(), Error>, Fault> {
+        if self == Self::None {
+            return step().map(Ok);
+        }
+        conn.prepare_cached("SAVEPOINT step")?.execute([])?;
+        let result = match step() {
+            Err(fault) if fault.is_about_the_data() => {
+                conn.prepare_cached("ROLLBACK TO step")?.execute([])?;
+                Err(fault.during(WRITE))
+            }
+            result => Ok(result?),
+        };
+        conn.prepare_cached("RELEASE step")?.execute([])?;
+        Ok(result)
+    }
+}
 
 /// The one writer of a file in this process.
 pub(crate) struct Writer {
@@ -66,10 +98,14 @@ impl Writer {
     }
 
     /// Writes the batches in one transaction and answers each. A batch whose experiment is gone
-    /// fails alone; a batch whose rows the database refuses does not keep the others from being
-    /// stored.
+    /// fails alone; rows that the database refuses are refused alone.
     pub(crate) fn write(&mut self, entries: &[Entry]) -> Vec<Answer> {
-        let result = self.try_write(entries);
+        let mut result = self.try_write(entries, Care::None);
+        if result.as_ref().is_err_and(Fault::is_about_the_data) {
+            // Which rows it was is only worth knowing when it happens.
+            self.memory.forget();
+            result = self.try_write(entries, Care::EachRow);
+        }
         match result {
             Ok(answers) => answers
                 .into_iter()
@@ -77,23 +113,19 @@ impl Writer {
                 .collect(),
             Err(fault) => {
                 self.memory.forget();
-                if entries.len() > 1 && fault.is_about_the_data() {
-                    return entries
-                        .iter()
-                        .flat_map(|entry| self.write(std::slice::from_ref(entry)))
-                        .collect();
-                }
                 let error = fault.during(WRITE);
                 entries.iter().map(|_| Err(error.clone())).collect()
             }
         }
     }
 
-    fn try_write(&mut self, entries: &[Entry]) -> Result<Vec<Result<Vec<Refusal>, Fault>>, Fault> {
+    fn try_write(
+        &mut self,
+        entries: &[Entry],
+        care: Care,
+    ) -> Result<Vec<Result<Vec<Refusal>, Fault>>, Fault> {
         let targets = || entries.iter().map(|entry| &entry.experiment.target);
-        self.connect(
-            targets().any(|t| t.missing == MissingExperiment::Create && t.name.is_some()),
-        )?;
+        self.connect(targets().any(|t| experiment::may_create(t)))?;
         let Some(database) = &mut self.database else {
             return Err(Fault::Abandoned);
         };
@@ -105,6 +137,7 @@ impl Writer {
             &mut self.memory,
             &mut self.foreign_changes,
             entries,
+            care,
         );
         finish(database, written)
     }
@@ -170,6 +203,7 @@ fn write_all(
     memory: &mut Memory,
     foreign_changes: &mut i64,
     entries: &[Entry],
+    care: Care,
 ) -> Result<Vec<Result<Vec<Refusal>, Fault>>, Fault> {
     let changes = database
         .conn
@@ -193,7 +227,15 @@ fn write_all(
         };
         let mut refused = Vec::new();
         for trace in &rows.traces {
-            tables.write(memory, rows, trace, &resolved, &mut refused)?;
+            let put = &mut refused;
+            let written = care.around(conn, || {
+                tables.write(memory, rows, trace, &resolved, care, put)
+            })?;
+            if let Err(error) = written {
+                let spans = &rows.spans[trace.spans.clone()];
+                refused.retain(|r| !spans.iter().any(|row| row.index == r.index));
+                refused.extend(spans.iter().map(|row| row.refused(&error)));
+            }
         }
         answers.push(Ok(refused));
     }

@@ -183,3 +183,51 @@ fn an_archived_trace_takes_no_more_spans() {
         assert_eq!(count(&path, "spans"), 2);
     });
 }
+
+#[test]
+fn rows_that_the_database_refuses_are_refused_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    made_by_mlflow(&path, HEAD)
+        .execute_batch(
+            "CREATE TRIGGER no_span BEFORE INSERT ON spans WHEN new.name = 'bad'
+             BEGIN SELECT RAISE(ABORT, 'not this span'); END;
+             CREATE TRIGGER no_trace BEFORE INSERT ON trace_info WHEN new.trace_name = 'bad trace'
+             BEGIN SELECT RAISE(ABORT, 'not this trace'); END;",
+        )
+        .unwrap();
+    run(async {
+        let sink = at(&path, "a").open().await.unwrap();
+        let mut spans = conversation(1);
+        spans.push(span(1, 3, Some(1), "bad"));
+        spans.push(span(2, 1, None, "bad trace"));
+        spans.push(span(2, 2, Some(1), "bad"));
+        spans.push(span(3, 1, None, "good"));
+        let written = sink.write(&batch(spans)).await.unwrap();
+        assert_eq!(
+            written.refused.iter().map(|r| r.index).collect::<Vec<_>>(),
+            [2, 3, 4]
+        );
+        for refusal in &written.refused {
+            assert_eq!(refusal.error.kind(), ErrorKind::Unsupported);
+            let first = std::error::Error::source(&refusal.error);
+            let says = std::iter::successors(first, |e| e.source())
+                .any(|e| e.to_string().contains("not this"));
+            assert!(says, "{:?}", refusal.error);
+        }
+        sink.write(&batch(conversation(4))).await.unwrap();
+        sink.close().await.unwrap();
+    });
+    assert_eq!(
+        texts(
+            &path,
+            "SELECT request_id, (SELECT count(*) FROM spans WHERE trace_id = request_id) FROM trace_info"
+        ),
+        [
+            "tr-00000000000000000000000000000001|2",
+            "tr-00000000000000000000000000000003|1",
+            "tr-00000000000000000000000000000004|2"
+        ]
+    );
+    assert_sound(&path);
+}

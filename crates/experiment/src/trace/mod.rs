@@ -10,6 +10,7 @@ use crate::memory::{Explicit, Memory, State, TraceState};
 use crate::rows::{Rows, SpanRow, TraceRows};
 use crate::schema::Shape;
 use crate::sql::{self, Statements};
+use crate::writer::Care;
 use fold::{Changes, CostText, UsageText};
 use put::Put;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
@@ -53,6 +54,7 @@ impl<'c> Tables<'c> {
         rows: &Rows,
         trace: &TraceRows,
         experiment: &Resolved,
+        care: Care,
         refused: &mut Vec<Refusal>,
     ) -> Result<(), Fault> {
         let spans = &rows.spans[trace.spans.clone()];
@@ -69,10 +71,7 @@ impl<'c> Tables<'c> {
             if spans.is_empty() {
                 tracing::warn!(%error, "values of a trace were not stored");
             }
-            refused.extend(spans.iter().map(|row| Refusal {
-                index: row.index,
-                error: error.clone(),
-            }));
+            refused.extend(spans.iter().map(|row| row.refused(&error)));
             return Ok(());
         }
         let mut explicit = memory.take_explicit(trace.key).unwrap_or_default();
@@ -130,7 +129,8 @@ impl<'c> Tables<'c> {
         )?;
         self.put_rows(&trace.id, &changes)?;
         for row in spans {
-            self.put_span(&trace.id, experiment.id, row)?;
+            let put = care.around(self.conn, || self.put_span(&trace.id, experiment.id, row))?;
+            refused.extend(put.err().map(|error| row.refused(&error)));
         }
         if let Some(run) = update.and_then(|u| u.run_id.as_deref()) {
             self.link_run(&trace.id, run)?;
