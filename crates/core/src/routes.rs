@@ -63,18 +63,24 @@ impl Routes {
 
     #[cold]
     fn find(&self, legs: &Legs) -> RouteId {
+        // Asked before the lock is taken: it is the backend's code.
+        let limits = legs
+            .locations()
+            .iter()
+            .map(|location| self.limits.unwrap_or_else(|| location.capabilities().batch));
+        let limits: Vec<BatchLimits> = limits.collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = &mut *known;
         let lanes: Box<[LaneId]> = legs
             .locations()
             .iter()
-            .map(|location| {
+            .zip(limits)
+            .map(|(location, limits)| {
                 *known
                     .lanes
                     .entry(location.uri().clone())
                     .or_insert_with(|| {
-                        let lane =
-                            Arc::new(Lane::new(location.clone(), self.limits, self.lane_budget));
+                        let lane = Arc::new(Lane::new(location.clone(), limits, self.lane_budget));
                         LaneId(index(self.lanes.push(lane)))
                     })
             })

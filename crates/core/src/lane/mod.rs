@@ -88,14 +88,13 @@ impl std::fmt::Debug for Lane {
 }
 
 impl Lane {
-    /// A lane whose batches are cut at `limits`, or as the location prefers them, and so that one
-    /// batch cannot fill the lane's `budget` while it still grows.
+    /// A lane whose batches are cut at `limits`, and so that one batch cannot fill the lane's
+    /// `budget` while it still grows.
     pub(crate) fn new(
         location: Arc<dyn TraceLocation>,
-        limits: Option<BatchLimits>,
+        limits: BatchLimits,
         budget: usize,
     ) -> Self {
-        let limits = limits.unwrap_or(location.capabilities().batch);
         Self {
             uri: location.uri().clone(),
             limits: BatchLimits {

@@ -14,6 +14,7 @@ use crate::stats::{DropReason, Dropped};
 use opentelemetry::{Context, InstrumentationScope};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,6 +38,19 @@ const AGE_EVERY: u32 = 4;
 pub(super) enum Control {
     Flush(Arc<FlushState>),
     Shutdown(Arc<FlushState>),
+    /// Shows what becomes of everybody else when the thread panics.
+    #[cfg(test)]
+    Panic(Arc<FlushState>),
+}
+
+impl Control {
+    pub(super) fn state(&self) -> &Arc<FlushState> {
+        match self {
+            Self::Flush(state) | Self::Shutdown(state) => state,
+            #[cfg(test)]
+            Self::Panic(state) => state,
+        }
+    }
 }
 
 /// How long things are kept.
@@ -80,7 +94,10 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         .name("trace-delivery".into())
         .spawn(move || {
             enter_delivery();
-            delivery.run();
+            let shared = delivery.shared.clone();
+            if catch_unwind(AssertUnwindSafe(|| delivery.run())).is_err() {
+                shared.delivery_died();
+            }
         })
         .map_err(|e| failed("no thread could be started", e))?;
     let _ = shared.delivery.set(thread.thread().clone());
@@ -131,6 +148,13 @@ struct ActiveFlush {
     waiting: Vec<(LaneId, u64)>,
     dropped_before: HashMap<LaneId, Dropped>,
     shutdown: bool,
+}
+
+impl Drop for ActiveFlush {
+    fn drop(&mut self) {
+        // Does nothing where it was answered.
+        self.state.abandon();
+    }
 }
 
 impl Delivery {
@@ -275,6 +299,8 @@ impl Delivery {
             let (state, ends) = match control {
                 Control::Flush(state) => (state, false),
                 Control::Shutdown(state) => (state, true),
+                #[cfg(test)]
+                Control::Panic(_) => panic!("as told"),
             };
             if ends {
                 self.shared.ingress.close();
@@ -419,11 +445,9 @@ impl Delivery {
             controls.terminated = true;
             std::mem::take(&mut controls.waiting)
         };
-        let late = waiting.into_iter().map(|c| match c {
-            Control::Flush(state) | Control::Shutdown(state) => state,
-        });
-        for state in flushes.into_iter().map(|f| f.state).chain(late) {
-            state.complete(report(&shared, &HashMap::new(), Unfinished::Lanes(&[])));
+        let unanswered = flushes.iter().map(|f| &f.state);
+        for state in unanswered.chain(waiting.iter().map(Control::state)) {
+            state.complete(report(&shared, &HashMap::new(), Unfinished::InFlight));
         }
     }
 }

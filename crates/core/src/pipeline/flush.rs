@@ -112,6 +112,10 @@ impl Flush {
             if let Some(report) = answer.report.take() {
                 return report;
             }
+            if answer.abandoned {
+                drop(answer);
+                return report(&self.shared, &HashMap::new(), Unfinished::Unknown);
+            }
             let left = (self.state.deadline + GRACE).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 drop(answer);
@@ -134,6 +138,11 @@ impl Future for Flush {
         let mut answer = self.state.lock();
         match answer.report.take() {
             Some(report) => Poll::Ready(report),
+            None if answer.abandoned => {
+                drop(answer);
+                let report = report(&self.shared, &HashMap::new(), Unfinished::Unknown);
+                Poll::Ready(report)
+            }
             None => {
                 answer.waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -161,6 +170,8 @@ pub(super) struct FlushState {
 struct Answer {
     report: Option<FlushReport>,
     waker: Option<Waker>,
+    /// The delivery thread died; there will be no answer.
+    abandoned: bool,
 }
 
 impl FlushState {
@@ -177,9 +188,18 @@ impl FlushState {
     }
 
     pub(super) fn complete(&self, report: FlushReport) {
+        self.answer(|answer| answer.report = Some(report));
+    }
+
+    /// Says that there will be no answer.
+    pub(super) fn abandon(&self) {
+        self.answer(|answer| answer.abandoned = true);
+    }
+
+    fn answer(&self, give: impl FnOnce(&mut Answer)) {
         let waker = {
             let mut answer = self.lock();
-            answer.report = Some(report);
+            give(&mut answer);
             answer.waker.take()
         };
         self.done.notify_all();
@@ -191,6 +211,8 @@ impl FlushState {
 
 /// Which lanes a flush has not seen the end of.
 pub(super) enum Unfinished<'a> {
+    /// Delivery has ended; what is in flight still is in the hands of a sink that blocks.
+    InFlight,
     /// Nobody knows: whatever waits counts as pending.
     Unknown,
     /// These; what waits in other lanes ended after the flush began.
@@ -204,9 +226,13 @@ pub(super) fn report(
     unfinished: Unfinished<'_>,
 ) -> FlushReport {
     let stats = shared.stats();
-    let timed_out = !matches!(unfinished, Unfinished::Lanes([]));
+    let timed_out = match unfinished {
+        Unfinished::InFlight => stats.locations.iter().any(|l| l.in_flight > 0),
+        Unfinished::Unknown => true,
+        Unfinished::Lanes(lanes) => !lanes.is_empty(),
+    };
     let unfinished: Option<HashSet<&LocationUri>> = match unfinished {
-        Unfinished::Unknown => None,
+        Unfinished::Unknown | Unfinished::InFlight => None,
         Unfinished::Lanes(lanes) => Some(
             lanes
                 .iter()

@@ -281,12 +281,24 @@ impl Shared {
                 return;
             }
         }
-        let (Control::Flush(state) | Control::Shutdown(state)) = control;
-        state.complete(flush::report(
-            self,
-            &Default::default(),
-            Unfinished::Lanes(&[]),
-        ));
+        let report = || flush::report(self, &Default::default(), Unfinished::InFlight);
+        control.state().complete(report());
+    }
+
+    /// The delivery thread has panicked, which only a defect of this crate can cause. Nothing is
+    /// accepted any more and nobody is left waiting.
+    fn delivery_died(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        self.ingress.close();
+        self.budget.wake();
+        let waiting = {
+            let mut controls = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+            controls.terminated = true;
+            std::mem::take(&mut controls.waiting)
+        };
+        for control in waiting {
+            control.state().abandon();
+        }
     }
 
     fn stats(&self) -> PipelineStats {
@@ -443,3 +455,6 @@ pub(crate) fn all() -> Vec<Arc<Shared>> {
     let all = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner);
     all.iter().filter_map(Weak::upgrade).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -326,14 +326,21 @@ pub struct LinkRef<'a> {
 }
 
 fn sdk_heap_bytes(s: &SpanData) -> usize {
-    let mut bytes = s.name.len() + key_values_bytes(&s.attributes);
+    // Each span has a copy of its trace state, which may have come from outside.
+    let trace_state = |cx: &opentelemetry::trace::SpanContext| match cx.trace_state() {
+        none if *none == opentelemetry::trace::TraceState::NONE => 0,
+        some => some.header().len(),
+    };
+    let mut bytes = s.name.len() + key_values_bytes(&s.attributes) + trace_state(&s.span_context);
     for e in &s.events.events {
         bytes += size_of::<opentelemetry::trace::Event>()
             + e.name.len()
             + key_values_bytes(&e.attributes);
     }
     for l in &s.links.links {
-        bytes += size_of::<opentelemetry::trace::Link>() + key_values_bytes(&l.attributes);
+        bytes += size_of::<opentelemetry::trace::Link>()
+            + key_values_bytes(&l.attributes)
+            + trace_state(&l.span_context);
     }
     if let opentelemetry::trace::Status::Error { description } = &s.status {
         bytes += description.len();
