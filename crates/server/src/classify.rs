@@ -87,7 +87,7 @@ pub(crate) fn classify(dialect: Dialect, signs: Signs<'_>) -> Option<Class> {
         500..=599 if !otlp => again(K::Unavailable, Blame::Place),
         // A span may be what a collector stumbles over; the rest of the batch deserves a try.
         500 => never(K::Unavailable, Blame::Unclear),
-        500..=599 => never(K::Unavailable, Blame::Place),
+        501..=599 => never(K::Unavailable, Blame::Place),
         _ => never(K::Unsupported, Blame::Place),
     })
 }

@@ -110,7 +110,7 @@ impl Client {
             .pool_max_idle_per_host(transport.concurrency)
             .tcp_nodelay(true)
             .build()
-            .map_err(|e| failure(e))?;
+            .map_err(failure)?;
         let mut headers = HeaderMap::new();
         let mut put = |name: HeaderName, value: &str| {
             // Checked when the location was built.

@@ -107,6 +107,7 @@ mod location;
 mod mlflow;
 mod otlp;
 mod secret;
+mod target;
 mod tls;
 mod transport;
 mod validate;

@@ -1,11 +1,12 @@
 //! The location: a value that names a place on a server, and opens it.
 
-use crate::builder::{MissingExperiment, ServerLocationBuilder};
-use crate::databricks::{DatabricksSink, Grant, Table};
+use crate::builder::ServerLocationBuilder;
+use crate::databricks::DatabricksSink;
 use crate::error::OPEN;
 use crate::host::Host;
 use crate::mlflow::{MlflowSink, TraceMemory};
 use crate::otlp::OtlpSink;
+use crate::target::{Family, Target};
 use crate::transport::Transport;
 use async_trait::async_trait;
 use std::fmt;
@@ -39,37 +40,6 @@ pub struct ServerLocation {
     /// What the application said about traces that are not finished. Kept here, because a sink is
     /// closed while its location is idle.
     memory: Arc<TraceMemory>,
-}
-
-/// What a location names, checked.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) uri: LocationUri,
-    /// Where requests go: scheme, host and path of the server, or of the OTLP endpoint itself.
-    pub(crate) base: String,
-    pub(crate) family: Family,
-}
-
-/// What kind of server it is.
-#[derive(Debug)]
-pub(crate) enum Family {
-    Mlflow {
-        experiment: Experiment,
-        workspace: Option<String>,
-    },
-    Otlp,
-    Databricks {
-        table: Table,
-        grant: Option<Grant>,
-    },
-}
-
-/// The experiment as it was named; at least one of name and id is given.
-#[derive(Clone, Debug)]
-pub(crate) struct Experiment {
-    pub(crate) name: Option<String>,
-    pub(crate) id: Option<String>,
-    pub(crate) missing: MissingExperiment,
 }
 
 impl ServerLocation {

@@ -1,5 +1,7 @@
 //! Getting in: credentials, headers, TLS, proxies; and that none of it is ever shown.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use base64::Engine as _;

@@ -4,6 +4,8 @@
 //! Both stand-ins are real HTTP servers on a loopback port that store what they receive, decoded by
 //! a path of their own.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use async_trait::async_trait;

@@ -1,5 +1,7 @@
 //! Databricks' OTLP ingest as MLflow's client speaks to it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use opentelemetry::trace::TraceId;

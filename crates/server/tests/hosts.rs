@@ -1,5 +1,7 @@
 //! Many locations on one host, and several hosts side by side.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};

@@ -1,5 +1,7 @@
 //! A tracking server's traps, each answered by a scripted or storing stand-in.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use opentelemetry::trace::TraceId;

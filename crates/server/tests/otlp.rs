@@ -1,5 +1,7 @@
 //! Any OTLP endpoint: what the specification asks of an exporter.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use opentelemetry_proto::tonic::collector::trace::v1::{

@@ -16,7 +16,7 @@ use crate::encode::{Carried, ForTrackingServer};
 use crate::error::{Fault, WRITE};
 use crate::export::{isolate, post, probe};
 use crate::host::Host;
-use crate::location::Experiment;
+use crate::target::Experiment;
 use crate::validate;
 use api::Api;
 use async_trait::async_trait;

@@ -1,6 +1,11 @@
 //! What the tests of this crate share.
 
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test uses a part of it, and helpers fail as tests do"
+)]
 
 pub mod decode;
 pub mod http;
