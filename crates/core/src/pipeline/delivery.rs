@@ -1,21 +1,24 @@
 //! The delivery thread: takes spans out of the ingress, collects them into batches per lane, and
 //! starts a task for each lane that has a batch. It never runs code of a sink.
 
+mod end;
+mod sweep;
+
+use end::close_sinks;
+use sweep::Sweeper;
+
 use super::flush::{FlushState, Unfinished, report};
 use super::{DELIVERY_THREAD, Item, Payload, Shared};
-use crate::binding::SWEEPS_PER_LINGER;
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
 use crate::lane::{self, Buffers, LaneId, OpenBatch, Scopes};
-use crate::mutant::Mutant;
 use crate::record::BatchId;
-use crate::stats::{DropReason, Dropped};
+use crate::stats::Dropped;
 use opentelemetry::{Context, InstrumentationScope};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -27,12 +30,8 @@ const ROUND: Duration = Duration::from_millis(5);
 const WORKERS: usize = 2;
 /// Sinks that may block at the same time before others are held up.
 const MAX_BLOCKED: usize = 512;
-/// How often a shutdown looks whether idle sinks are closed by now.
-const CLOSING_POLL: Duration = Duration::from_millis(5);
 /// Bounds of the time between two sweeps of the bindings.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(15));
-/// Age is checked every so many sweeps: it looks at every binding.
-const AGE_EVERY: u32 = 4;
 
 /// A request to the delivery thread.
 pub(super) enum Control {
@@ -363,55 +362,6 @@ impl Delivery {
         shutdown
     }
 
-    fn sweep(&mut self, now: Instant) {
-        if !self.sweeper.is_due(now) {
-            return;
-        }
-        self.buffers.clear();
-        let expired = self.sweeper.sweep(&self.shared);
-        let totals = &self.shared.totals;
-        totals
-            .expired_bindings
-            .fetch_add(expired, Ordering::Relaxed);
-        let unrouted = totals.unrouted.load(Ordering::Relaxed);
-        if unrouted > 0 && !std::mem::replace(&mut self.warned.0, unrouted > 0) {
-            self.shared.log.unrouted(unrouted);
-        }
-        let scopes = totals.ignored_scopes.load(Ordering::Relaxed);
-        if scopes > 0 && !std::mem::replace(&mut self.warned.1, scopes > 0) {
-            self.shared.log.ignored_scopes(scopes);
-        }
-        for (id, lane) in self.shared.routes.all_lanes() {
-            let overflown = lane.counters.dropped().by(DropReason::Overflow);
-            if overflown > 0 {
-                let told = self.told_overflow.entry(id).or_default();
-                if overflown > *told && self.shared.log.overflow(&lane.uri, overflown - *told) {
-                    *told = overflown;
-                }
-            }
-        }
-        if self.shared.mutant.is(Mutant::IdleStaysOpen) {
-            return;
-        }
-        let Some(idle_since) = now.checked_sub(self.sweeper.timing.idle_close) else {
-            return;
-        };
-        for (_, lane) in self.shared.routes.all_lanes() {
-            if let Some(sink) = lane.take_idle_sink(idle_since) {
-                let (lane, shared) = (lane.clone(), self.shared.clone());
-                let buffers = self.buffers.clone();
-                self.runtime.spawn(async move {
-                    if let Err(error) = lane::close(sink).await {
-                        shared.log.retrying(&lane.uri, &error);
-                    }
-                    if lane.closed() {
-                        lane::run(lane, shared, buffers).await;
-                    }
-                });
-            }
-        }
-    }
-
     fn next_timer(&self, now: Instant) -> Duration {
         let due = self.due.peek().map(|Reverse((at, _))| *at);
         let flush = self.flushes.iter().map(|f| f.state.deadline).min();
@@ -420,119 +370,5 @@ impl Delivery {
             .flatten()
             .min()
             .map_or(SWEEP.1, |at| at.saturating_duration_since(now))
-    }
-
-    /// Ends delivery after a shutdown has been answered.
-    fn terminate(self) {
-        let Self {
-            shared,
-            runtime,
-            flushes,
-            ..
-        } = self;
-        shared.abandoned.store(true, Ordering::Relaxed);
-        for (_, lane) in shared.routes.all_lanes() {
-            lane.skip_backoff();
-            lane.drop_queued(DropReason::Shutdown, &shared.budget);
-        }
-        // Tasks that still write are dropped at their next await and account for their batch.
-        runtime.shutdown_background();
-        let waiting = {
-            let mut controls = shared
-                .control
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            controls.terminated = true;
-            std::mem::take(&mut controls.waiting)
-        };
-        let unanswered = flushes.iter().map(|f| &f.state);
-        for state in unanswered.chain(waiting.iter().map(Control::state)) {
-            state.complete(report(&shared, &HashMap::new(), Unfinished::InFlight));
-        }
-    }
-}
-
-/// Closes every open sink but those the flush has given up waiting for, until the deadline.
-fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, flush: &ActiveFlush) {
-    let now = Instant::now();
-    let deadline = flush.state.deadline;
-    let mut closing = tokio::task::JoinSet::new();
-    for (id, lane) in shared.routes.all_lanes() {
-        if flush.waiting.iter().any(|(stuck, _)| *stuck == id) {
-            continue;
-        }
-        let (lane, shared) = (lane.clone(), shared.clone());
-        closing.spawn_on(
-            async move {
-                // Its last batch is done, but its task may not have noticed yet.
-                while lane.is_running() {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                if let Some(sink) = lane.take_idle_sink(Instant::now()) {
-                    if let Err(error) = lane::close(sink).await {
-                        shared.log.retrying(&lane.uri, &error);
-                    }
-                    lane.closed();
-                }
-            },
-            runtime.handle(),
-        );
-    }
-    // Closing is polite, not needed for what is stored; a second is left even past the deadline.
-    let patience = deadline
-        .saturating_duration_since(now)
-        .max(Duration::from_secs(1));
-    let _ = runtime.block_on(async {
-        tokio::time::timeout(patience, async {
-            while closing.join_next().await.is_some() {}
-            // Sinks that were being closed already, because their lanes were idle.
-            while shared.routes.all_lanes().any(|(_, lane)| lane.is_closing()) {
-                tokio::time::sleep(CLOSING_POLL).await;
-            }
-        })
-        .await
-    });
-}
-
-/// Ends bindings that lingered long enough or are too old.
-struct Sweeper {
-    timing: Timing,
-    period: Duration,
-    next: Instant,
-    sweeps: u32,
-}
-
-impl Sweeper {
-    fn new(timing: Timing) -> Self {
-        let shortest = if timing.linger.is_zero() {
-            timing.max_trace_age
-        } else {
-            timing.linger.min(timing.max_trace_age)
-        };
-        let period = (shortest / SWEEPS_PER_LINGER)
-            .min(timing.idle_close / 4)
-            .clamp(SWEEP.0, SWEEP.1);
-        Self {
-            timing,
-            period,
-            next: Instant::now() + period,
-            sweeps: 0,
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        now >= self.next
-    }
-
-    fn sweep(&mut self, shared: &Shared) -> u64 {
-        self.next = Instant::now() + self.period;
-        self.sweeps = self.sweeps.wrapping_add(1);
-        let in_sweeps = |time: Duration| {
-            u32::try_from(time.as_nanos().div_ceil(self.period.as_nanos())).unwrap_or(u32::MAX)
-        };
-        let check_age = self.sweeps.is_multiple_of(AGE_EVERY);
-        let max_age = in_sweeps(self.timing.max_trace_age);
-        let linger = in_sweeps(self.timing.linger);
-        shared.bindings.sweep(linger, max_age, check_age).expired
     }
 }

@@ -1,0 +1,88 @@
+//! The end of delivery: what a shutdown does once its flush is over.
+
+use super::{ActiveFlush, Control, Delivery};
+use crate::lane;
+use crate::pipeline::Shared;
+use crate::pipeline::flush::{Unfinished, report};
+use crate::stats::DropReason;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// How often a shutdown looks whether idle sinks are closed by now.
+const CLOSING_POLL: Duration = Duration::from_millis(5);
+
+impl Delivery {
+    /// Ends delivery after a shutdown has been answered.
+    pub(super) fn terminate(self) {
+        let Self {
+            shared,
+            runtime,
+            flushes,
+            ..
+        } = self;
+        shared.abandoned.store(true, Ordering::Relaxed);
+        for (_, lane) in shared.routes.all_lanes() {
+            lane.skip_backoff();
+            lane.drop_queued(DropReason::Shutdown, &shared.budget);
+        }
+        // Tasks that still write are dropped at their next await and account for their batch.
+        runtime.shutdown_background();
+        let waiting = {
+            let mut controls = shared
+                .control
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            controls.terminated = true;
+            std::mem::take(&mut controls.waiting)
+        };
+        let unanswered = flushes.iter().map(|f| &f.state);
+        for state in unanswered.chain(waiting.iter().map(Control::state)) {
+            state.complete(report(&shared, &HashMap::new(), Unfinished::InFlight));
+        }
+    }
+}
+
+/// Closes every open sink but those the flush has given up waiting for, until the deadline.
+pub(super) fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, flush: &ActiveFlush) {
+    let now = Instant::now();
+    let deadline = flush.state.deadline;
+    let mut closing = tokio::task::JoinSet::new();
+    for (id, lane) in shared.routes.all_lanes() {
+        if flush.waiting.iter().any(|(stuck, _)| *stuck == id) {
+            continue;
+        }
+        let (lane, shared) = (lane.clone(), shared.clone());
+        closing.spawn_on(
+            async move {
+                // Its last batch is done, but its task may not have noticed yet.
+                while lane.is_running() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                if let Some(sink) = lane.take_idle_sink(Instant::now()) {
+                    if let Err(error) = lane::close(sink).await {
+                        shared.log.retrying(&lane.uri, &error);
+                    }
+                    lane.closed();
+                }
+            },
+            runtime.handle(),
+        );
+    }
+    // Closing is polite, not needed for what is stored; a second is left even past the deadline.
+    let patience = deadline
+        .saturating_duration_since(now)
+        .max(Duration::from_secs(1));
+    let _ = runtime.block_on(async {
+        tokio::time::timeout(patience, async {
+            while closing.join_next().await.is_some() {}
+            // Sinks that were being closed already, because their lanes were idle.
+            while shared.routes.all_lanes().any(|(_, lane)| lane.is_closing()) {
+                tokio::time::sleep(CLOSING_POLL).await;
+            }
+        })
+        .await
+    });
+}
