@@ -1,19 +1,17 @@
 //! `cargo xtask conformance`: the suite on every backend, and the real things with `--live`.
 
-#[path = "../../crates/experiment/tests/harness/mod.rs"]
-mod experiment;
-
-use crate::cargo::{Outcome, root};
+use crate::cargo::{Outcome, Package, cargo, packages, root, text_of};
 use crate::live::{self, LiveOptions, LiveReport};
 use clap::Args;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use trace_destination::LocationUri;
 use trace_destination_conformance::{
-    Failure, Harness, MemoryHarness, Outcome as CaseOutcome, Report, Row, Suite, table, writer,
+    BACKENDS_VAR, CASES_VAR, MemoryHarness, Outcome as CaseOutcome, REPORT_VAR, Report, Row, Suite,
+    table,
 };
 
+/// The reference backend, which this program runs by itself.
+const MEMORY: &str = "memory";
 /// The column of the live cases.
 const LIVE: &str = "mlflow";
 
@@ -22,7 +20,8 @@ pub(crate) struct Conformance {
     /// Also checks with the real things, provisioned into `.live/`.
     #[arg(long)]
     live: bool,
-    /// Only this backend: memory, experiment, or (with --live) mlflow. May be given several times.
+    /// Only this backend, e.g. memory or experiment, or (with --live) mlflow. May be given several
+    /// times.
     #[arg(long, value_name = "NAME")]
     backend: Vec<String>,
     /// Only cases whose name matches; `*` stands for any text.
@@ -36,58 +35,8 @@ pub(crate) struct Conformance {
     json: Option<PathBuf>,
 }
 
-/// The other process of the case that kills a writer.
-#[derive(Args)]
-pub(crate) struct Writer {
-    /// The location it writes.
-    uri: LocationUri,
-}
-
-type MakeHarness = fn() -> Result<Arc<dyn Harness>, Failure>;
-
-/// Every backend that has an embedded stand-in for its place, or needs none.
-const BACKENDS: [(&str, MakeHarness); 2] = [
-    ("memory", || Ok(Arc::new(MemoryHarness::new()))),
-    ("experiment", || {
-        Ok(Arc::new(experiment::ExperimentHarness::new(this_program)?))
-    }),
-];
-
-/// This program as the writer of a location.
-fn this_program(uri: &LocationUri) -> Command {
-    // The name that stays right when cargo builds this program anew while it runs.
-    let unchanging = PathBuf::from("/proc/self/exe");
-    let program = match unchanging.exists() {
-        true => Ok(unchanging),
-        false => std::env::current_exe(),
-    };
-    let mut command = Command::new(program.unwrap_or_else(|_| "xtask".into()));
-    command.arg("conformance-writer").arg(uri.as_str());
-    command
-}
-
-impl Writer {
-    pub(crate) fn run(&self) -> Outcome {
-        let location = trace_destination::registry()
-            .location(&self.uri)
-            .map_err(|e| e.to_string())?;
-        writer::run(location).map_err(|f| f.to_string())
-    }
-}
-
 impl Conformance {
     pub(crate) fn run(&self) -> Outcome {
-        let known: Vec<&str> = BACKENDS
-            .iter()
-            .map(|(name, _)| *name)
-            .chain([LIVE])
-            .collect();
-        if let Some(unknown) = self.backend.iter().find(|b| !known.contains(&b.as_str())) {
-            return Err(format!(
-                "there is no backend `{unknown}`: use one of {}",
-                known.join(", ")
-            ));
-        }
         let mut suite = Suite::new();
         if let Some(glob) = &self.case {
             suite = suite.with_filter(glob);
@@ -98,24 +47,23 @@ impl Conformance {
         let mut report = Report::default();
         // With `--live --case ui`, no case of the table may be meant.
         if !suite.cases().is_empty() {
-            for (name, make) in BACKENDS.iter().filter(|(name, _)| self.wants(name)) {
-                let harness = make().map_err(|f| f.during(name).to_string())?;
-                suite = suite.with_harness(harness);
+            if self.wants(MEMORY) {
+                let memory = Arc::new(MemoryHarness::new());
+                report.merge(suite.with_harness(memory).run());
             }
-            report = suite.run();
+            if self.backend.is_empty() || self.backend.iter().any(|b| b != MEMORY && b != LIVE) {
+                for package in packages()?.iter().filter(|p| takes_part(p)) {
+                    report.merge(self.run_package(package)?);
+                }
+            }
         }
-        let mut verdict = match report.rows.is_empty() {
-            true => Ok(()),
-            false => report.verdict().map_err(|f| f.to_string()),
-        };
+        let mut failed = report.counts().1;
         if self.live && self.wants(LIVE) {
             let live = live::run(&LiveOptions {
                 workspace: root(),
                 case: self.case.as_ref().map(|glob| glob.replace('*', "")),
             });
-            if live.failed() > 0 {
-                verdict = verdict.and(Err(format!("{} live cases failed", live.failed())));
-            }
+            failed += live.failed();
             report.merge(rows_of(&live));
         }
         println!("{report}");
@@ -123,11 +71,57 @@ impl Conformance {
             let json = report.to_json().map_err(|f| f.to_string())?;
             std::fs::write(path, json).map_err(|e| format!("{}: {e}", path.display()))?;
         }
-        let (passed, failed, _) = report.counts();
-        if passed + failed == 0 {
-            return Err("no case ran: nothing matches, or nothing could be run".into());
+        if let Some(absent) = self
+            .backend
+            .iter()
+            .find(|b| !report.rows.iter().any(|r| r.backend == **b))
+        {
+            return Err(format!(
+                "nothing ran on `{absent}`: there is no such backend, or no such case"
+            ));
         }
-        verdict
+        match failed {
+            0 => report.verdict().map_err(|f| f.to_string()),
+            _ => Err(format!("{failed} cases failed")),
+        }
+    }
+
+    /// Runs the conformance test of a package and takes over its reports, one per backend.
+    fn run_package(&self, package: &Package) -> Result<Report, String> {
+        let folder = root().join("target/conformance").join(&package.name);
+        let fresh = std::fs::remove_dir_all(&folder).or_else(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(e),
+        });
+        fresh
+            .and_then(|()| std::fs::create_dir_all(&folder))
+            .map_err(|e| format!("{}: {e}", folder.display()))?;
+        let mut command = cargo(["test", "--quiet", "--package", &package.name]);
+        command
+            .args(["--test", "conformance"])
+            .env(REPORT_VAR, &folder)
+            .env(CASES_VAR, self.case.as_deref().unwrap_or_default())
+            .env(BACKENDS_VAR, self.backend.join(","));
+        let output = command
+            .output()
+            .map_err(|e| format!("`{}` could not be started: {e}", text_of(&command)))?;
+        if !output.status.success() {
+            return Err(format!(
+                "`{}` failed: {}\n{}{}",
+                text_of(&command),
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            ));
+        }
+        let report = reports_in(&folder)?;
+        if report.rows.is_empty() && self.backend.is_empty() {
+            return Err(format!(
+                "the conformance test of {} ran nothing",
+                package.name
+            ));
+        }
+        Ok(report)
     }
 
     fn wants(&self, backend: &str) -> bool {
@@ -144,6 +138,26 @@ impl Conformance {
         }
         Ok(())
     }
+}
+
+/// Whether a package has a backend to test. The suite's own tests are no backend.
+fn takes_part(package: &Package) -> bool {
+    package.dir.join("tests/conformance.rs").exists()
+}
+
+fn reports_in(folder: &Path) -> Result<Report, String> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect())
+        .map_err(|e| format!("{}: {e}", folder.display()))?;
+    files.sort();
+    let mut all = Report::default();
+    for file in files {
+        let text =
+            std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let report = Report::from_json(&text).map_err(|f| f.during(file.display()).to_string())?;
+        all.merge(report);
+    }
+    Ok(all)
 }
 
 /// The live cases as rows of the matrix. They belong to no single promise.

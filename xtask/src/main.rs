@@ -42,9 +42,6 @@ enum Task {
     /// Used by the live cases: writes traces until done or killed.
     #[command(hide = true)]
     LiveWriter(live::writer::LiveWriter),
-    /// Used by the conformance suite: writes traces until killed.
-    #[command(hide = true)]
-    ConformanceWriter(conformance::Writer),
 }
 
 fn main() -> ExitCode {
@@ -57,7 +54,6 @@ fn main() -> ExitCode {
         Task::Features => features::check(),
         Task::Fuzz(task) => task.run(),
         Task::LiveWriter(options) => live::writer::run(&options),
-        Task::ConformanceWriter(task) => task.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,11 +1,11 @@
 //! What came of a run: the case × backend matrix, as text and as JSON.
 
 use crate::failure::Failure;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What came of one case on one backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
 pub enum Outcome {
     /// It ran and held. The notes say what was measured or left out.
@@ -17,7 +17,7 @@ pub enum Outcome {
 }
 
 /// One cell of the matrix.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The backend's name.
     pub backend: String,
@@ -35,7 +35,7 @@ pub struct Row {
 }
 
 /// Everything that came of a run.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Cells in the order of the table, backend by backend.
     pub rows: Vec<Row>,
@@ -88,6 +88,14 @@ impl Report {
     /// Never in practice; serialisation of plain text and numbers.
     pub fn to_json(&self) -> Result<String, Failure> {
         Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    /// A report from what [`Report::to_json`] made of it.
+    ///
+    /// # Errors
+    /// If the text is something else.
+    pub fn from_json(text: &str) -> Result<Self, Failure> {
+        Ok(serde_json::from_str(text)?)
     }
 }
 
@@ -142,5 +150,49 @@ impl fmt::Display for Report {
             f,
             "{passed} passed, {failed} failed, {not_applicable} not applicable"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(outcome: Outcome) -> Row {
+        Row {
+            backend: "b".into(),
+            case: "m::c".into(),
+            promise: 3,
+            says: "holds".into(),
+            outcome,
+            millis: 7,
+        }
+    }
+
+    #[test]
+    fn json_round_trip() {
+        let report = Report {
+            rows: vec![
+                row(Outcome::Pass(vec!["a note".into()])),
+                row(Outcome::Fail("no".into())),
+                row(Outcome::NotApplicable("never".into())),
+            ],
+        };
+        let text = report.to_json().unwrap();
+        assert_eq!(Report::from_json(&text).unwrap(), report);
+    }
+
+    #[test]
+    fn verdicts() {
+        let verdict = |rows: Vec<Row>| Report { rows }.verdict().is_ok();
+        assert!(!verdict(vec![]));
+        assert!(!verdict(vec![row(Outcome::NotApplicable("x".into()))]));
+        assert!(!verdict(vec![
+            row(Outcome::Pass(vec![])),
+            row(Outcome::Fail("x".into()))
+        ]));
+        assert!(verdict(vec![
+            row(Outcome::Pass(vec![])),
+            row(Outcome::NotApplicable("x".into()))
+        ]));
     }
 }

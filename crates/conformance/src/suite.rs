@@ -7,6 +7,7 @@ use crate::report::{Outcome, Report, Row};
 use crate::world::World;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use trace_destination_core::{Capabilities, Guarantee, Mutant};
@@ -143,14 +144,46 @@ impl Suite {
     }
 }
 
-/// Runs the whole suite against one backend; for a custom sink's own tests.
+/// Set, [`assert_conforms`] leaves its report in this folder, as `<backend>.json`, and its caller
+/// is the judge; so `cargo xtask conformance` makes one matrix of all backends.
+pub const REPORT_VAR: &str = "CONFORMANCE_REPORT";
+/// Set, [`assert_conforms`] runs only cases whose name matches; `*` stands for any text.
+pub const CASES_VAR: &str = "CONFORMANCE_CASES";
+/// Set, [`assert_conforms`] runs only against the backends of this list, separated by commas.
+pub const BACKENDS_VAR: &str = "CONFORMANCE_BACKENDS";
+
+/// Runs the whole suite against one backend; for the test `tests/conformance.rs` of every backend
+/// and custom sink.
 ///
 /// # Panics
-/// With the whole report, if any case fails or none ran.
+/// With the whole report, if any case fails or none ran; or if the report cannot be left where
+/// [`REPORT_VAR`] says.
 pub fn assert_conforms(harness: impl Harness) {
-    let report = Suite::new().with_harness(Arc::new(harness)).run();
-    if let Err(failure) = report.verdict() {
-        panic!("{report}\n{failure}");
+    let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let name = harness.name().to_owned();
+    if var(BACKENDS_VAR).is_some_and(|list| !list.split(',').any(|wanted| wanted == name)) {
+        return;
+    }
+    let mut suite = Suite::new().with_harness(Arc::new(harness));
+    if let Some(glob) = var(CASES_VAR) {
+        suite = suite.with_filter(glob);
+    }
+    let report = suite.run();
+    match var(REPORT_VAR) {
+        Some(folder) => {
+            let file = Path::new(&folder).join(format!("{name}.json"));
+            let left = report
+                .to_json()
+                .and_then(|json| Ok(std::fs::write(&file, json)?));
+            if let Err(failure) = left {
+                panic!("{}: {failure}", file.display());
+            }
+        }
+        None => {
+            if let Err(failure) = report.verdict() {
+                panic!("{report}\n{failure}");
+            }
+        }
     }
 }
 
