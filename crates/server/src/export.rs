@@ -18,6 +18,10 @@ use trace_destination_core::ErrorKind;
 /// something other than the spans is wrong.
 const NO_SPANS: [u8; 4] = [0x0a, 0x02, 0x12, 0x00];
 
+/// Bytes below which setting up compression costs more than it saves: such a request is one packet
+/// anyway.
+const WORTH_GZIP: usize = 1200;
+
 /// Sends one encoded request to the traces endpoint at `path`.
 pub(crate) async fn post(
     host: &Host,
@@ -33,7 +37,7 @@ pub(crate) async fn post(
         gzip,
     };
     let wanted = host.client.transport().compression == Compression::Gzip;
-    if !wanted || host.takes_gzip() == Some(false) {
+    if !wanted || body.len() < WORTH_GZIP || host.takes_gzip() == Some(false) {
         return host.client.call(call(body.into(), false)).await;
     }
     let answer = host.client.call(call(gzip(&body)?.into(), true)).await;

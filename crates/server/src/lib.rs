@@ -58,7 +58,7 @@
 //!
 //! # Tracking servers
 //! MLflow 3.4 or later; asked for its version once per host. One request carries all spans of a
-//! batch. A span sent again replaces itself, so nothing is stored twice. Beyond that:
+//! batch, with gzip if it is more than a packet and the server takes it. A span sent again replaces itself, so nothing is stored twice. Beyond that:
 //!
 //! - **A trace lives in one experiment.** The server stores spans of a known trace where the trace
 //!   is, whatever it is asked for, and answers 200. So a trace whose id may exist (no local root in
@@ -83,6 +83,13 @@
 //!   duration of it).
 //!
 //! What the server itself drops, the kind, scope, trace state and flags of spans, is lost there.
+//!
+//! # Databricks
+//! Spans go to `/api/2.0/otel/v1/traces` with the table in a header and the trace ids MLflow's client
+//! gives them there. What an application set on a trace is written beside its spans once its root
+//! has ended. Tokens of a service principal are shared by all locations of a host and renewed before
+//! they end. Spans may be stored twice where an answer was lost: `at_least_once`. Written after the
+//! requests of MLflow 3.17.2's client; no workspace was at hand to try it on.
 //!
 //! # Failures
 //! Whether a failure may pass is decided by status and headers alone. For tracking servers and

@@ -106,6 +106,7 @@ impl TraceLocation for ServerLocation {
                     self.target.uri.clone(),
                     host,
                     table.clone(),
+                    self.memory.clone(),
                 )),
             })
         };

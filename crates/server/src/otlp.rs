@@ -119,7 +119,7 @@ pub(crate) async fn send(
 }
 
 /// How many spans of a successful request were rejected after all, and what else was said.
-fn partial_success(answer: &Answer) -> Result<(u64, String), Fault> {
+pub(crate) fn partial_success(answer: &Answer) -> Result<(u64, String), Fault> {
     let media_type = answer.content_type.as_deref().unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     if answer.body.is_empty() {
@@ -128,8 +128,8 @@ fn partial_success(answer: &Answer) -> Result<(u64, String), Fault> {
     if media_type.eq_ignore_ascii_case("text/html") || answer.body.starts_with(b"<") {
         return Err(Fault::new(
             ErrorKind::Unsupported,
-            "the address answers with a web page, not with OTLP",
-            "write the address of an OTLP receiver, usually port 4318",
+            "spans were answered with a web page: this is no OTLP receiver",
+            "write the address of an OTLP receiver, usually port 4318, or of a tracking server, and look at the proxies before it",
         ));
     }
     if media_type.eq_ignore_ascii_case("application/json") {

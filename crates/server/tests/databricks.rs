@@ -61,7 +61,7 @@ async fn spans_go_to_the_table_as_mlflow_sends_them() {
             .with_attribute("mlflow.spanType", "AGENT"),
     ];
     sink.write(&updated(spans, vec![update])).await.unwrap();
-    let [request] = &*server.requests() else {
+    let [request, info] = &*server.requests() else {
         panic!()
     };
     assert_eq!(request.target, "/api/2.0/otel/v1/traces");
@@ -85,6 +85,67 @@ async fn spans_go_to_the_table_as_mlflow_sends_them() {
     assert_eq!(value(root, "session.id"), Some("sess"));
     assert_eq!(value(root, "user.id"), Some("me"));
     assert_eq!(value(root, "mlflow.spanType"), Some("AGENT"));
+    let hex = TraceId::from(1).to_string();
+    assert_eq!(
+        info.target,
+        format!("/api/4.0/mlflow/traces/cat.sch.pre/{hex}/info")
+    );
+    assert_eq!(
+        info.json(),
+        json!({
+            "trace_id": hex,
+            "trace_location": {
+                "type": "UC_TABLE_PREFIX",
+                "uc_table_prefix": {
+                    "catalog_name": "cat",
+                    "schema_name": "sch",
+                    "table_prefix": "pre",
+                    "spans_table_name": "cat.sch.pre_otel_spans",
+                },
+            },
+            "request_time": "2023-11-14T22:13:20Z",
+            "execution_duration": "0.100000000s",
+            "state": "OK",
+            "trace_metadata": {
+                "mlflow.trace_schema.version": "4",
+                "mlflow.trace.session": "sess",
+                "mlflow.trace.user": "me",
+            },
+            "tags": {"mlflow.traceName": "span"},
+        })
+    );
+}
+
+#[tokio::test]
+async fn what_was_said_before_waits_for_the_root() {
+    let server = Server::start(|_| Reply::stored());
+    let host = server.url();
+    let vars = [("DATABRICKS_HOST", &*host), ("DATABRICKS_TOKEN", "dapi-1")];
+    let location = from_env(
+        "databricks://?table=c.s.mlflow_experiment_trace_otel_spans",
+        &vars,
+    );
+    let location = location.unwrap();
+    let sink = open(&location).await.unwrap();
+    let mut update = TraceUpdate::new(TraceId::from(1));
+    update.tags.insert("env".into(), "dev".into());
+    sink.write(&updated([child(1, 2)], vec![update]))
+        .await
+        .unwrap();
+    assert_eq!(server.requests_to("/info").len(), 0);
+    sink.close().await.unwrap();
+    let sink = open(&location).await.unwrap();
+    sink.write(&batch([root(1), root(2)])).await.unwrap();
+    sink.write(&batch([child(1, 3)])).await.unwrap();
+    let [info] = &*server.requests_to("/info") else {
+        panic!()
+    };
+    assert_eq!(info.json()["tags"]["env"], "dev");
+    let location = json!({
+        "type": "UC_SCHEMA",
+        "uc_schema": {"catalog_name": "c", "schema_name": "s"},
+    });
+    assert_eq!(info.json()["trace_location"], location);
 }
 
 /// A workspace that gives out tokens with a short life and takes each of them until it is revoked.

@@ -61,13 +61,9 @@ async fn a_server_without_gzip_gets_plain_requests_from_then_on() {
     let location = location(&seven(&server));
     let sink = open(&location).await.unwrap();
     for t in 1..=3 {
-        assert!(
-            sink.write(&batch([root(t)]))
-                .await
-                .unwrap()
-                .refused
-                .is_empty()
-        );
+        let spans = (0..20).map(|i| root(t * 100 + i));
+        let written = sink.write(&batch(spans)).await.unwrap();
+        assert!(written.refused.is_empty());
     }
     let sent = server.requests_to("/v1/traces");
     let packed = sent.iter().map(|r| r.header("content-encoding").is_some());
@@ -318,6 +314,41 @@ async fn answers_that_ask_for_patience() {
     // A 403 may mean that the experiment is gone: it is looked up, and sent to once more.
     sink.write(&batch).await.unwrap();
     assert!(server.requests_to("/v1/traces").len() == 8);
+}
+
+#[tokio::test]
+async fn a_success_that_is_none() {
+    // A proxy that wants somebody to log in, and a server that stored a part.
+    let partial = opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse {
+        partial_success: Some(Default::default()),
+    };
+    let mut partial = partial;
+    if let Some(partial) = &mut partial.partial_success {
+        partial.rejected_spans = 1;
+        partial.error_message = "too old".into();
+    }
+    let partial = prost::Message::encode_to_vec(&partial);
+    let server = script::start(
+        mlflow_prelude,
+        [
+            Reply::new(200, "text/html; charset=utf-8", "<!doctype html><p>Log in"),
+            Reply::new(200, "application/x-protobuf", partial.clone()),
+            Reply::stored(),
+            Reply::stored(),
+            Reply::new(200, "application/x-protobuf", partial),
+        ],
+    );
+    let sink = open(&location(&seven(&server))).await.unwrap();
+    let batch = batch([root(1), root(2)]);
+    let error = sink.write(&batch).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Unsupported, Retry::Never)
+    );
+    assert!(error.to_string().contains("web page"), "{error}");
+    let written = sink.write(&batch).await.unwrap();
+    assert_eq!(names(&written), [(1, ErrorKind::InvalidSpan)]);
+    assert!(written.refused[0].error.to_string().contains("too old"));
 }
 
 /// What an application says about a trace, as the server has it in the end.

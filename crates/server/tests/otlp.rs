@@ -98,7 +98,7 @@ async fn variables_of_the_specification() {
     open(&location)
         .await
         .unwrap()
-        .write(&batch([root(1)]))
+        .write(&batch((1..=60).map(root)))
         .await
         .unwrap();
     let request = server.requests().pop().unwrap();
@@ -110,7 +110,7 @@ async fn variables_of_the_specification() {
         "the specific variable replaces the general one"
     );
     assert_eq!(request.header("content-encoding"), Some("gzip"));
-    assert_eq!(support::decode::request(&request.body()).unwrap().len(), 1);
+    assert_eq!(support::decode::request(&request.body()).unwrap().len(), 60);
     // Keys meant for another endpoint stay at home.
     let location = with(&[
         ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=x"),

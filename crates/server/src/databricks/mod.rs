@@ -1,6 +1,7 @@
 //! Databricks' OTLP ingest: spans into a table of Unity Catalog, as MLflow's client sends them
 //! (MLflow 3.17.2, `DatabricksUCTableSpanExporter`).
 
+mod info;
 mod tokens;
 
 pub(crate) use tokens::{Grant, Tokens};
@@ -8,10 +9,12 @@ pub(crate) use tokens::{Grant, Tokens};
 use crate::error::WRITE;
 use crate::host::Host;
 use crate::keys;
+use crate::mlflow::TraceMemory;
 use crate::otlp::send;
 use async_trait::async_trait;
 use opentelemetry::trace::TraceId;
 use reqwest::header::{HeaderName, HeaderValue};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use trace_destination_core::{
@@ -55,6 +58,27 @@ impl Table {
             location,
         })
     }
+
+    /// The location as MLflow writes it in JSON.
+    fn trace_location(&self) -> Value {
+        let mut parts = self.location.split('.');
+        let (catalog, schema) = (parts.next(), parts.next());
+        match parts.next() {
+            Some(prefix) => json!({
+                "type": "UC_TABLE_PREFIX",
+                "uc_table_prefix": {
+                    "catalog_name": catalog,
+                    "schema_name": schema,
+                    "table_prefix": prefix,
+                    "spans_table_name": self.name,
+                },
+            }),
+            None => json!({
+                "type": "UC_SCHEMA",
+                "uc_schema": {"catalog_name": catalog, "schema_name": schema},
+            }),
+        }
+    }
 }
 
 /// A table, ready to be sent to.
@@ -62,33 +86,62 @@ pub(crate) struct DatabricksSink {
     uri: LocationUri,
     host: Arc<Host>,
     table: Table,
+    memory: Arc<TraceMemory>,
 }
 
 impl DatabricksSink {
-    pub(crate) fn new(uri: LocationUri, host: Arc<Host>, table: Table) -> Self {
-        Self { uri, host, table }
+    pub(crate) fn new(
+        uri: LocationUri,
+        host: Arc<Host>,
+        table: Table,
+        memory: Arc<TraceMemory>,
+    ) -> Self {
+        Self {
+            uri,
+            host,
+            table,
+            memory,
+        }
     }
 }
 
 #[async_trait]
 impl TraceSink for DatabricksSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
+        // What is said about a trace goes out with its root, which may come much later.
+        self.memory.note(batch.updates());
         if batch.span_count() == 0 {
             return Ok(Written::default());
         }
-        let updates = batch.updates().iter().map(|u| (u.trace_id.to_bytes(), u));
+        let roots: Vec<(usize, &Span, TraceUpdate)> = batch
+            .spans()
+            .enumerate()
+            .filter(|(_, span)| span.parent_span_id().is_none())
+            .filter_map(|(i, span)| Some((i, span, self.memory.known(span.trace_id())?)))
+            .collect();
         let mut rewrite = AsMlflowSends {
             location: &self.table.location,
-            updates: updates.collect(),
+            updates: roots
+                .iter()
+                .map(|(_, span, update)| (span.trace_id().to_bytes(), update))
+                .collect(),
         };
         let encoded = EncodedSpans::new(batch.groups(), &mut rewrite);
         // Checked when the location was built.
         let table = HeaderValue::try_from(&*self.table.name).ok();
         let headers: Vec<_> = table.map(|name| (TABLE_HEADER, name)).into_iter().collect();
         let all = (0..encoded.len()).collect();
-        send(&self.host, &self.uri, PATH, &headers, &encoded, all)
+        let written = send(&self.host, &self.uri, PATH, &headers, &encoded, all)
             .await
-            .map_err(|fault| fault.during(WRITE).at(&self.uri))
+            .map_err(|fault| fault.during(WRITE).at(&self.uri))?;
+        for (i, root, update) in &roots {
+            if written.refused.iter().any(|r| r.index == *i) {
+                continue;
+            }
+            info::write(&self.host, &self.uri, &self.table, root, update).await;
+            self.memory.done(root.trace_id(), update, true);
+        }
+        Ok(written)
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {

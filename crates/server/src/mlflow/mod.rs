@@ -10,12 +10,13 @@ mod server;
 pub(crate) use memory::TraceMemory;
 pub(crate) use server::Server;
 
-use crate::classify::Blame;
+use crate::classify::{Blame, Class};
 use crate::config::{PATIENCE_WITH_500, RECHECK};
 use crate::encode::{Carried, ForTrackingServer};
-use crate::error::{Fault, WRITE};
+use crate::error::{Fault, Refused, WRITE};
 use crate::export::{isolate, post, probe};
 use crate::host::Host;
+use crate::otlp::partial_success;
 use crate::target::Experiment;
 use crate::validate;
 use api::Api;
@@ -30,7 +31,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use trace_destination_core::{
-    BatchId, Error, ErrorKind, LocationUri, Refusal, Span, TraceBatch, TraceSink, Written,
+    BatchId, Error, ErrorKind, LocationUri, Refusal, Retry, Span, TraceBatch, TraceSink, Written,
 };
 use trace_destination_otlp::EncodedSpans;
 
@@ -58,7 +59,7 @@ struct State {
 }
 
 /// The spans that are not stored, by position.
-type Refused = BTreeMap<usize, Error>;
+type Refusals = BTreeMap<usize, Error>;
 
 impl MlflowSink {
     pub(crate) async fn open(
@@ -123,9 +124,9 @@ impl MlflowSink {
         Ok(found)
     }
 
-    async fn store(&self, batch: &TraceBatch) -> Result<Refused, Fault> {
+    async fn store(&self, batch: &TraceBatch) -> Result<Refusals, Fault> {
         let spans: Vec<&Span> = batch.spans().collect();
-        let mut refused = Refused::new();
+        let mut refused = Refusals::new();
         for (i, span) in spans.iter().enumerate() {
             if let Err(error) = validate::span(span) {
                 refused.insert(i, error);
@@ -240,7 +241,12 @@ impl MlflowSink {
                 true => encoded.request(|_| true),
                 false => encoded.request(|i| selected.binary_search(&i).is_ok()),
             };
-            post(&self.host, PATH, &headers, body).await.map(drop)
+            let answer = post(&self.host, PATH, &headers, body).await?;
+            match partial_success(&answer)? {
+                (0, _) => Ok(()),
+                // Not something MLflow does yet; a repetition finds the offender.
+                (count, said) => Err(rejected(count, said)),
+            }
         };
         let fault = match attempt(positions.clone()).await {
             Ok(()) => {
@@ -336,6 +342,22 @@ impl TraceSink for MlflowSink {
     async fn close(self: Box<Self>) -> Result<(), Error> {
         Ok(())
     }
+}
+
+/// Spans of a request that was a success otherwise.
+fn rejected(count: u64, said: String) -> Fault {
+    Fault::Answer(Refused {
+        status: 200,
+        class: Class {
+            kind: ErrorKind::InvalidSpan,
+            retry: Retry::Never,
+            blame: Blame::Data,
+        },
+        code: None,
+        says: format!("{count} spans rejected: {said}"),
+        asked: format!("POST {PATH}"),
+        credentials: "",
+    })
 }
 
 /// Whether the experiment may be gone: said so, or hidden behind a refusal by `basic-auth`.
