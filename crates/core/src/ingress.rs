@@ -32,16 +32,22 @@ struct Queue<T> {
 }
 
 impl<T> Queue<T> {
+    #[inline]
     fn push(&mut self, item: T) {
         if self.items.len() == self.items.capacity() {
-            let next = self.spare.pop();
-            let next = next.unwrap_or_else(|| Vec::with_capacity(CHUNK));
-            let full = std::mem::replace(&mut self.items, next);
-            if !full.is_empty() {
-                self.full.push(full);
-            }
+            self.next_chunk();
         }
         self.items.push(item);
+    }
+
+    #[cold]
+    fn next_chunk(&mut self) {
+        let next = self.spare.pop();
+        let next = next.unwrap_or_else(|| Vec::with_capacity(CHUNK));
+        let full = std::mem::replace(&mut self.items, next);
+        if !full.is_empty() {
+            self.full.push(full);
+        }
     }
 
     fn len(&self) -> usize {
@@ -81,7 +87,7 @@ pub(crate) enum Pushed {
 impl<T> Ingress<T> {
     pub(crate) fn new(shards: usize) -> Self {
         Self {
-            shards: (0..shards.max(1))
+            shards: (0..shards.next_power_of_two())
                 .map(|_| {
                     CachePadded::new(Mutex::new(Queue {
                         items: Vec::new(),
@@ -102,9 +108,11 @@ impl<T> Ingress<T> {
     }
 
     /// Appends `item` to the queue of `shard`, any number.
+    #[inline]
     pub(crate) fn push(&self, shard: usize, item: T) -> Pushed {
         let len = {
-            let mut queue = lock(&self.shards[shard % self.shards.len()]);
+            // Their number is a power of two.
+            let mut queue = lock(&self.shards[shard & (self.shards.len() - 1)]);
             if queue.closed {
                 return Pushed::Closed;
             }
@@ -186,3 +194,5 @@ impl<T> Ingress<T> {
 
 #[cfg(all(test, trace_destination_loom))]
 mod loom_tests;
+#[cfg(all(test, not(trace_destination_loom)))]
+mod tests;

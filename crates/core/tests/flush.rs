@@ -412,3 +412,27 @@ fn shutdown_waits_for_sinks_that_are_being_closed_already() {
     pipeline.shutdown(PATIENCE).wait();
     assert_eq!((place.opens(), place.closes()), (1, 1));
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_pipeline_leaves_no_thread_behind() {
+    // Its threads have a name of their own; other tests of this program may have some too.
+    let threads = || {
+        std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .filter(|name| name.starts_with("trace-delivery"))
+            .count()
+    };
+    let mut kept = Vec::new();
+    for i in 0..40 {
+        let pipeline = quick().build().unwrap();
+        let tracer = tracer(&pipeline);
+        span_to(&tracer, &Place::new(&format!("threads-{i}")).to(), "a");
+        if i % 2 == 0 {
+            pipeline.shutdown(PATIENCE).wait();
+            kept.push((pipeline, tracer));
+        }
+    }
+    eventually("the threads end", || threads() < 40);
+}

@@ -369,3 +369,51 @@ async fn attempt(lane: &Lane, batch: &TraceBatch) -> Result<Written, Failure> {
     }
     written
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit_with_jitter_in_the_upper_half() {
+        let retry = RetryPolicy {
+            initial: Duration::from_millis(100),
+            max: Duration::from_secs(1),
+            ..RetryPolicy::default()
+        };
+        for (failures, full) in [
+            (0, 100),
+            (1, 200),
+            (3, 800),
+            (4, 1_000),
+            (40, 1_000),
+            (u32::MAX, 1_000),
+        ] {
+            let full = Duration::from_millis(full);
+            for _ in 0..100 {
+                let delay = retry.backoff(failures);
+                assert!((full / 2..=full).contains(&delay), "{failures}: {delay:?}");
+            }
+        }
+        let delays: std::collections::HashSet<_> = (0..100).map(|_| retry.backoff(9)).collect();
+        assert!(delays.len() > 10, "no jitter");
+    }
+
+    #[test]
+    fn backoff_of_odd_policies_is_no_panic() {
+        for (initial, max) in [
+            (Duration::ZERO, Duration::MAX),
+            (Duration::MAX, Duration::MAX),
+            (Duration::from_secs(1), Duration::ZERO),
+        ] {
+            let retry = RetryPolicy {
+                initial,
+                max,
+                ..RetryPolicy::default()
+            };
+            for failures in [0, 1, 31, 32, u32::MAX] {
+                assert!(retry.backoff(failures) <= max);
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@ mod sweep;
 use end::close_sinks;
 use sweep::Sweeper;
 
-use super::flush::{FlushState, Unfinished, report};
+use super::flush::{Asked, Unfinished, report};
 use super::{DELIVERY_THREAD, Item, Payload, Shared};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
@@ -35,15 +35,15 @@ const SWEEP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_se
 
 /// A request to the delivery thread.
 pub(super) enum Control {
-    Flush(Arc<FlushState>),
-    Shutdown(Arc<FlushState>),
+    Flush(Asked),
+    Shutdown(Asked),
     /// Shows what becomes of everybody else when the thread panics.
     #[cfg(test)]
-    Panic(Arc<FlushState>),
+    Panic(Asked),
 }
 
 impl Control {
-    pub(super) fn state(&self) -> &Arc<FlushState> {
+    pub(super) fn state(&self) -> &Asked {
         match self {
             Self::Flush(state) | Self::Shutdown(state) => state,
             #[cfg(test)]
@@ -142,18 +142,11 @@ struct Slot {
 }
 
 struct ActiveFlush {
-    state: Arc<FlushState>,
+    state: Asked,
     /// Lanes that are not done yet, and the batch that has to be.
     waiting: Vec<(LaneId, u64)>,
     dropped_before: HashMap<LaneId, Dropped>,
     shutdown: bool,
-}
-
-impl Drop for ActiveFlush {
-    fn drop(&mut self) {
-        // Does nothing where it was answered.
-        self.state.abandon();
-    }
 }
 
 impl Delivery {
@@ -312,7 +305,7 @@ impl Delivery {
         shutdown
     }
 
-    fn begin_flush(&mut self, state: Arc<FlushState>, shutdown: bool) {
+    fn begin_flush(&mut self, state: Asked, shutdown: bool) {
         self.shared.flush_began();
         // What was pushed before the request is in the ingress now at the latest.
         self.take_ingress();

@@ -166,6 +166,25 @@ pub(super) struct FlushState {
     done: Condvar,
 }
 
+/// The side of a flush that must answer. Dropped without an answer, whatever the reason, it says
+/// that there will be none.
+pub(super) struct Asked(pub(super) Arc<FlushState>);
+
+impl std::ops::Deref for Asked {
+    type Target = FlushState;
+
+    fn deref(&self) -> &FlushState {
+        &self.0
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // Does nothing where there is an answer.
+        self.0.answer(|answer| answer.abandoned = true);
+    }
+}
+
 #[derive(Default)]
 struct Answer {
     report: Option<FlushReport>,
@@ -189,11 +208,6 @@ impl FlushState {
 
     pub(super) fn complete(&self, report: FlushReport) {
         self.answer(|answer| answer.report = Some(report));
-    }
-
-    /// Says that there will be no answer.
-    pub(super) fn abandon(&self) {
-        self.answer(|answer| answer.abandoned = true);
     }
 
     fn answer(&self, give: impl FnOnce(&mut Answer)) {

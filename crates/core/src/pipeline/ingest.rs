@@ -58,7 +58,8 @@ impl Pipeline {
                 spans: chunk,
             };
             for lane in lanes {
-                if shared.offer(*lane, bytes, Payload::Group(Box::new(group.clone()))) {
+                let payload = || Payload::Group(Box::new(group.clone()));
+                if shared.offer(*lane, bytes, count, payload) {
                     result.accepted += count;
                 } else {
                     result.dropped += count;

@@ -18,7 +18,7 @@ use crate::budget::{Budget, Overflow};
 use crate::clock::later;
 use crate::destination::Destination;
 use crate::ingress::{Ingress, Pushed};
-use crate::lane::{LaneId, RetryPolicy};
+use crate::lane::{Lane, LaneId, RetryPolicy};
 use crate::log::Log;
 use crate::mutant::{Mutant, Switch};
 use crate::processor::DestinationProcessor;
@@ -29,7 +29,7 @@ use crate::scope::Levels;
 use crate::stats::{DropReason, LocationStats, PipelineStats};
 use crate::transform::SpanTransform;
 use delivery::Control;
-use flush::{FlushState, Unfinished};
+use flush::{Asked, FlushState, Unfinished};
 use opentelemetry::Context;
 use std::cell::Cell;
 use std::fmt;
@@ -51,7 +51,7 @@ struct Owner(Arc<Shared>);
 impl Drop for Owner {
     fn drop(&mut self) {
         let state = FlushState::new(later(Instant::now(), self.0.flush_deadline));
-        self.0.control(Control::Shutdown(state));
+        self.0.control(Control::Shutdown(Asked(state)));
     }
 }
 
@@ -118,16 +118,6 @@ enum Payload {
     Update(Box<TraceUpdate>),
 }
 
-impl Payload {
-    fn spans(&self) -> u64 {
-        match self {
-            Self::Sdk(..) => 1,
-            Self::Group(group) => group.spans.len() as u64,
-            Self::Update(_) => 0,
-        }
-    }
-}
-
 thread_local! {
     /// The ingress shard of this thread. No destructor, so it works during thread teardown.
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
@@ -136,7 +126,9 @@ thread_local! {
 }
 
 impl Shared {
-    /// Sends a span of the SDK along its route.
+    /// Sends a span of the SDK along its route. Inlined with what it calls, so that the span is
+    /// copied once, into the ingress: it is several hundred bytes large.
+    #[inline]
     pub(crate) fn accept(
         &self,
         route: RouteId,
@@ -156,16 +148,30 @@ impl Shared {
                 self.totals.discarded.fetch_add(1, Ordering::Relaxed);
             }
             route => {
-                let span = Span::from(span);
-                let bytes = span.approximate_bytes();
+                let bytes = Span::sdk_bytes(&span);
                 let Some((last, others)) = self.routes.lanes_of(route).split_last() else {
                     return;
                 };
-                for lane in others {
-                    self.offer(*lane, bytes, Payload::Sdk(source, span.clone()));
+                if !others.is_empty() {
+                    self.accept_copies(others, bytes, source, &span);
                 }
-                self.offer(*last, bytes, Payload::Sdk(source, span));
+                self.offer(*last, bytes, 1, || Payload::Sdk(source, Span::from(span)));
             }
+        }
+    }
+
+    #[cold]
+    fn accept_copies(
+        &self,
+        lanes: &[LaneId],
+        bytes: usize,
+        source: u32,
+        span: &opentelemetry_sdk::trace::SpanData,
+    ) {
+        for lane in lanes {
+            self.offer(*lane, bytes, 1, || {
+                Payload::Sdk(source, Span::from(span.clone()))
+            });
         }
     }
 
@@ -173,48 +179,33 @@ impl Shared {
     pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
         let bytes = update.approximate_bytes();
         for id in self.routes.lanes_of(route) {
-            if !self.offer(*id, bytes, Payload::Update(Box::new(update.clone()))) {
+            let payload = || Payload::Update(Box::new(update.clone()));
+            if !self.offer(*id, bytes, 0, payload) {
                 self.routes.lane(*id).counters.lose_updates(1);
             }
         }
     }
 
     /// Puts an item into the ingress if the budgets allow it; true if they did.
-    fn offer(&self, lane_id: LaneId, bytes: usize, payload: Payload) -> bool {
+    #[inline]
+    fn offer(
+        &self,
+        lane_id: LaneId,
+        bytes: usize,
+        spans: u64,
+        payload: impl FnOnce() -> Payload,
+    ) -> bool {
         let lane = self.routes.lane(lane_id);
-        let spans = payload.spans();
         lane.counters.accepted.fetch_add(spans, Ordering::Relaxed);
-        let reserve = || lane.reserve(bytes, self.lane_budget, &self.budget);
-        let room = reserve()
-            || match self.overflow {
-                Overflow::Block(max_wait) if !DELIVERY_THREAD.get() => {
-                    // The delivery thread may be resting between rounds; what is queued has to
-                    // move before there can be room.
-                    self.wake_delivery();
-                    let mut reserved = false;
-                    self.budget.wait_for(max_wait, || {
-                        reserved = reserve();
-                        reserved || self.ingress.is_closed()
-                    });
-                    reserved
-                }
-                _ => false,
-            };
-        if !room {
-            if self.mutant.is(Mutant::DropsUncounted) {
-                return false;
-            }
-            let reason = match self.ingress.is_closed() {
-                true => DropReason::Shutdown,
-                false => DropReason::Overflow,
-            };
-            lane.counters.drop_spans(reason, spans);
+        if !lane.reserve(bytes, self.lane_budget, &self.budget)
+            && !self.wait_for_room(lane, bytes, spans)
+        {
             return false;
         }
         let item = Item {
             lane: lane_id,
             bytes,
-            payload,
+            payload: payload(),
         };
         match self.ingress.push(self.shard(), item) {
             Pushed::Quietly => true,
@@ -223,13 +214,46 @@ impl Shared {
                 true
             }
             Pushed::Closed => {
-                lane.release(bytes, &self.budget);
-                if self.mutant.is(Mutant::ShutdownForgets) {
-                    return false;
-                }
-                lane.counters.drop_spans(DropReason::Shutdown, spans);
+                self.refuse_closed(lane, bytes, spans);
                 false
             }
+        }
+    }
+
+    /// Waits for room where that is allowed; counts the spans as dropped if there is none.
+    #[cold]
+    fn wait_for_room(&self, lane: &Lane, bytes: usize, spans: u64) -> bool {
+        if let Overflow::Block(max_wait) = self.overflow
+            && !DELIVERY_THREAD.get()
+        {
+            // The delivery thread may be resting between rounds; what is queued has to move
+            // before there can be room.
+            self.wake_delivery();
+            let mut reserved = false;
+            self.budget.wait_for(max_wait, || {
+                reserved = lane.reserve(bytes, self.lane_budget, &self.budget);
+                reserved || self.ingress.is_closed()
+            });
+            if reserved {
+                return true;
+            }
+        }
+        if self.mutant.is(Mutant::DropsUncounted) {
+            return false;
+        }
+        let reason = match self.ingress.is_closed() {
+            true => DropReason::Shutdown,
+            false => DropReason::Overflow,
+        };
+        lane.counters.drop_spans(reason, spans);
+        false
+    }
+
+    #[cold]
+    fn refuse_closed(&self, lane: &Lane, bytes: usize, spans: u64) {
+        lane.release(bytes, &self.budget);
+        if !self.mutant.is(Mutant::ShutdownForgets) {
+            lane.counters.drop_spans(DropReason::Shutdown, spans);
         }
     }
 
@@ -296,9 +320,7 @@ impl Shared {
             controls.terminated = true;
             std::mem::take(&mut controls.waiting)
         };
-        for control in waiting {
-            control.state().abandon();
-        }
+        drop(waiting);
     }
 
     fn stats(&self) -> PipelineStats {
@@ -380,7 +402,7 @@ impl Pipeline {
     /// A lane's own backoff is skipped once; a delay that a server asked for is not.
     pub fn flush(&self, deadline: Duration) -> Flush {
         let state = FlushState::new(later(Instant::now(), deadline));
-        self.shared().control(Control::Flush(state.clone()));
+        self.shared().control(Control::Flush(Asked(state.clone())));
         Flush::new(state, self.shared().clone())
     }
 
@@ -388,7 +410,7 @@ impl Pipeline {
     /// dropped; `stats` still answers. A second call reports and does nothing.
     pub fn shutdown(&self, deadline: Duration) -> Flush {
         let state = FlushState::new(later(Instant::now(), deadline));
-        self.shared().control(Control::Shutdown(state.clone()));
+        self.shared().control(Control::Shutdown(Asked(state.clone())));
         Flush::new(state, self.shared().clone())
     }
 

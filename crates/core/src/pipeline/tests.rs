@@ -16,7 +16,8 @@ fn when_the_delivery_thread_dies_nobody_waits_for_it() {
     let far = Duration::from_secs(60);
     let mut early = Box::pin(pipeline.flush(far));
     let shared = pipeline.shared();
-    shared.control(Control::Panic(FlushState::new(later(Instant::now(), far))));
+    let nobody = FlushState::new(later(Instant::now(), far));
+    shared.control(Control::Panic(Asked(nobody)));
 
     let began = Instant::now();
     let _ = pipeline.flush(far).wait();

@@ -21,6 +21,7 @@ enum Repr {
 }
 
 impl From<SpanData> for Span {
+    #[inline]
     fn from(data: SpanData) -> Self {
         Self(Repr::Sdk(data))
     }
@@ -285,13 +286,17 @@ impl Span {
         }
     }
 
+    /// What [`Span::approximate_bytes`] says once `data` is a span.
+    pub(crate) fn sdk_bytes(data: &SpanData) -> usize {
+        size_of::<Self>() + sdk_heap_bytes(data)
+    }
+
     /// Memory this span holds, estimated: what byte budgets count.
     pub fn approximate_bytes(&self) -> usize {
-        size_of::<Self>()
-            + match &self.0 {
-                Repr::Sdk(s) => sdk_heap_bytes(s),
-                Repr::Record(r) => size_of::<SpanRecord>() + r.heap_bytes(),
-            }
+        match &self.0 {
+            Repr::Sdk(s) => Self::sdk_bytes(s),
+            Repr::Record(r) => size_of::<Self>() + size_of::<SpanRecord>() + r.heap_bytes(),
+        }
     }
 }
 
