@@ -3,7 +3,7 @@
 use crate::classify::Blame;
 use crate::client::{Answer, Call, PROTOBUF};
 use crate::config::HOPELESS;
-use crate::error::Fault;
+use crate::error::{Fault, WRITE};
 use crate::host::Host;
 use crate::transport::Compression;
 use bytes::Bytes;
@@ -56,13 +56,19 @@ pub(crate) async fn post(
     answer
 }
 
-/// Whether the server takes a request with no span in it: if not, no span is at fault.
-pub(crate) async fn probe(
+/// Whether the server takes a request with no span in it, so that a span must be at fault where
+/// another was rejected. An error if something else is wrong.
+pub(crate) async fn is_healthy(
     host: &Host,
     path: &str,
     headers: &[(HeaderName, HeaderValue)],
-) -> Result<(), Fault> {
-    post(host, path, headers, NO_SPANS.to_vec()).await.map(drop)
+) -> Result<bool, Fault> {
+    match post(host, path, headers, NO_SPANS.to_vec()).await {
+        Ok(_) => Ok(true),
+        // Not every server likes an empty request.
+        Err(fault) if fault.blame() == Blame::Data => Ok(false),
+        Err(fault) => Err(fault),
+    }
 }
 
 fn gzip(body: &[u8]) -> Result<Vec<u8>, Fault> {
@@ -81,9 +87,9 @@ pub(crate) type Culprit = (usize, Fault);
 /// the way.
 ///
 /// `first` is why all of `spans` together were rejected. A failure that is nobody's fault but the
-/// place's ends the search. `healthy` says that the place was found in order otherwise, so that a
-/// failure it might have by itself counts against a span; too many of those without any success
-/// are the place's all the same.
+/// place's ends the search. `healthy` says that the place was found in order otherwise; if not, spans
+/// are to blame only where others are taken. Too many failures that the place might have by itself,
+/// without any success, are the place's all the same.
 pub(crate) async fn isolate<F, Fut>(
     spans: Vec<usize>,
     first: Fault,
@@ -102,14 +108,14 @@ where
     while let Some((mut spans, fault)) = waiting.pop() {
         if let [span] = spans[..] {
             match fault.blame() {
-                Blame::Unclear => unclear.push((span, fault)),
-                _ => culprits.push((span, fault)),
+                Blame::Data if healthy => culprits.push((span, fault)),
+                _ => unclear.push((span, fault)),
             }
             if !taken
                 && unclear.len() as u32 >= HOPELESS
                 && let Some((_, fault)) = unclear.pop()
             {
-                return Err(fault);
+                return Err(takes_nothing(fault));
             }
             continue;
         }
@@ -128,13 +134,25 @@ where
     }
     match (healthy || taken || !culprits.is_empty(), unclear.pop()) {
         // Not one span was taken: this says nothing about the spans.
-        (false, Some((_, fault))) => Err(fault),
+        (false, Some((_, fault))) => Err(takes_nothing(fault)),
         (_, last) => {
             culprits.extend(unclear);
             culprits.extend(last);
             Ok(culprits)
         }
     }
+}
+
+/// A fault that looked like a span's and is none.
+fn takes_nothing(fault: Fault) -> Fault {
+    if fault.blame() != Blame::Data {
+        return fault;
+    }
+    Fault::new(
+        ErrorKind::Unsupported,
+        format!("it takes no spans at all: {}", fault.during(WRITE).cause()),
+        "check the address, the proxies before it and what it says",
+    )
 }
 
 #[cfg(test)]
@@ -206,7 +224,7 @@ mod tests {
             (7, vec![0, 1, 2, 3, 4, 5, 6]),
         ] {
             for blame in [Blame::Data, Blame::Unclear] {
-                let (found, stored, requests) = search(count, &bad, blame, blame == Blame::Unclear);
+                let (found, stored, requests) = search(count, &bad, blame, true);
                 assert_eq!(found, Ok(bad.clone()), "{count} {bad:?} {blame:?}");
                 let good: Vec<usize> = (0..count).filter(|i| !bad.contains(i)).collect();
                 assert_eq!(stored, good, "each good span is sent exactly once");
@@ -225,7 +243,13 @@ mod tests {
         let (found, _, requests) = search(512, &all, Blame::Unclear, true);
         assert_eq!(found, Err(()));
         assert!(requests < 64, "{requests} requests");
-        assert_eq!(search(1, &[0], Blame::Unclear, false).0, Err(()));
+        for blame in [Blame::Unclear, Blame::Data] {
+            assert_eq!(search(1, &[0], blame, false).0, Err(()));
+            let (found, _, requests) = search(512, &all, blame, false);
+            assert_eq!(found, Err(()));
+            assert!(requests < 64, "{requests} requests");
+            assert_eq!(search(512, &[7], blame, false).0, Ok(vec![7]));
+        }
         assert_eq!(search(64, &[3], Blame::Place, true).0, Err(()));
     }
 

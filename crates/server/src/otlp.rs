@@ -3,7 +3,7 @@
 use crate::classify::Blame;
 use crate::client::Answer;
 use crate::error::{Fault, WRITE, shorten};
-use crate::export::{isolate, post, probe};
+use crate::export::{is_healthy, isolate, post};
 use crate::host::Host;
 use async_trait::async_trait;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -85,11 +85,8 @@ pub(crate) async fn send(
         Ok(()) => {}
         Err(fault) if fault.blame() == Blame::Place || fault.is_passing() => return Err(fault),
         Err(fault) => {
-            // Only where a request without spans is taken can a span be at fault.
-            if probe(host, path, headers).await.is_err() {
-                return Err(fault);
-            }
-            for (index, fault) in isolate(positions.clone(), fault, true, &attempt).await? {
+            let healthy = is_healthy(host, path, headers).await?;
+            for (index, fault) in isolate(positions.clone(), fault, healthy, &attempt).await? {
                 let error = fault.during(WRITE).at(uri);
                 written.refused.push(Refusal { index, error });
             }

@@ -127,6 +127,27 @@ async fn an_experiment_that_is_gone_is_found_anew_or_reported() {
 }
 
 #[tokio::test]
+async fn a_deleted_experiment_is_noticed_though_it_takes_spans() {
+    let (mlflow, server) = mlflow();
+    let sink = open(&location(&format!("{}/s?experiment_name=n", server.url())))
+        .await
+        .unwrap();
+    sink.write(&batch([root(1)])).await.unwrap();
+    mlflow.with("/s", |s| s.experiments[0].deleted = true);
+    sink.write(&batch([root(2)])).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    let error = sink.write(&batch([root(3)])).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::NotFound, Retry::Never)
+    );
+    assert!(error.to_string().contains("deleted"), "{error}");
+    assert_eq!(mlflow.with("/s", |s| s.traces.len()), 2);
+}
+
+#[tokio::test]
 async fn a_trace_known_elsewhere_is_refused_and_named() {
     let (mlflow, server) = mlflow();
     let url = server.url();
@@ -266,8 +287,12 @@ async fn a_server_that_rejects_everything_is_not_blamed_on_spans() {
     let server = Server::start(refuse);
     let sink = open(&location(&seven(&server))).await.unwrap();
     let error = sink.write(&batch((1..=100).map(root))).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Unsupported, Retry::Never)
+    );
     assert!(error.to_string().contains("takes no protobuf"), "{error}");
-    assert!(server.requests_to("/v1/traces").len() < 10);
+    assert!(server.requests_to("/v1/traces").len() < 64);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::classify::{Blame, Class};
 use crate::config::{PATIENCE_WITH_500, RECHECK};
 use crate::encode::{Carried, ForTrackingServer};
 use crate::error::{Fault, Refused, WRITE};
-use crate::export::{isolate, post, probe};
+use crate::export::{is_healthy, isolate, post};
 use crate::host::Host;
 use crate::otlp::partial_success;
 use crate::target::Experiment;
@@ -29,7 +29,7 @@ use opentelemetry::trace::TraceId;
 use reqwest::header::{HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use tokio::time::Instant;
 use trace_destination_core::{
     BatchId, Error, ErrorKind, LocationUri, Refusal, Retry, Span, TraceBatch, TraceSink, Written,
 };
@@ -255,14 +255,9 @@ impl MlflowSink {
             }
             Err(fault) => fault,
         };
-        match fault.blame() {
+        let healthy = match fault.blame() {
             Blame::Place => return Err(fault),
-            // Only where a request without spans is taken can a span be at fault.
-            Blame::Data => {
-                if let Err(other) = probe(&self.host, PATH, &headers).await {
-                    return Err(if other.is_passing() { other } else { fault });
-                }
-            }
+            Blame::Data => is_healthy(&self.host, PATH, &headers).await?,
             // A 500 may pass. If it does not, and the server can read its database, some span is
             // what it stumbles over.
             Blame::Unclear => {
@@ -282,9 +277,10 @@ impl MlflowSink {
                     return Err(fault);
                 }
                 experiment::still_there(self.api(), &experiment.id).await?;
+                true
             }
-        }
-        isolate(positions, fault, true, attempt).await
+        };
+        isolate(positions, fault, healthy, attempt).await
     }
 
     /// Tells what applications said about the traces of a batch.
