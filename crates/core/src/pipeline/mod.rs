@@ -5,6 +5,7 @@ mod builder;
 mod delivery;
 mod flush;
 mod ingest;
+mod snapshot;
 
 pub use builder::{
     MLFLOW_RUN_ID, MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
@@ -17,7 +18,7 @@ use crate::binding::{Bindings, RouteId};
 use crate::budget::{Budget, Overflow};
 use crate::clock::later;
 use crate::destination::Destination;
-use crate::ingress::{Ingress, Pushed};
+use crate::ingress::{Drained, Ingress, Pushed};
 use crate::lane::{Lane, LaneId, RetryPolicy};
 use crate::log::Log;
 use crate::mutant::{Mutant, Switch};
@@ -26,7 +27,7 @@ use crate::record::{Resource, Span, SpanGroup, TraceUpdate};
 use crate::routes::Routes;
 use crate::sampler::DestinationSampler;
 use crate::scope::Levels;
-use crate::stats::{DropReason, LocationStats, PipelineStats};
+use crate::stats::{DropReason, PipelineStats};
 use crate::transform::SpanTransform;
 use delivery::Control;
 use flush::{Asked, FlushState, Unfinished};
@@ -315,68 +316,22 @@ impl Shared {
         self.abandoned.store(true, Ordering::Relaxed);
         self.ingress.close();
         self.budget.wake();
+        self.ingress.drain(&mut Drained::default(), |item| {
+            let lane = self.routes.lane(item.lane);
+            let spans = match item.payload {
+                Payload::Sdk(..) => 1,
+                Payload::Group(group) => group.spans.len() as u64,
+                Payload::Update(_) => 0,
+            };
+            lane.release(item.bytes, &self.budget);
+            lane.counters.drop_spans(DropReason::Shutdown, spans);
+        });
         let waiting = {
             let mut controls = self.control.lock().unwrap_or_else(PoisonError::into_inner);
             controls.terminated = true;
             std::mem::take(&mut controls.waiting)
         };
         drop(waiting);
-    }
-
-    fn stats(&self) -> PipelineStats {
-        let open = self.bindings.open_spans();
-        let mut open_by_lane = std::collections::HashMap::new();
-        for (route, spans) in open {
-            for lane in self.routes.lanes_of(RouteId(route)) {
-                *open_by_lane.entry(*lane).or_insert(0) += spans;
-            }
-        }
-        let mut locations: Vec<LocationStats> = self
-            .routes
-            .all_lanes()
-            .map(|(id, lane)| {
-                // What becomes of a batch is counted under this lock: no span is seen twice.
-                let guard = lane.state();
-                let state = guard.public();
-                let mut last_error = guard.last_error.clone();
-                if self.mutant.is(Mutant::ErrorSwallowed) {
-                    last_error = None;
-                }
-                let stored = lane.counters.stored.load(Ordering::Relaxed);
-                let dropped = lane.counters.dropped();
-                let in_flight = lane.counters.in_flight.load(Ordering::Relaxed);
-                drop(guard);
-                // `accepted` is read last: a span that ends meanwhile is counted as queued.
-                let accepted = lane.counters.accepted.load(Ordering::Relaxed);
-                LocationStats {
-                    uri: lane.uri.clone(),
-                    state,
-                    accepted,
-                    stored,
-                    queued: accepted.saturating_sub(stored + dropped.total() + in_flight),
-                    in_flight,
-                    dropped,
-                    bytes: lane.bytes(),
-                    batches: lane.counters.batches.load(Ordering::Relaxed),
-                    retries: lane.counters.retries.load(Ordering::Relaxed),
-                    lost_updates: lane.counters.lost_updates.load(Ordering::Relaxed),
-                    last_error,
-                    open_spans: open_by_lane.get(&id).copied().unwrap_or(0),
-                }
-            })
-            .collect();
-        locations.sort_by(|a, b| a.uri.cmp(&b.uri));
-        let count = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        PipelineStats {
-            unrouted: count(&self.totals.unrouted),
-            discarded: count(&self.totals.discarded),
-            orphaned: count(&self.totals.orphaned),
-            expired_bindings: count(&self.totals.expired_bindings),
-            ignored_scopes: count(&self.totals.ignored_scopes),
-            bound_traces: self.bindings.len() as u64,
-            bytes: self.budget.used(),
-            locations,
-        }
     }
 }
 
@@ -410,7 +365,8 @@ impl Pipeline {
     /// dropped; `stats` still answers. A second call reports and does nothing.
     pub fn shutdown(&self, deadline: Duration) -> Flush {
         let state = FlushState::new(later(Instant::now(), deadline));
-        self.shared().control(Control::Shutdown(Asked(state.clone())));
+        self.shared()
+            .control(Control::Shutdown(Asked(state.clone())));
         Flush::new(state, self.shared().clone())
     }
 

@@ -1,0 +1,65 @@
+//! Reading every counter at one moment.
+
+use super::Shared;
+use crate::binding::RouteId;
+use crate::mutant::Mutant;
+use crate::stats::{LocationStats, PipelineStats};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+impl Shared {
+    pub(super) fn stats(&self) -> PipelineStats {
+        let open = self.bindings.open_spans();
+        let mut open_by_lane = std::collections::HashMap::new();
+        for (route, spans) in open {
+            for lane in self.routes.lanes_of(RouteId(route)) {
+                *open_by_lane.entry(*lane).or_insert(0) += spans;
+            }
+        }
+        let mut locations: Vec<LocationStats> = self
+            .routes
+            .all_lanes()
+            .map(|(id, lane)| {
+                // What becomes of a batch is counted under this lock: no span is seen twice.
+                let guard = lane.state();
+                let state = guard.public();
+                let mut last_error = guard.last_error.clone();
+                if self.mutant.is(Mutant::ErrorSwallowed) {
+                    last_error = None;
+                }
+                let stored = lane.counters.stored.load(Ordering::Relaxed);
+                let dropped = lane.counters.dropped();
+                let in_flight = lane.counters.in_flight.load(Ordering::Relaxed);
+                drop(guard);
+                // `accepted` is read last: a span that ends meanwhile is counted as queued.
+                let accepted = lane.counters.accepted.load(Ordering::Relaxed);
+                LocationStats {
+                    uri: lane.uri.clone(),
+                    state,
+                    accepted,
+                    stored,
+                    queued: accepted.saturating_sub(stored + dropped.total() + in_flight),
+                    in_flight,
+                    dropped,
+                    bytes: lane.bytes(),
+                    batches: lane.counters.batches.load(Ordering::Relaxed),
+                    retries: lane.counters.retries.load(Ordering::Relaxed),
+                    lost_updates: lane.counters.lost_updates.load(Ordering::Relaxed),
+                    last_error,
+                    open_spans: open_by_lane.get(&id).copied().unwrap_or(0),
+                }
+            })
+            .collect();
+        locations.sort_by(|a, b| a.uri.cmp(&b.uri));
+        let count = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        PipelineStats {
+            unrouted: count(&self.totals.unrouted),
+            discarded: count(&self.totals.discarded),
+            orphaned: count(&self.totals.orphaned),
+            expired_bindings: count(&self.totals.expired_bindings),
+            ignored_scopes: count(&self.totals.ignored_scopes),
+            bound_traces: self.bindings.len() as u64,
+            bytes: self.budget.used(),
+            locations,
+        }
+    }
+}
