@@ -1,5 +1,7 @@
 //! TLS settings as rustls wants them. The cryptography is chosen here and for these connections
-//! alone: no process-wide default is set or needed.
+//! alone: no process-wide default is set or needed. It is aws-lc, the default of rustls and reqwest:
+//! a crate that turns on another one beside it, or none, makes unrelated code of the same program
+//! panic that relies on the default.
 
 use crate::builder::invalid;
 use crate::transport::Tls;
@@ -23,7 +25,7 @@ pub(crate) fn check(tls: &Tls) -> Result<(), Error> {
 
 /// The settings for connections to `https` addresses; for `http` none of it is used.
 pub(crate) fn config(tls: &Tls, https: bool) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let failed = |e: rustls::Error| {
         invalid("TLS cannot be set up")
             .mend("check the certificate files and the system's certificates")
