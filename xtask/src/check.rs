@@ -46,19 +46,23 @@ impl Check {
     }
 }
 
-/// Package by package, so that a dependency of one does not hide what another lacks.
+/// Package by package, so that a dependency of one does not hide what another lacks; all of them,
+/// so that one run shows everything.
 fn clippy() -> Outcome {
+    let mut dirty = Vec::new();
     for package in packages()? {
-        run(&mut cargo([
-            "clippy",
-            "--quiet",
-            "--package",
-            &package.name,
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]))?;
+        let name = package.name;
+        let fixed = ["clippy", "--quiet", "--all-targets", "--package"];
+        let args = fixed
+            .iter()
+            .copied()
+            .chain([name.as_str(), "--", "-D", "warnings"]);
+        if run(&mut cargo(args)).is_err() {
+            dirty.push(name);
+        }
     }
-    Ok(())
+    match dirty.is_empty() {
+        true => Ok(()),
+        false => Err(format!("warnings in {}", dirty.join(", "))),
+    }
 }
