@@ -39,11 +39,13 @@ pub fn registry() -> Registry {
         experiment::ExperimentLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
     });
     #[cfg(feature = "server")]
-    let registry = server::SCHEMES.into_iter().fold(registry, |registry, scheme| {
-        registry.with_scheme(scheme, |uri| {
-            server::ServerLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
-        })
-    });
+    let registry = server::SCHEMES
+        .into_iter()
+        .fold(registry, |registry, scheme| {
+            registry.with_scheme(scheme, |uri| {
+                server::ServerLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+            })
+        });
     registry
 }
 
