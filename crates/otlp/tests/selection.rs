@@ -1,5 +1,7 @@
 //! Requests put together from spans that were encoded once.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use trace_destination_core::{AnyValueRef, Resource, Span, SpanGroup};
