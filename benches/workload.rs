@@ -32,10 +32,9 @@ impl Side {
     /// Starts and ends `traces` traces, each at the next destination.
     fn run(&self, thread: usize, spans_per_trace: usize, traces: usize) {
         // Threads meet each destination at different times.
-        let mut at = thread * self.contexts.len() / 2;
+        let first = thread * self.contexts.len() / 2;
         for i in 0..traces {
-            let cx = &self.contexts[at % self.contexts.len()];
-            at += 1;
+            let cx = &self.contexts[(first + i) % self.contexts.len()];
             match spans_per_trace {
                 1 => drop(self.span("request", cx, i)),
                 _ => self.trace(cx, i),

@@ -200,11 +200,7 @@ impl Stored {
         let conn = Connection::open(path).unwrap();
         let table = |sql: &str| -> Vec<Value> {
             let mut statement = conn.prepare(sql).unwrap();
-            let names: Vec<String> = statement
-                .column_names()
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
+            let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let rows = statement.query_map([], |row| Ok(object(&names, row)));
             rows.unwrap().collect::<Result<_, _>>().unwrap()
         };
