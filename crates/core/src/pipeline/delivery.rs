@@ -307,13 +307,14 @@ impl Delivery {
 
     fn begin_flush(&mut self, state: Asked, shutdown: bool) {
         self.shared.flush_began();
+        // Before anything is sealed: a lane may have written and dropped by the time it is asked.
+        let lanes = self.shared.routes.all_lanes();
+        let dropped_before = lanes.map(|(id, l)| (id, l.counters.dropped())).collect();
         // What was pushed before the request is in the ingress now at the latest.
         self.take_ingress();
         self.seal_all();
         let mut waiting = Vec::new();
-        let mut dropped_before = HashMap::new();
         for (id, lane) in self.shared.routes.all_lanes() {
-            dropped_before.insert(id, lane.counters.dropped());
             let lane_state = lane.state();
             if lane_state.done_seq < lane_state.sealed_seq {
                 waiting.push((id, lane_state.sealed_seq));
