@@ -69,7 +69,14 @@ fn main() {
     compare(&mut c, &run, "resolve: global", 15.0, 200_000, || {
         resolve(&empty)
     });
+    // From here on this process has used a scope, and every context is looked into.
     let local = tenant.in_context(&empty);
+    global.clear();
+    let row = "resolve: none, where scopes are in use";
+    compare(&mut c, &run, row, 15.0, 200_000, || resolve(&empty));
+    global.set(tenant.clone());
+    let row = "resolve: global, where scopes are in use";
+    compare(&mut c, &run, row, 15.0, 200_000, || resolve(&empty));
     compare(
         &mut c,
         &run,

@@ -116,7 +116,6 @@ fn row(run: &Run, c: &mut Criterion, spans_per_trace: usize, threads: usize, des
             "CPU of the application threads",
             "CPU incl. delivery",
             "wall until delivered",
-            "page faults per 1,000 spans",
         ])
         .run(run, &mut our_round, &mut stock_round);
 

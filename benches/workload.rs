@@ -79,8 +79,6 @@ pub(crate) struct Cost {
     cpu: f64,
     /// From the start until everything was delivered.
     delivered: f64,
-    /// Page faults of the process, delivery included.
-    faults: f64,
 }
 
 impl Cost {
@@ -93,7 +91,6 @@ impl Cost {
                 per_span(self.threads),
                 per_span(self.cpu),
                 per_span(self.delivered),
-                per_span(self.faults * 1e-6),
             ],
         }
     }
@@ -149,7 +146,6 @@ impl Workers {
         deliver: impl FnOnce() -> Result<(), Void>,
     ) -> Result<Cost, Void> {
         let cpu = seconds(ClockId::ProcessCPUTime);
-        let faults = page_faults();
         for jobs in &self.jobs {
             let job = Job {
                 side: side.clone(),
@@ -172,7 +168,6 @@ impl Workers {
             threads: times.iter().map(|t| t.2).sum(),
             cpu: seconds(ClockId::ProcessCPUTime) - cpu,
             delivered: start.elapsed().as_secs_f64(),
-            faults: page_faults() - faults,
         })
     }
 }
@@ -180,13 +175,4 @@ impl Workers {
 fn seconds(clock: ClockId) -> f64 {
     let now = clock_gettime(clock);
     now.tv_sec as f64 + now.tv_nsec as f64 * 1e-9
-}
-
-/// Minor page faults of this process so far; 0 where the system does not say.
-fn page_faults() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // After the name in parentheses: state, then numbers; `minflt` is the eighth of them.
-    let numbers = stat.rsplit(')').next().unwrap_or_default();
-    let field = numbers.split_whitespace().nth(7);
-    field.and_then(|f| f.parse().ok()).unwrap_or(0.0)
 }
