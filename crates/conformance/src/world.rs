@@ -221,8 +221,9 @@ impl World {
             .iter()
             .filter(|key| !found.contains_key(&sortable(key)))
             .collect();
+        // A failed attempt may have stored its batch all the same, whoever made it fail.
         let may_double = place.location.capabilities().guarantee == Guarantee::AtLeastOnce
-            && place.control.unknown_outcomes() > 0;
+            && place.control.calls().iter().any(|call| !call.ok);
         let doubled = found
             .values()
             .filter(|(n, _)| *n > 1 && !may_double)
