@@ -1,0 +1,1 @@
+//! A Unity Catalog server, over its REST API.

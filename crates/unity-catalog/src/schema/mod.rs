@@ -1,0 +1,1 @@
+//! The shapes a table of spans may have.

@@ -1,0 +1,1 @@
+//! Stores by their URL, opened with what code and environment say.
