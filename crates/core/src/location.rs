@@ -46,6 +46,7 @@ pub trait TraceSink: Send + Sync {
     ///   that declares [`Guarantee::Idempotent`] stores its spans once.
     /// - Batches of one location arrive one after the other, in the order of their sequence.
     /// - A span that cannot be stored is refused alone; the rest of its batch is stored.
+    /// - Trace-level values that cannot be stored are told in [`Written::lost_updates`].
     /// - The future may block its thread; other locations go on meanwhile.
     ///
     /// # Errors
@@ -69,6 +70,10 @@ pub trait TraceSink: Send + Sync {
 pub struct Written {
     /// Spans that were not stored, each with its reason.
     pub refused: Vec<Refusal>,
+    /// Why values set on traces were given up: one error for each trace, of this batch or of an
+    /// earlier one, whose values the place did not take although it has the spans. They show as
+    /// `lost_updates` in stats and flush reports, with the last error.
+    pub lost_updates: Vec<Error>,
 }
 
 /// A span that its location did not take.

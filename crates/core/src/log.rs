@@ -69,6 +69,14 @@ impl Log {
         }
     }
 
+    pub(crate) fn untold(&self, uri: &LocationUri, error: &Error) {
+        if self.due(uri, "untold") {
+            tell(
+                || tracing::warn!(location = %uri, %error, "values set on a trace are not stored; its spans are"),
+            );
+        }
+    }
+
     /// Returns whether it was said.
     pub(crate) fn overflow(&self, uri: &LocationUri, spans: u64) -> bool {
         let due = self.due(uri, "overflow");

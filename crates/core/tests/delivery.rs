@@ -550,6 +550,7 @@ impl TraceSink for Liar {
         };
         Ok(Written {
             refused: vec![refusal(0), refusal(0), refusal(99), refusal(usize::MAX)],
+            ..Written::default()
         })
     }
 

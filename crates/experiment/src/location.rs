@@ -182,6 +182,7 @@ impl TraceSink for ExperimentSink {
                     refusal
                 })
                 .collect(),
+            ..Written::default()
         })
     }
 

@@ -4,12 +4,14 @@ mod buffers;
 mod isolate;
 mod open_batch;
 mod scopes;
+mod turn;
 mod write;
 
 pub(crate) use buffers::Buffers;
 pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
 pub(crate) use scopes::Scopes;
+pub use turn::waiting_for_turn;
 pub use write::RetryPolicy;
 pub(crate) use write::run;
 

@@ -1,6 +1,7 @@
 //! Writing one lane: open, write, retry, give up. One task per lane that has something to write.
 
 use super::isolate::{close, isolated};
+use super::turn::Clock;
 use super::{Buffers, Lane, Phase, Sealed};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind, Retry};
@@ -24,7 +25,8 @@ const HANGING: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// How long a batch is retried, from its first attempt; 5 minutes. A single attempt that takes
-    /// longer than this (and than 10 s) is given up as well.
+    /// longer than this (and than 10 s) is given up as well. Time a sink spends in
+    /// [`waiting_for_turn`](crate::waiting_for_turn) does not count.
     pub deadline: Duration,
     /// The first delay; 100 ms. Each next one is twice as long, and each is drawn at random from
     /// the upper half of its range.
@@ -87,7 +89,7 @@ async fn write_batch(lane: &Lane, shared: &Shared, sealed: &mut Sealed) {
     let spans = batch.span_count() as u64;
     // What there is to log, said after the lock is released: a subscriber may be slow, or ask for
     // this lane's state.
-    let (mut refused, mut lost, mut recovered) = (None, None, false);
+    let (mut refused, mut untold, mut lost, mut recovered) = (None, None, None, false);
     let mut state = lane.state();
     if hook_error.is_some() {
         state.last_error = hook_error;
@@ -96,9 +98,15 @@ async fn write_batch(lane: &Lane, shared: &Shared, sealed: &mut Sealed) {
         // The hook left nothing to write, which says nothing about the place.
         None => {}
         Some(Ok(written)) => {
+            let updates = written.lost_updates.len();
+            untold = written.lost_updates.last().map(|e| e.clone().at(&lane.uri));
             let (count, error) = refusals(written, spans);
             if !early {
                 count_stored(lane, spans - count);
+            }
+            if let Some(error) = &untold {
+                lane.counters.lose_updates(updates);
+                state.last_error = Some(error.clone());
             }
             lane.counters.batches.fetch_add(1, Ordering::Relaxed);
             if let Some(error) = error {
@@ -123,6 +131,9 @@ async fn write_batch(lane: &Lane, shared: &Shared, sealed: &mut Sealed) {
     drop(state);
     if let Some((count, error)) = refused {
         shared.log.refused(&lane.uri, count, &error);
+    }
+    if let Some(error) = untold {
+        shared.log.untold(&lane.uri, &error);
     }
     if let Some((reason, error)) = lost {
         shared.log.lost(&lane.uri, spans, reason, &error);
@@ -233,7 +244,7 @@ async fn attempt_until_done(
     batch: &TraceBatch,
 ) -> Result<Written, (DropReason, Error)> {
     let retry = &shared.retry;
-    let deadline = later(Instant::now(), retry.deadline);
+    let clock = Clock::start();
     if let Some(error) = fails_fast(lane) {
         return Err((DropReason::Failed, error));
     }
@@ -246,11 +257,11 @@ async fn attempt_until_done(
         // Made before the attempt, so that a flush that comes meanwhile is not missed.
         let flushed = lane.skip_backoff.notified();
         let patience = retry.deadline.max(HANGING);
-        let attempted = tokio::time::timeout(patience, attempt(lane, batch)).await;
+        let attempted = clock.limit(patience, attempt(lane, batch)).await;
         let (error, of_batch) = match attempted {
-            Ok(Ok(written)) => return Ok(written),
-            Ok(Err(failure)) => (failure.error.at(&lane.uri), failure.of_batch),
-            Err(_) => {
+            Some(Ok(written)) => return Ok(written),
+            Some(Err(failure)) => (failure.error.at(&lane.uri), failure.of_batch),
+            None => {
                 // The sink went with the attempt.
                 lane.state().is_open = false;
                 return Err((DropReason::RetryDeadline, hanging(lane, patience)));
@@ -281,7 +292,7 @@ async fn attempt_until_done(
         if shared.is_abandoned() {
             return Err((DropReason::Shutdown, error));
         }
-        let left = deadline.saturating_duration_since(now);
+        let left = retry.deadline.saturating_sub(clock.elapsed());
         if left.is_zero() {
             return Err((DropReason::RetryDeadline, error));
         }

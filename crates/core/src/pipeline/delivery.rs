@@ -18,10 +18,14 @@ use crate::stats::Dropped;
 use opentelemetry::{Context, InstrumentationScope};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 /// How long the thread rests while spans keep coming: long enough to take many at once, short
 /// against the age of a batch.
@@ -78,6 +82,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
     let delivery = Delivery {
         shared: shared.clone(),
         runtime,
+        tasks: watch::Sender::new(()),
         open: Vec::new(),
         growing: 0,
         due: BinaryHeap::new(),
@@ -114,6 +119,8 @@ fn enter_delivery() {
 struct Delivery {
     shared: Arc<Shared>,
     runtime: Runtime,
+    /// Tells the tasks of lanes to end; each holds a receiver.
+    tasks: watch::Sender<()>,
     /// The growing batch of each lane, by lane id.
     open: Vec<Slot>,
     /// Bytes in growing batches.
@@ -241,12 +248,26 @@ impl Delivery {
         let sealed = batch.seal(batch_id, self.shared.run_id.as_deref());
         self.growing -= sealed.bytes;
         if lane.push(sealed) {
-            self.runtime.spawn(lane::run(
+            self.spawn(lane::run(
                 lane.clone(),
                 self.shared.clone(),
                 self.buffers.clone(),
             ));
         }
+    }
+
+    /// Starts the task of a lane, which ends with the delivery at the latest.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut told = self.tasks.subscribe();
+        self.runtime.spawn(async move {
+            let mut end = pin!(told.changed());
+            let mut task = pin!(task);
+            poll_fn(|cx| match end.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(()),
+                Poll::Pending => task.as_mut().poll(cx),
+            })
+            .await;
+        });
     }
 
     fn seal_all(&mut self) {

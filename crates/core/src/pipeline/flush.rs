@@ -82,8 +82,11 @@ impl fmt::Display for FlushReport {
                 l.pending,
                 l.dropped.total()
             )?;
+            if l.lost_updates > 0 {
+                write!(f, ", {} trace-level updates lost", l.lost_updates)?;
+            }
             if let Some(error) = &l.error
-                && (l.pending > 0 || l.dropped.total() > 0)
+                && (l.pending > 0 || l.dropped.total() > 0 || l.lost_updates > 0)
             {
                 write!(f, ": {error}")?;
             }

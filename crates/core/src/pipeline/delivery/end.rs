@@ -14,12 +14,17 @@ use tokio::runtime::Runtime;
 /// How often a shutdown looks whether idle sinks are closed by now.
 const CLOSING_POLL: Duration = Duration::from_millis(5);
 
+/// How long tasks may take to end that were told to. One whose sink blocks its thread takes longer,
+/// and is left behind.
+const ENDING: Duration = Duration::from_millis(250);
+
 impl Delivery {
     /// Ends delivery after a shutdown has been answered.
     pub(super) fn terminate(self) {
         let Self {
             shared,
             runtime,
+            tasks,
             flushes,
             ..
         } = self;
@@ -28,7 +33,11 @@ impl Delivery {
             lane.skip_backoff();
             lane.drop_queued(DropReason::Shutdown, &shared.budget);
         }
-        // Tasks that still write are dropped at their next await and account for their batch.
+        // Tasks that still write are dropped at their next await and account for their batch. This
+        // comes before the end of the runtime: timers beneath a sink panic when they are looked at
+        // after it.
+        tasks.send_replace(());
+        let _ = runtime.block_on(async { tokio::time::timeout(ENDING, tasks.closed()).await });
         runtime.shutdown_background();
         let waiting = {
             let mut controls = shared
