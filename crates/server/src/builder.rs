@@ -228,7 +228,7 @@ impl ServerLocationBuilder {
     ///
     /// # Errors
     /// `InvalidConfig` for a missing or unusable address, experiment, table, header, certificate
-    /// file or credential; `Unsupported` for gRPC.
+    /// file or credential, and for a place that is in use with others; `Unsupported` for gRPC.
     pub fn build(mut self) -> Result<ServerLocation, Error> {
         let uri = self.uri.take().ok_or_else(|| {
             invalid("no address is given")
@@ -276,7 +276,7 @@ impl ServerLocationBuilder {
             true => OTLP_REQUEST_TIMEOUT,
             false => MLFLOW_TIMEOUT,
         };
-        Ok(ServerLocation::of(
+        ServerLocation::of(
             target,
             Transport {
                 credentials: self.credentials,
@@ -289,7 +289,7 @@ impl ServerLocationBuilder {
                 timeout: self.timeout.unwrap_or(timeout),
                 concurrency: self.concurrency.unwrap_or(CONCURRENCY).max(1),
             },
-        ))
+        )
     }
 }
 

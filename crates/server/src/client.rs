@@ -14,7 +14,7 @@ use reqwest::header::{
 use reqwest::{Method, redirect};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use trace_destination_core::ErrorKind;
+use trace_destination_core::{ErrorKind, waiting_for_turn};
 
 /// The media type of OTLP in protobuf.
 pub(crate) const PROTOBUF: &str = "application/x-protobuf";
@@ -75,27 +75,26 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// The way to one host.
-pub(crate) struct Client {
+/// Connections to one host, whatever is asked for there, and how many requests may use them.
+pub(crate) struct Pool {
     http: reqwest::Client,
-    base: String,
-    transport: Arc<Transport>,
+    permits: Semaphore,
     /// Sent with every request, marked as secret.
     headers: HeaderMap,
+    transport: Arc<Transport>,
+}
+
+/// The way to one server: a host, and a path on it.
+pub(crate) struct Client {
+    pool: Arc<Pool>,
+    base: String,
     /// Where tokens come from that have to be renewed.
     tokens: Option<Tokens>,
-    permits: Semaphore,
     dialect: Dialect,
 }
 
-impl Client {
-    pub(crate) fn new(
-        base: &str,
-        transport: &Arc<Transport>,
-        tokens: Option<Tokens>,
-        dialect: Dialect,
-    ) -> Result<Self, Fault> {
-        let https = base.starts_with("https://");
+impl Pool {
+    pub(crate) fn new(transport: &Arc<Transport>, https: bool) -> Result<Self, Fault> {
         let config =
             tls::config(&transport.tls, https).map_err(|e| said(ErrorKind::InvalidConfig, &e))?;
         let http = reqwest::Client::builder()
@@ -104,6 +103,8 @@ impl Client {
             // A redirect would carry spans and credentials somewhere nobody configured.
             .redirect(redirect::Policy::none())
             .referer(false)
+            // One call is one request: the pipeline alone decides what is sent again.
+            .retry(reqwest::retry::never())
             .connect_timeout(CONNECT_TIMEOUT.min(transport.timeout))
             .timeout(transport.timeout)
             .pool_idle_timeout(POOL_IDLE)
@@ -129,23 +130,36 @@ impl Client {
         }
         Ok(Self {
             http,
-            base: base.to_owned(),
             permits: Semaphore::new(transport.concurrency),
             transport: transport.clone(),
             headers,
+        })
+    }
+}
+
+impl Client {
+    pub(crate) fn new(
+        pool: Arc<Pool>,
+        base: &str,
+        tokens: Option<Tokens>,
+        dialect: Dialect,
+    ) -> Self {
+        Self {
+            pool,
+            base: base.to_owned(),
             tokens,
             dialect,
-        })
+        }
     }
 
     pub(crate) fn transport(&self) -> &Transport {
-        &self.transport
+        &self.pool.transport
     }
 
     /// Sends one request and reads its answer. An answer that is no success is an error.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, Fault> {
         // Only closed with the client, which is borrowed.
-        let _permit = self.permits.acquire().await;
+        let _permit = waiting_for_turn(self.pool.permits.acquire()).await;
         let first = self.attempt(&call).await;
         match (&first, &self.tokens) {
             (Err(fault), Some(tokens)) if fault.status() == Some(401) => {
@@ -158,9 +172,9 @@ impl Client {
     }
 
     async fn attempt(&self, call: &Call) -> Result<Answer, Fault> {
-        let mut headers = self.headers.clone();
+        let mut headers = self.pool.headers.clone();
         if let Some(tokens) = &self.tokens {
-            let token = tokens.current(&self.http, &self.base).await?;
+            let token = tokens.current(&self.pool.http, &self.base).await?;
             if let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", token.expose())) {
                 value.set_sensitive(true);
                 headers.insert(AUTHORIZATION, value);
@@ -170,7 +184,7 @@ impl Client {
             headers.insert(name, value.clone());
         }
         let url = format!("{}{}", self.base, call.path);
-        let mut request = self.http.request(call.method.clone(), url);
+        let mut request = self.pool.http.request(call.method.clone(), url);
         if let Some((media_type, body)) = &call.body {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
             if call.gzip {
@@ -218,20 +232,20 @@ impl Client {
             asked,
             credentials: match self.tokens {
                 Some(_) => "the service principal's token",
-                None => self.transport.credentials.name(),
+                None => self.transport().credentials.name(),
             },
         })
     }
 
     /// Takes our own secrets out of what a server says: some repeat what they were sent.
     fn scrub(&self, mut text: String) -> String {
-        let header = self.transport.credentials.header();
+        let header = self.transport().credentials.header();
         let encoded = header.as_deref().and_then(|h| h.split(' ').nth(1));
-        let password = match &self.transport.credentials {
+        let password = match &self.transport().credentials {
             crate::transport::Credentials::Basic { password, .. } => Some(password.expose()),
             _ => None,
         };
-        let own = self.transport.headers.values().map(|v| v.expose());
+        let own = self.transport().headers.values().map(|v| v.expose());
         for secret in encoded.into_iter().chain(password).chain(own) {
             if !secret.is_empty() && text.contains(secret) {
                 text = text.replace(secret, "[secret]");

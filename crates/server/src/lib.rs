@@ -56,6 +56,11 @@
 //! are not sent. `MLFLOW_TRACKING_AUTH` and `MLFLOW_TRACKING_AWS_SIGV4` ask for something that is
 //! not spoken here, and are an error rather than ignored.
 //!
+//! A location is one place with one lane, whoever made it. Two with equal URIs and different
+//! credentials, headers or settings, in use at the same time, are therefore a configuration error,
+//! said when the second is built: spans never go out with other credentials than those they were
+//! given.
+//!
 //! # Tracking servers
 //! MLflow 3.4 or later; asked for its version once per host. One request carries all spans of a
 //! batch, with gzip if it is more than a packet and the server takes it. A span sent again replaces itself, so nothing is stored twice. Beyond that:
@@ -98,6 +103,7 @@
 //! and as a date. A server whose TLS certificate is not trusted, a redirect and a page of HTML are
 //! final errors that say so. Answers are read up to 1 MiB, and never repeat a secret in an error.
 
+mod access;
 mod builder;
 mod classify;
 mod client;

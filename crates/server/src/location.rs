@@ -1,5 +1,6 @@
 //! The location: a value that names a place on a server, and opens it.
 
+use crate::access::Access;
 use crate::builder::ServerLocationBuilder;
 use crate::databricks::DatabricksSink;
 use crate::error::OPEN;
@@ -31,12 +32,13 @@ use trace_destination_core::{
 /// # Ok::<(), trace_destination_core::Error>(())
 /// ```
 ///
-/// What identifies a location is its URI alone: two with equal URIs and different credentials are
-/// one place with one lane, and the first that is used decides.
+/// What identifies a location is its URI alone: equal URIs are one place with one lane. So as long
+/// as one is in use, another with its URI but other credentials, headers or TLS settings is an error
+/// when it is built; spans would go out with somebody else's credentials otherwise.
 #[derive(Clone)]
 pub struct ServerLocation {
     target: Arc<Target>,
-    transport: Arc<Transport>,
+    access: Arc<Access>,
     /// What the application said about traces that are not finished. Kept here, because a sink is
     /// closed while its location is idle.
     memory: Arc<TraceMemory>,
@@ -58,12 +60,12 @@ impl ServerLocation {
         Self::builder().with_uri(uri).with_env(&ProcessEnv).build()
     }
 
-    pub(crate) fn of(target: Target, transport: Transport) -> Self {
-        Self {
+    pub(crate) fn of(target: Target, transport: Transport) -> Result<Self, Error> {
+        Ok(Self {
+            access: Access::claim(&target, transport)?,
             target: Arc::new(target),
-            transport: Arc::new(transport),
             memory: Arc::default(),
-        }
+        })
     }
 }
 
@@ -86,7 +88,7 @@ impl TraceLocation for ServerLocation {
     /// and wanted. Other servers are not asked anything before the first batch.
     async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
         let open = async {
-            let host = Host::shared(&self.target, &self.transport)?;
+            let host = Host::shared(&self.target, &self.access.transport)?;
             Ok(match &self.target.family {
                 Family::Mlflow {
                     experiment,

@@ -15,6 +15,9 @@ use support::{batch, child, open, root, updated};
 use trace_destination_core::{AnyValue, ErrorKind, LocationUri, Retry, SpanRecord, TraceUpdate};
 use trace_destination_server::ServerLocation;
 
+/// Each test has a workspace of its own behind the same location, which is one place at a time.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 const TABLE: &str = "databricks://?table=cat.sch.pre_otel_spans";
 
 fn from_env(
@@ -46,6 +49,7 @@ fn value<'a>(span: &'a SpanRecord, key: &str) -> Option<&'a str> {
 
 #[tokio::test]
 async fn spans_go_to_the_table_as_mlflow_sends_them() {
+    let _alone = ALONE.lock().await;
     let server = Server::start(|_| Reply::stored());
     let host = server.url();
     let vars = [("DATABRICKS_HOST", &*host), ("DATABRICKS_TOKEN", "dapi-1")];
@@ -118,6 +122,7 @@ async fn spans_go_to_the_table_as_mlflow_sends_them() {
 
 #[tokio::test]
 async fn what_was_said_before_waits_for_the_root() {
+    let _alone = ALONE.lock().await;
     let server = Server::start(|_| Reply::stored());
     let host = server.url();
     let vars = [("DATABRICKS_HOST", &*host), ("DATABRICKS_TOKEN", "dapi-1")];
@@ -176,6 +181,7 @@ fn workspace(life: u64) -> (Server, Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn tokens_of_a_service_principal_are_shared_and_renewed() {
+    let _alone = ALONE.lock().await;
     let (server, revoked) = workspace(3600);
     let host = server.url();
     let vars = [
@@ -214,6 +220,7 @@ async fn tokens_of_a_service_principal_are_shared_and_renewed() {
 
 #[tokio::test]
 async fn a_client_that_is_refused_says_so_without_its_secret() {
+    let _alone = ALONE.lock().await;
     let server = Server::start(|r| match r.path() {
         "/oidc/v1/token" => Reply::json(
             401,
@@ -248,6 +255,7 @@ async fn a_client_that_is_refused_says_so_without_its_secret() {
 
 #[tokio::test]
 async fn profiles() {
+    let _alone = ALONE.lock().await;
     let server = Server::start(|_| Reply::stored());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cfg");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::http::{Reply, Server};
 use support::mlflow::Mlflow;
 use support::{batch, builder, location, open, root};
-use trace_destination_core::{Destination, Pipeline, TraceLocation as _};
+use trace_destination_core::{Destination, ErrorKind, Pipeline, RetryPolicy, TraceLocation as _};
 
 const LOCATIONS: usize = 300;
 const LIMIT: usize = 8;
@@ -52,9 +52,9 @@ async fn many_locations_share_few_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_credentials_are_another_host() {
     let server = Server::start(|_| Reply::stored());
-    let uri = format!("otlp+{}", server.url());
     let mut sinks = Vec::new();
     for token in ["a", "b"] {
+        let uri = format!("otlp+{}/{token}", server.url());
         let location = builder(&uri).with_bearer_token(token).build().unwrap();
         let sink = open(&location).await.unwrap();
         sink.write(&batch([root(1)])).await.unwrap();
@@ -63,6 +63,57 @@ async fn other_credentials_are_another_host() {
     let requests = server.requests();
     let sent: Vec<_> = requests.iter().map(|r| r.header("authorization")).collect();
     assert_eq!(sent, [Some("Bearer a"), Some("Bearer b")]);
+}
+
+#[test]
+fn one_place_has_one_way_to_it() {
+    let uri = "otlp+http://127.0.0.1:1/one_place_has_one_way_to_it";
+    let with = |token| builder(uri).with_bearer_token(token).build();
+    let first = with("secret-a").unwrap();
+    let same = with("secret-a").unwrap();
+    let error = with("secret-b").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("in use") && text.contains(uri), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+    assert!(builder(uri).with_header("x", "y").build().is_err());
+    drop(first);
+    assert!(with("secret-b").is_err(), "it is in use still");
+    drop(same);
+    with("secret-b").unwrap();
+}
+
+/// Slow answers, one at a time: whoever waits for its turn longer than a batch is tried is not given
+/// up for it.
+#[test]
+fn waiting_for_a_turn_costs_no_spans() {
+    const LANES: usize = 30;
+    const SLOW: Duration = Duration::from_millis(400);
+    let server = Server::start(|_| Reply::After(SLOW, Box::new(Reply::stored())));
+    let pipeline = Pipeline::builder()
+        .strict()
+        .with_retry(RetryPolicy {
+            deadline: Duration::from_secs(1),
+            ..RetryPolicy::default()
+        })
+        .build()
+        .unwrap();
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(pipeline.processor())
+        .build();
+    let tracer = provider.tracer("hosts");
+    for i in 0..LANES {
+        let uri = format!("otlp+{}/lane{i}", server.url());
+        let at = Destination::new(builder(&uri).with_concurrency(1).build().unwrap());
+        tracer
+            .start_with_context("waits", &at.in_context(&opentelemetry::Context::new()))
+            .end();
+    }
+    // A single attempt may take 10 s by itself, which is less than all of them together.
+    let report = pipeline.flush(Duration::from_secs(60)).wait();
+    assert!(report.all_stored(), "{report}");
+    assert_eq!(server.requests().len(), LANES);
+    assert_eq!(server.busiest.load(Ordering::SeqCst), 1);
 }
 
 /// Through a pipeline: a host that never answers, with many locations, and one that does.

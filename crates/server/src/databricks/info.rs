@@ -4,47 +4,48 @@
 use super::Table;
 use crate::client::Call;
 use crate::encode::is_own_tag;
-use crate::error::{Fault, WRITE};
+use crate::error::Fault;
 use crate::host::Host;
 use crate::keys;
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use trace_destination_core::{LocationUri, Span, StatusCode, TraceUpdate};
+use trace_destination_core::{Span, StatusCode, TraceUpdate};
 
 /// Attempts at one trace. The batch is not written again for it: its spans are stored, and would
 /// be stored twice.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Writes what was said about a trace whose root is stored. What the server does not take is
-/// logged.
+/// Writes what was said about a trace whose root is stored.
+///
+/// # Errors
+/// The values are given up: nothing of it comes again.
 pub(super) async fn write(
     host: &Host,
-    uri: &LocationUri,
     table: &Table,
     root: &Span,
     update: &TraceUpdate,
-) {
+) -> Result<(), Fault> {
     let path = format!(
         "/api/4.0/mlflow/traces/{}/{}/info",
         table.location,
         root.trace_id()
     );
     let body = info(table, root, update);
-    for attempt in 1..=ATTEMPTS {
+    let mut attempt = 1;
+    loop {
         let call = Call::new(Method::POST, &*path).with_json(&body);
         let fault: Fault = match host.client.call(call).await {
-            Ok(_) => return,
+            Ok(_) => return Ok(()),
             Err(fault) => fault,
         };
         if attempt == ATTEMPTS || !fault.is_passing() {
-            let error = fault.during(WRITE).at(uri);
-            tracing::warn!(location = %uri, error = %error, trace = %root.trace_id(), "values set on a trace are not stored; its spans are");
-            return;
+            return Err(fault);
         }
         tokio::time::sleep(PAUSE * attempt).await;
+        attempt += 1;
     }
 }
 

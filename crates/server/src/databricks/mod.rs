@@ -9,7 +9,7 @@ pub(crate) use tokens::{Grant, Tokens};
 use crate::error::WRITE;
 use crate::host::Host;
 use crate::keys;
-use crate::mlflow::TraceMemory;
+use crate::mlflow::{TraceMemory, lost_updates};
 use crate::otlp::send;
 use async_trait::async_trait;
 use opentelemetry::trace::TraceId;
@@ -131,16 +131,19 @@ impl TraceSink for DatabricksSink {
         let table = HeaderValue::try_from(&*self.table.name).ok();
         let headers: Vec<_> = table.map(|name| (TABLE_HEADER, name)).into_iter().collect();
         let all = (0..encoded.len()).collect();
-        let written = send(&self.host, &self.uri, PATH, &headers, &encoded, all)
+        let mut written = send(&self.host, &self.uri, PATH, &headers, &encoded, all)
             .await
             .map_err(|fault| fault.during(WRITE).at(&self.uri))?;
         for (i, root, update) in &roots {
             if written.refused.iter().any(|r| r.index == *i) {
                 continue;
             }
-            info::write(&self.host, &self.uri, &self.table, root, update).await;
+            if let Err(fault) = info::write(&self.host, &self.table, root, update).await {
+                self.memory.lost(fault);
+            }
             self.memory.done(root.trace_id(), update, true);
         }
+        written.lost_updates = lost_updates(&self.memory, &self.uri);
         Ok(written)
     }
 

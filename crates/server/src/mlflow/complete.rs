@@ -11,7 +11,7 @@ use foldhash::HashMap;
 use futures_util::StreamExt as _;
 use opentelemetry::trace::TraceId;
 use serde_json::{Map, Value, json};
-use trace_destination_core::{LocationUri, TraceUpdate};
+use trace_destination_core::{ErrorKind, TraceUpdate};
 
 /// Characters of what the server keeps (columns of `trace_info` and `trace_tags`, 3.17.2).
 const MAX_PREVIEW: usize = 1000;
@@ -32,12 +32,12 @@ pub(crate) struct Known {
 
 /// Tells the server what applications said about their traces and it does not know yet.
 ///
+/// What the server refuses for good is forgotten, and told by way of `memory`: the spans are stored.
+///
 /// # Errors
-/// Only what may pass; the batch is written again, which changes nothing that is stored. What the
-/// server refuses for good is logged and forgotten: the spans are stored.
+/// Only what may pass; the batch is written again, which changes nothing that is stored.
 pub(crate) async fn complete(
     api: Api<'_>,
-    uri: &LocationUri,
     experiment: &str,
     memory: &TraceMemory,
     traces: Vec<Known>,
@@ -71,13 +71,13 @@ pub(crate) async fn complete(
             continue;
         }
         if info.is_some_and(|i| i.experiment() != Some(experiment)) {
-            forget(
-                uri,
-                memory,
-                *known,
-                todo,
-                "the trace is in another experiment",
-            );
+            let id = trace_name(known.trace);
+            memory.lost(Fault::new(
+                ErrorKind::Conflict,
+                format!("values set on trace {id} are dropped: it is in another experiment"),
+                "set values on a trace in the process and at the location it is stored from",
+            ));
+            memory.done(known.trace, todo, true);
             continue;
         }
         if let Some(run) = &todo.run_id {
@@ -87,7 +87,7 @@ pub(crate) async fn complete(
         jobs.push((Known { finished, ..*known }, todo.clone(), info.cloned()));
     }
     let results: Vec<Result<(), Fault>> = futures_util::stream::iter(jobs)
-        .map(|(known, todo, info)| one(api, uri, memory, known, todo, info))
+        .map(|(known, todo, info)| one(api, memory, known, todo, info))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
@@ -95,14 +95,13 @@ pub(crate) async fn complete(
     for (run, traces) in runs {
         let ids: Vec<String> = traces.iter().map(|id| trace_name(*id)).collect();
         let linked = permanent(api.link_to_run(&ids, run).await)?;
-        if let Err(fault) = linked {
-            warn(
-                uri,
-                &format!("link {} traces to run {run}", ids.len()),
-                fault,
-            );
-        }
+        let refused = linked
+            .err()
+            .map(|fault| untold(format!("link traces to run {run}"), fault));
         for trace in traces {
+            if let Some((kind, cause)) = &refused {
+                memory.lost(Fault::new(*kind, cause.clone(), UNTOLD));
+            }
             let mut done = TraceUpdate::new(trace);
             done.run_id = Some(run.to_owned());
             memory.done(trace, &done, true);
@@ -114,7 +113,6 @@ pub(crate) async fn complete(
 /// Everything but the run of one trace.
 async fn one(
     api: Api<'_>,
-    uri: &LocationUri,
     memory: &TraceMemory,
     known: Known,
     todo: TraceUpdate,
@@ -126,7 +124,8 @@ async fn one(
     if needs_info(&todo) {
         if let (true, Some(info)) = (known.finished, &info) {
             if let Err(fault) = permanent(api.write_trace(&merged(info, &todo)).await)? {
-                warn(uri, &format!("complete trace {id}"), fault);
+                let (kind, cause) = untold(format!("complete trace {id}"), fault);
+                memory.lost(Fault::new(kind, cause, UNTOLD));
             }
             memory.done(known.trace, &done, true);
             return Ok(());
@@ -137,14 +136,15 @@ async fn one(
     }
     let name = todo.name.as_deref().map(|name| (keys::TRACE_NAME, name));
     let tags = todo.tags.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    let mut refused = None;
     for (key, value) in tags.filter(|(k, _)| is_own_tag(k)).chain(name) {
         if let Err(fault) = permanent(api.set_tag(&id, key, &cut(value, MAX_VALUE)).await)? {
-            warn(
-                uri,
-                &format!("set tag `{}` of trace {id}", key.escape_debug()),
-                fault,
-            );
+            let what = format!("set tag `{}` of trace {id}", key.escape_debug());
+            refused = Some(untold(what, fault));
         }
+    }
+    if let Some((kind, cause)) = refused {
+        memory.lost(Fault::new(kind, cause, UNTOLD));
     }
     memory.done(known.trace, &done, known.finished);
     Ok(())
@@ -249,14 +249,14 @@ fn permanent(result: Result<(), Fault>) -> Result<Result<(), Fault>, Fault> {
     }
 }
 
-fn warn(uri: &LocationUri, what: &str, fault: Fault) {
-    let error = fault.during("complete trace").at(uri);
-    tracing::warn!(location = %uri, error = %error, "could not {what}; its spans are stored");
-}
+/// What to do about values the server does not take.
+const UNTOLD: &str =
+    "correct the values set on the trace, or the run it is linked to; its spans are stored";
 
-fn forget(uri: &LocationUri, memory: &TraceMemory, known: Known, todo: &TraceUpdate, why: &str) {
-    tracing::warn!(location = %uri, trace = %trace_name(known.trace), "values set on a trace are dropped: {why}");
-    memory.done(known.trace, todo, true);
+/// Kind and cause of the error for values that are given up.
+fn untold(what: String, fault: Fault) -> (ErrorKind, String) {
+    let error = fault.during("complete trace");
+    (error.kind(), format!("could not {what}: {}", error.cause()))
 }
 
 #[cfg(test)]

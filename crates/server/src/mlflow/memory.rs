@@ -1,6 +1,7 @@
 //! What the application said about traces that have not ended yet.
 
 use crate::encode::Carried;
+use crate::error::Fault;
 use crate::generations::Generations;
 use opentelemetry::trace::TraceId;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,11 @@ use trace_destination_core::TraceUpdate;
 const REMEMBERED: usize = 4096;
 
 /// Kept by the location, since its sink is closed while nothing comes.
-pub(crate) struct TraceMemory(Mutex<Generations<TraceId, Entry>>);
+pub(crate) struct TraceMemory {
+    entries: Mutex<Generations<TraceId, Entry>>,
+    /// Why values were given up; not reported yet.
+    lost: Mutex<Vec<Fault>>,
+}
 
 /// The values of one trace.
 #[derive(Clone, Debug)]
@@ -23,13 +28,31 @@ pub(crate) struct Entry {
 
 impl Default for TraceMemory {
     fn default() -> Self {
-        Self(Mutex::new(Generations::new(REMEMBERED)))
+        Self {
+            entries: Mutex::new(Generations::new(REMEMBERED)),
+            lost: Mutex::default(),
+        }
     }
 }
 
 impl TraceMemory {
     fn lock(&self) -> MutexGuard<'_, Generations<TraceId, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn losses(&self) -> MutexGuard<'_, Vec<Fault>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Values of one trace are given up. Said with the next batch that is written: this one may
+    /// fail yet, and what is given up does not come again.
+    pub(crate) fn lost(&self, fault: Fault) {
+        self.losses().push(fault);
+    }
+
+    /// Everything given up since this was last called, one for each trace.
+    pub(crate) fn take_lost(&self) -> Vec<Fault> {
+        std::mem::take(&mut *self.losses())
     }
 
     /// Takes over what came with a batch; the same again changes nothing.

@@ -308,7 +308,6 @@ impl MlflowSink {
         }
         complete::complete(
             self.api(),
-            &self.uri,
             &experiment.id,
             &self.memory,
             traces.into_values().collect(),
@@ -332,12 +331,20 @@ impl TraceSink for MlflowSink {
                     error: error.at(&self.uri),
                 })
                 .collect(),
+            lost_updates: lost_updates(&self.memory, &self.uri),
         })
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
         Ok(())
     }
+}
+
+/// The values that were given up, as a batch that is written reports them.
+pub(crate) fn lost_updates(memory: &TraceMemory, uri: &LocationUri) -> Vec<Error> {
+    let lost = memory.take_lost().into_iter();
+    lost.map(|fault| fault.during("complete trace").at(uri))
+        .collect()
 }
 
 /// Spans of a request that was a success otherwise.
