@@ -1,1 +1,236 @@
 //! What Delta and object stores say, as the one error the pipeline knows.
+
+use std::error::Error as StdError;
+use trace_destination_core::{Error, ErrorKind};
+
+/// The error of this crate before its location is added.
+pub(crate) type Fault = Error;
+
+/// While a location is made.
+pub(crate) const BUILD: &str = "configure table";
+/// While a table is found, created or read.
+pub(crate) const OPEN: &str = "open table";
+/// While spans are written.
+pub(crate) const WRITE: &str = "write table";
+/// While a table is maintained.
+pub(crate) const MAINTAIN: &str = "maintain table";
+
+/// An error of a store, or of Delta with one of a store beneath it. `doing` continues "while".
+pub(crate) fn fault<E>(operation: &'static str, doing: &str, error: E) -> Error
+where
+    E: StdError + Send + Sync + 'static,
+{
+    let (kind, mend) = classify(&error);
+    let cause = match root_text(&error) {
+        text if text.is_empty() => format!("failed while {doing}"),
+        text => format!("{text}, while {doing}"),
+    };
+    let fault = Error::new(kind, operation, cause)
+        .mend(mend)
+        .caused_by(error);
+    match passes(kind) {
+        true => fault.retryable(),
+        false => fault,
+    }
+}
+
+/// Whether the same call may succeed later with nobody mending anything.
+fn passes(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unavailable
+            | ErrorKind::Throttled
+            | ErrorKind::Timeout
+            | ErrorKind::StorageFull
+            | ErrorKind::Locked
+    )
+}
+
+/// Looks down the chain for the first link whose meaning is known.
+fn classify(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
+    let mut link = Some(error);
+    while let Some(error) = link {
+        if let Some(known) = of_store(error).or_else(|| of_io(error)) {
+            return known;
+        }
+        link = error.source();
+    }
+    of_text(error)
+}
+
+fn of_store(error: &(dyn StdError + 'static)) -> Option<(ErrorKind, &'static str)> {
+    use object_store::Error as Store;
+    Some(match error.downcast_ref::<Store>()? {
+        Store::PermissionDenied { .. } => (
+            ErrorKind::PermissionDenied,
+            "grant this principal the right to read, write and list the table's folder",
+        ),
+        Store::Unauthenticated { .. } => (
+            ErrorKind::Unauthenticated,
+            "renew the credentials of the store",
+        ),
+        Store::NotFound { .. } => (
+            ErrorKind::NotFound,
+            "create the bucket or folder, or correct its name",
+        ),
+        Store::NotSupported { .. } | Store::NotImplemented { .. } => (
+            ErrorKind::Unsupported,
+            "use a store with conditional writes: S3, Azure, Google Cloud Storage, local files",
+        ),
+        Store::InvalidPath { .. } | Store::UnknownConfigurationKey { .. } => (
+            ErrorKind::InvalidConfig,
+            "correct the address or options of the store",
+        ),
+        Store::AlreadyExists { .. } | Store::Precondition { .. } => {
+            (ErrorKind::Unavailable, "it is tried again")
+        }
+        // `Generic` carries the transport's error; its own chain says more.
+        _ => return None,
+    })
+}
+
+fn of_io(error: &(dyn StdError + 'static)) -> Option<(ErrorKind, &'static str)> {
+    use std::io::ErrorKind as Io;
+    Some(match error.downcast_ref::<std::io::Error>()?.kind() {
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => (
+            ErrorKind::PermissionDenied,
+            "make the folder writable for this process",
+        ),
+        Io::StorageFull | Io::QuotaExceeded => (ErrorKind::StorageFull, "make room"),
+        Io::NotADirectory | Io::IsADirectory => (
+            ErrorKind::InvalidConfig,
+            "a file is where a folder is needed, or the other way round: name another root",
+        ),
+        Io::NotFound => (
+            ErrorKind::NotFound,
+            "create the folder, or correct its name",
+        ),
+        Io::TimedOut => (ErrorKind::Timeout, "see whether the store is reachable"),
+        _ => return None,
+    })
+}
+
+/// What clients of stores say of HTTP, which they keep in text only.
+fn of_text(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
+    let text = chain_text(error).to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|w| text.contains(w));
+    if says(&[
+        "429",
+        "slowdown",
+        "slow down",
+        "too many requests",
+        "throttl",
+    ]) {
+        (
+            ErrorKind::Throttled,
+            "it is tried again; raise the store's limits if it lasts",
+        )
+    } else if says(&[
+        "expiredtoken",
+        "invalidtoken",
+        "invalidaccesskeyid",
+        "signaturedoesnotmatch",
+    ]) {
+        (
+            ErrorKind::Unauthenticated,
+            "renew the credentials of the store",
+        )
+    } else if says(&["accessdenied"]) {
+        (
+            ErrorKind::PermissionDenied,
+            "grant this principal the right to read, write and list the table's folder",
+        )
+    } else if says(&["timed out", "timeout"]) {
+        (ErrorKind::Timeout, "see whether the store is reachable")
+    } else {
+        (ErrorKind::Unavailable, "see whether the store is reachable")
+    }
+}
+
+fn chain_text(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut link = error.source();
+    while let Some(error) = link {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        link = error.source();
+    }
+    text
+}
+
+/// What the innermost error says, in one short line: the outer ones repeat it.
+fn root_text(error: &(dyn StdError + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(error) = innermost.source() {
+        innermost = error;
+    }
+    let text = innermost.to_string();
+    let line = text.lines().next().unwrap_or_default().trim();
+    line.chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trace_destination_core::Retry;
+
+    fn generic(source: impl Into<Box<dyn StdError + Send + Sync>>) -> object_store::Error {
+        object_store::Error::Generic {
+            store: "S3",
+            source: source.into(),
+        }
+    }
+
+    #[test]
+    fn errors_of_stores_keep_their_meaning() {
+        let io = |kind| generic(std::io::Error::new(kind, "said the system"));
+        for (error, kind, retry) in [
+            (
+                generic("error sending request: 503"),
+                ErrorKind::Unavailable,
+                Retry::Backoff,
+            ),
+            (
+                generic("status 429: SlowDown"),
+                ErrorKind::Throttled,
+                Retry::Backoff,
+            ),
+            (
+                generic("operation timed out"),
+                ErrorKind::Timeout,
+                Retry::Backoff,
+            ),
+            (
+                generic("<Code>ExpiredToken</Code>"),
+                ErrorKind::Unauthenticated,
+                Retry::Never,
+            ),
+            (
+                io(std::io::ErrorKind::PermissionDenied),
+                ErrorKind::PermissionDenied,
+                Retry::Never,
+            ),
+            (
+                io(std::io::ErrorKind::StorageFull),
+                ErrorKind::StorageFull,
+                Retry::Backoff,
+            ),
+        ] {
+            let fault = fault(WRITE, "storing a file", error);
+            assert_eq!((fault.kind(), fault.retry()), (kind, retry), "{fault}");
+            assert!(fault.mend_hint().is_some());
+            assert!(fault.source().is_some());
+        }
+    }
+
+    #[test]
+    fn meaning_is_found_beneath_delta() {
+        let store = object_store::Error::PermissionDenied {
+            path: "x".into(),
+            source: "no".into(),
+        };
+        let delta = deltalake::DeltaTableError::ObjectStore { source: store };
+        let fault = fault(OPEN, "reading the log", delta);
+        assert_eq!(fault.kind(), ErrorKind::PermissionDenied);
+    }
+}

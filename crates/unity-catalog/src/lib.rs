@@ -1,9 +1,126 @@
-//! Stores OpenTelemetry traces as Delta tables, named and governed by Unity Catalog or by the
-//! folder they are in.
+//! Stores OpenTelemetry traces as Delta tables: in a folder, in S3, Azure or Google Cloud Storage,
+//! named and governed by a Unity Catalog server or by the folder they are in.
+//!
+//! ```text
+//!  lane ─ sink ─┐ rows ─ Parquet        ┌ catalog: name → location, credentials ┐
+//!  lane ─ sink ─┼──────► one file ────► │ store:   put file, put commit         ├──► Delta table
+//!  lane ─ sink ─┘        one commit     └ log:     whose version is this?       ┘
+//! ```
+//!
+//! # Start
+//! ```
+//! use trace_destination_core::{Destination, LocationUri};
+//! use trace_destination_unity_catalog::UnityCatalogLocation;
+//!
+//! // The folder is the catalog: no server needed.
+//! let uri: LocationUri = "uc://main.traces.shop?root=/tmp/lakehouse".parse()?;
+//! let destination = Destination::new(UnityCatalogLocation::from_uri(&uri)?);
+//! # Ok::<(), trace_destination_core::Error>(())
+//! ```
+//! Then `/tmp/lakehouse/main/traces/shop_otel_spans` is a Delta table: Spark, Databricks, DuckDB,
+//! Trino and Polars read it.
+//!
+//! # The URI
+//! | URI | table |
+//! |---|---|
+//! | `uc://catalog.schema.prefix` | `<prefix>_otel_spans` in the schema, as MLflow names it today |
+//! | `uc://catalog.schema` | `mlflow_experiment_trace_otel_spans`, as MLflow named it before |
+//! | `uc:Catalog.Schema.Prefix` | the same where case matters: a host, after `//`, is folded |
+//!
+//! | parameter | meaning |
+//! |---|---|
+//! | `root` | a folder, or the URL of a place in an object store, that is itself the catalog: tables are `<root>/<catalog>/<schema>/<table>` |
+//! | `server` | the address of a Unity Catalog server or Databricks workspace |
+//! | `create` | `false`: create and register no table |
+//!
+//! Any other parameter is an error. With neither root nor server, the environment says which; if it
+//! does not either, the root is the folder `lakehouse` in the current directory. The canonical URI
+//! always names one of the two: the same name in two catalogs is two places.
+//!
+//! # Environment
+//! Read by [`UnityCatalogLocation::from_uri`] and [`UnityCatalogLocationBuilder::with_env`].
+//!
+//! | for | variable | meaning |
+//! |---|---|---|
+//! | catalog | `UNITY_CATALOG_ROOT` | the root, where the URI names neither root nor server |
+//! | | `UNITY_CATALOG_URI` | address of a Unity Catalog server |
+//! | | `UNITY_CATALOG_TOKEN`, or `UNITY_CATALOG_CLIENT_ID` with `_CLIENT_SECRET` and `_TOKEN_URL` | who asks it; without, it is asked without credentials |
+//! | | `UNITY_CATALOG_STORAGE_ROOT` | storage URL below which new tables are put |
+//! | | `UNITY_CATALOG_STORAGE_CREDENTIALS` | `vended` (unless set) or `own`: whose credentials open a table's storage |
+//! | | `UNITY_CATALOG_TIMEOUT`, `UNITY_CATALOG_CA_FILE` | seconds for one request (30); a PEM file of authorities to trust |
+//! | | `DATABRICKS_HOST`, and `DATABRICKS_TOKEN` or `DATABRICKS_CLIENT_ID` with `_SECRET` | a Databricks workspace, where `UNITY_CATALOG_URI` is not set |
+//! | stores | `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, `AWS_ACCESS_KEY_ID`, … | S3 and what speaks its protocol (feature `s3`) |
+//! | | `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`, … | Azure (feature `azure`) |
+//! | | `GOOGLE_APPLICATION_CREDENTIALS`, … | Google Cloud Storage (feature `gcs`) |
+//! | | `UNITY_CATALOG_S3_SESSION_TOKEN` | `keep` or `drop` the session token of S3 credentials that a catalog gives out |
+//!
+//! Credentials in the environment are for the server the environment names: where the URI names
+//! another, they are not sent.
+//!
+//! # Tables
+//! A table that is absent is created with the columns of Databricks' spans table for OpenTelemetry,
+//! version `v2`: 24 columns, attributes as VARIANT. A table that exists is written as it is if it has
+//! the columns of `v2` or of `v1`, attributes as MAP. Anything else is refused with an error that
+//! names the columns, and so is a feature that a plain append cannot keep: clustering, row tracking,
+//! in-commit timestamps, catalog-managed tables, constraints, partitions.
+//!
+//! Values an application sets on a trace as a whole (tags, session, user) have no column here and
+//! are not stored.
+//!
+//! # Exactly once
+//! A batch is one Parquet file and one commit. The commit carries a transaction: the writer, which
+//! is this run of this process and this location, and the number of the batch. Before it is written,
+//! and whenever the store leaves open what became of it, the log is asked whether that transaction is
+//! there. So a batch that comes again, after an error, a lost answer or the end of the process, is
+//! stored once. The file has a name made of the same numbers and of its content: a repetition
+//! replaces it with itself.
+//!
+//! Any number of processes may write one table. They race for version numbers, and the loser takes
+//! the next: appending rows conflicts with nothing, neither with other appends nor with the
+//! compaction or deletion of rows by other engines. If somebody changes the table's columns or
+//! features, it is checked anew and the batch written as it is then, or refused.
+//!
+//! The commits are built with `deltalake` and put into the log by this crate: deltalake's own loop
+//! reads the list of all files of the table for every commit it loses a race with, treats a deletion
+//! by another engine as a conflict, and cannot tell its own commit from another's after a lost answer.
+//! So what an open table holds in memory does not grow with the table, and opening reads the log
+//! without its files.
+//!
+//! Ids of writers are let go of after 30 days (`delta.setTransactionRetentionDuration`, in tables
+//! created here): every run of a process is a writer. No batch is tried for nearly as long.
+//!
+//! # Durability
+//! A batch that was reported stored is committed: every reader sees it from then on, and it survives
+//! the end of the process in any way. In an object store it survives what the store survives. In
+//! local files a power failure may take back what the system had not yet written to the disk.
+//!
+//! # Batches
+//! Files and commits are to be few: a batch is sealed at 16,384 spans, 8 MiB or 5 s, whichever comes
+//! first, and a flush seals it at once. A checkpoint is written every
+//! `delta.checkpointInterval` versions (100 unless the table says otherwise), beside the batches. The
+//! log is never cleaned up by writing; [`UnityCatalogLocation::maintenance`] does that on demand, and
+//! removes the files a crash left behind.
 
+mod builder;
 mod catalog;
+mod config;
 mod error;
+mod location;
+mod maintenance;
 mod name;
 mod rows;
 mod schema;
 mod storage;
+mod table;
+
+pub use builder::{MissingTable, UnityCatalogLocationBuilder};
+pub use config::{CREATE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT};
+pub use catalog::rest::{
+    CatalogServer, DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET, DATABRICKS_HOST,
+    DATABRICKS_TOKEN, StorageCredentials, UNITY_CATALOG_CA_FILE, UNITY_CATALOG_CLIENT_ID,
+    UNITY_CATALOG_CLIENT_SECRET, UNITY_CATALOG_STORAGE_CREDENTIALS, UNITY_CATALOG_STORAGE_ROOT,
+    UNITY_CATALOG_TIMEOUT, UNITY_CATALOG_TOKEN, UNITY_CATALOG_TOKEN_URL, UNITY_CATALOG_URI,
+};
+pub use location::UnityCatalogLocation;
+pub use maintenance::TableMaintenance;
+pub use storage::{SessionToken, StorageOptions, UNITY_CATALOG_S3_SESSION_TOKEN};

@@ -1,6 +1,15 @@
-//! The name of a table, as Unity Catalog writes it.
+//! The name of a table, as Unity Catalog writes it and MLflow chooses it.
 
+use crate::error::{BUILD, Fault};
 use std::fmt;
+use trace_destination_core::ErrorKind;
+
+/// The table of a schema that holds one experiment's traces: MLflow's older way.
+const BY_SCHEMA: &str = "mlflow_experiment_trace_otel_spans";
+/// What MLflow puts behind a prefix.
+const SUFFIX: &str = "_otel_spans";
+/// Longest part of a name (`ValidationUtils.java` of unitycatalog 0.6).
+const MAX_PART: usize = 255;
 
 /// `catalog.schema.table`, each part checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -10,8 +19,74 @@ pub(crate) struct TableName {
     pub(crate) table: String,
 }
 
+impl TableName {
+    /// The table for `catalog.schema`, or for `catalog.schema.prefix`.
+    pub(crate) fn of(catalog: &str, schema: &str, prefix: Option<&str>) -> Result<Self, Fault> {
+        let table = prefix.map_or_else(|| BY_SCHEMA.to_owned(), |p| format!("{p}{SUFFIX}"));
+        for (what, text) in [
+            ("catalog", catalog),
+            ("schema", schema),
+            ("prefix", prefix.unwrap_or("-")),
+            ("table", &table),
+        ] {
+            let valid = !text.is_empty()
+                && text.len() <= MAX_PART
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-@".contains(&b));
+            if !valid {
+                return Err(Fault::new(
+                    ErrorKind::InvalidConfig,
+                    BUILD,
+                    format!("the {what} `{}` is not a name", text.escape_debug()),
+                )
+                .mend("use 1 to 255 letters, digits, `_`, `-` and `@` for each part of uc://catalog.schema.prefix"));
+            }
+        }
+        Ok(Self {
+            catalog: catalog.to_owned(),
+            schema: schema.to_owned(),
+            table,
+        })
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.catalog, self.schema, self.table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_as_mlflow_does() {
+        let by_schema = TableName::of("main", "traces", None).unwrap();
+        assert_eq!(
+            by_schema.to_string(),
+            "main.traces.mlflow_experiment_trace_otel_spans"
+        );
+        let by_prefix = TableName::of("main", "traces", Some("shop")).unwrap();
+        assert_eq!(by_prefix.to_string(), "main.traces.shop_otel_spans");
+    }
+
+    #[test]
+    fn what_no_catalog_takes_is_refused() {
+        let long = "x".repeat(250);
+        for (catalog, schema, prefix) in [
+            ("", "s", None),
+            ("c", "a b", None),
+            ("c", "..", None),
+            ("c", "s", Some("")),
+            ("c", "s", Some("ü")),
+            ("c", "s", Some("a/b")),
+            ("c", "s", Some(long.as_str())),
+        ] {
+            let error = TableName::of(catalog, schema, prefix).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.to_string().contains("is not a name"), "{error}");
+        }
     }
 }

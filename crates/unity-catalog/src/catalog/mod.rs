@@ -1,5 +1,6 @@
 //! What a table's owner is asked: where a name lives, and with what it may be written.
 
+pub(crate) mod local;
 pub(crate) mod rest;
 
 use crate::name::TableName;
@@ -26,11 +27,7 @@ pub(crate) trait Catalog: Debug + Send + Sync {
     ///
     /// # Errors
     /// `Conflict` naming both places if the name is registered elsewhere.
-    async fn register(
-        &self,
-        name: &TableName,
-        table: &NewTable<'_>,
-    ) -> Result<TableEntry, Error>;
+    async fn register(&self, name: &TableName, table: &NewTable<'_>) -> Result<TableEntry, Error>;
 
     /// Where a table that does not exist is to be put.
     ///

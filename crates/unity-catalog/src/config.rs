@@ -1,0 +1,49 @@
+//! Names and limits: the parts of a location URI, environment variables, batches.
+
+use std::time::Duration;
+use trace_destination_core::BatchLimits;
+
+/// The scheme of the location URIs this crate understands.
+pub const SCHEME: &str = "uc";
+
+/// URI parameter: a folder, or the URL of a place in an object store, that is itself the catalog:
+/// tables are `<root>/<catalog>/<schema>/<table>`.
+pub const ROOT_PARAM: &str = "root";
+/// URI parameter: the address of the Unity Catalog server, or of the Databricks workspace.
+pub const SERVER_PARAM: &str = "server";
+/// URI parameter: `true` (default) to create and register an absent table, or `false`.
+pub const CREATE_PARAM: &str = "create";
+
+/// Every URI parameter; any other is an error.
+pub(crate) const PARAMS: [&str; 3] = [ROOT_PARAM, SERVER_PARAM, CREATE_PARAM];
+
+/// Environment variable: what [`ROOT_PARAM`] says, where the URI names neither root nor server.
+pub const UNITY_CATALOG_ROOT: &str = "UNITY_CATALOG_ROOT";
+
+/// The folder that is the catalog where nothing else is said, in the current directory.
+pub(crate) const DEFAULT_ROOT: &str = "lakehouse";
+
+/// Each batch becomes a file and a commit, so they are to be few: larger and later than the
+/// pipeline's own limits, and half of what a lane may hold, so that one can grow while another is
+/// being written.
+pub(crate) const BATCH: BatchLimits = BatchLimits {
+    spans: 16_384,
+    bytes: 8 << 20,
+    age: Duration::from_secs(5),
+};
+
+/// In front of the writer's id in the `appId` of a transaction.
+pub(crate) const APP_ID_PREFIX: &str = "trace-destination";
+
+/// Properties of the tables created here. `setTransactionRetentionDuration` lets go of the ids of
+/// writers that are long gone: each run of a process is a writer, and each id is carried in every
+/// checkpoint. It is far beyond the time in which a batch may come again.
+pub(crate) const PROPERTIES: [(&str, &str); 3] = [
+    ("delta.checkpointPolicy", "classic"),
+    ("delta.checkpointInterval", "100"),
+    ("delta.setTransactionRetentionDuration", "interval 30 days"),
+];
+/// Versions between two checkpoints where a table does not say (deltalake 1.1).
+pub(crate) const CHECKPOINT_INTERVAL: u64 = 100;
+/// What a table created here is, for people.
+pub(crate) const COMMENT: &str = "OpenTelemetry spans, one row each";

@@ -1,0 +1,147 @@
+//! The location: a value that names a table, and opens it.
+
+use crate::builder::{MissingTable, UnityCatalogLocationBuilder};
+use crate::catalog::Catalog;
+use crate::catalog::local::LocalCatalog;
+use crate::catalog::rest::{CatalogServer, RestCatalog};
+use crate::config::BATCH;
+use crate::name::TableName;
+use crate::storage::StorageOptions;
+use crate::table::Table;
+use async_trait::async_trait;
+use std::fmt;
+use std::sync::Arc;
+use trace_destination_core::{
+    Capabilities, Error, Guarantee, LocationUri, ProcessEnv, TraceBatch, TraceLocation, TraceSink,
+    Written,
+};
+use url::Url;
+
+/// A table of spans: in a folder or object store that is its own catalog, or registered with a
+/// Unity Catalog server.
+///
+/// ```
+/// use trace_destination_unity_catalog::UnityCatalogLocation;
+///
+/// let folder = std::env::temp_dir().join("lakehouse");
+/// let location = UnityCatalogLocation::builder()
+///     .with_name("main.traces.shop")
+///     .with_root(folder.display().to_string())
+///     .build()?;
+/// assert_eq!(location.table_name(), "main.traces.shop_otel_spans");
+/// # Ok::<(), trace_destination_core::Error>(())
+/// ```
+///
+/// What identifies a location is its URI alone: two with equal URIs and different credentials are
+/// one place with one lane, and the first that is used decides.
+#[derive(Clone)]
+pub struct UnityCatalogLocation {
+    pub(crate) uri: LocationUri,
+    pub(crate) name: TableName,
+    pub(crate) missing: MissingTable,
+    pub(crate) source: Arc<Source>,
+    pub(crate) storage: Arc<StorageOptions>,
+}
+
+/// Which catalog has the table.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A folder, or a place in an object store.
+    Root(Url),
+    /// A server.
+    Server(CatalogServer),
+}
+
+impl UnityCatalogLocation {
+    /// Starts a location from its parts. Nothing is read from the environment unless
+    /// [`with_env`](UnityCatalogLocationBuilder::with_env) is called.
+    pub fn builder() -> UnityCatalogLocationBuilder {
+        UnityCatalogLocationBuilder::default()
+    }
+
+    /// The location a URI names, with the catalog, credentials and options of stores from the
+    /// environment of this process where the URI does not say.
+    ///
+    /// # Errors
+    /// As for [`UnityCatalogLocationBuilder::build`], and for a variable that cannot be understood.
+    pub fn from_uri(uri: &LocationUri) -> Result<Self, Error> {
+        Self::builder().with_uri(uri).with_env(&ProcessEnv).build()
+    }
+
+    /// The full name of the table, `catalog.schema.table`.
+    pub fn table_name(&self) -> String {
+        self.name.to_string()
+    }
+
+    pub(crate) async fn open_table(&self) -> Result<Table, Error> {
+        self.open_with(self.missing).await
+    }
+
+    pub(crate) async fn open_with(&self, missing: MissingTable) -> Result<Table, Error> {
+        let open = async {
+            let catalog = self.catalog()?;
+            Table::open(&self.uri, &self.name, &*catalog, missing).await
+        };
+        open.await.map_err(|e| e.at(&self.uri))
+    }
+
+    /// The catalog, with connections of the runtime this is called on.
+    fn catalog(&self) -> Result<Box<dyn Catalog>, Error> {
+        Ok(match &*self.source {
+            Source::Root(root) => {
+                Box::new(LocalCatalog::new(root.clone(), (*self.storage).clone()))
+            }
+            Source::Server(server) => Box::new(RestCatalog::new(server, &self.storage)?),
+        })
+    }
+}
+
+#[async_trait]
+impl TraceLocation for UnityCatalogLocation {
+    fn uri(&self) -> &LocationUri {
+        &self.uri
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Guarantee::Idempotent).with_batch(BATCH)
+    }
+
+    /// Finds the table; creates and registers it if it is missing and wanted; checks its columns
+    /// and features.
+    async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
+        Ok(Box::new(UnityCatalogSink {
+            uri: self.uri.clone(),
+            table: self.open_table().await?,
+        }))
+    }
+}
+
+impl fmt::Display for UnityCatalogLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.uri.fmt(f)
+    }
+}
+
+impl fmt::Debug for UnityCatalogLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UnityCatalogLocation({})", self.uri)
+    }
+}
+
+/// An open table.
+struct UnityCatalogSink {
+    uri: LocationUri,
+    table: Table,
+}
+
+#[async_trait]
+impl TraceSink for UnityCatalogSink {
+    async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
+        self.table.append(batch).await.map_err(|e| e.at(&self.uri))
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Error> {
+        self.table.close().await;
+        Ok(())
+    }
+}

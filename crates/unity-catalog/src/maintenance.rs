@@ -1,0 +1,131 @@
+//! What keeps a table quick and tidy: asked for, never done behind anybody's back.
+
+use crate::builder::MissingTable;
+use crate::error::{MAINTAIN, fault};
+use crate::location::UnityCatalogLocation;
+use crate::table::Log;
+use deltalake::DeltaTable;
+use deltalake::operations::vacuum::VacuumMode;
+use deltalake::protocol::checkpoints::cleanup_metadata;
+use std::time::Duration;
+use trace_destination_core::{Error, ErrorKind, LocationUri};
+
+/// Care for one table, to be called now and then by whoever runs it: by hand, from a timer, from a
+/// job. Safe while others write, but for what [`remove_orphans`](Self::remove_orphans) says.
+///
+/// Made by [`UnityCatalogLocation::maintenance`]. Not done here, because it needs a query engine:
+/// putting small files together (`OPTIMIZE`) and deleting old rows (`DELETE … WHERE time < …`).
+#[derive(Debug)]
+pub struct TableMaintenance {
+    uri: LocationUri,
+    log: Log,
+}
+
+impl UnityCatalogLocation {
+    /// Opens the table for maintenance. It must exist.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such table, and as for opening it otherwise.
+    pub async fn maintenance(&self) -> Result<TableMaintenance, Error> {
+        let table = self.open_with(MissingTable::Fail).await?;
+        Ok(TableMaintenance {
+            uri: self.uri.clone(),
+            log: table.log().clone(),
+        })
+    }
+}
+
+impl TableMaintenance {
+    /// Writes a checkpoint of the newest version, so that readers need not go through all commits
+    /// since the last one; returns the version. Writers do this every hundred versions or so.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or the checkpoint not be written.
+    pub async fn checkpoint(&self) -> Result<u64, Error> {
+        let version = self.load().await?.version().unwrap_or_default();
+        self.log
+            .checkpoint(version, MAINTAIN)
+            .await
+            .map_err(|e| e.at(&self.uri))?;
+        Ok(version)
+    }
+
+    /// Deletes commits and checkpoints that no reader of the last
+    /// `delta.logRetentionDuration` (30 days unless the table says otherwise) can ask for; returns
+    /// how many files went. Nothing newer than that, and nothing that is not behind a checkpoint,
+    /// is touched.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or a file not be deleted.
+    pub async fn clean_log(&self) -> Result<usize, Error> {
+        let table = self.load().await?;
+        cleanup_metadata(&table, None)
+            .await
+            .map_err(|e| self.failed("cleaning up the log", e))
+    }
+
+    /// The files beneath the table that [`remove_orphans`](Self::remove_orphans) would delete.
+    ///
+    /// # Errors
+    /// If the log or the table's folder cannot be read.
+    pub async fn orphans(&self, older_than: Option<Duration>) -> Result<Vec<String>, Error> {
+        self.vacuum(older_than, true).await
+    }
+
+    /// Deletes files beneath the table that its log does not name: what a writer left behind that
+    /// died between storing a file and committing it, and what other engines replaced or deleted.
+    /// Returns their names. What was deleted cannot be read in older versions any more.
+    ///
+    /// Only files older than `older_than` go; without one, older than the table's
+    /// `delta.deletedFileRetentionDuration` (7 days unless it says otherwise). A file belongs to no
+    /// commit until its writer gets to it: give at least an hour while anybody writes, which is many
+    /// times what a batch is tried for.
+    ///
+    /// # Errors
+    /// If the log or the table's folder cannot be read, or a file not be deleted.
+    pub async fn remove_orphans(&self, older_than: Option<Duration>) -> Result<Vec<String>, Error> {
+        self.vacuum(older_than, false).await
+    }
+
+    async fn vacuum(&self, older_than: Option<Duration>, dry: bool) -> Result<Vec<String>, Error> {
+        let mut vacuum = self
+            .load()
+            .await?
+            .vacuum()
+            .with_mode(VacuumMode::Full)
+            .with_dry_run(dry);
+        if let Some(age) = older_than {
+            let age = chrono::Duration::from_std(age)
+                .map_err(|e| self.failed("reading the age of orphans", e))?;
+            vacuum = vacuum
+                .with_retention_period(age)
+                .with_enforce_retention_duration(false);
+        }
+        let (_, metrics) = vacuum
+            .await
+            .map_err(|e| self.failed("removing orphaned files", e))?;
+        Ok(metrics.files_deleted)
+    }
+
+    async fn load(&self) -> Result<DeltaTable, Error> {
+        let mut table = DeltaTable::new(self.log.delta().clone());
+        match table.load().await {
+            Ok(()) => Ok(table),
+            Err(deltalake::DeltaTableError::NotATable(_)) => {
+                Err(
+                    Error::new(ErrorKind::NotFound, MAINTAIN, "the table's log is gone")
+                        .mend("open it again")
+                        .at(&self.uri),
+                )
+            }
+            Err(e) => Err(self.failed("reading the log", e)),
+        }
+    }
+
+    fn failed<E>(&self, doing: &str, error: E) -> Error
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        fault(MAINTAIN, doing, error).at(&self.uri)
+    }
+}

@@ -1,0 +1,57 @@
+//! Making a table that does not exist: the first commit of its log.
+
+use super::log::Log;
+use crate::config::{COMMENT, PROPERTIES};
+use crate::error::{OPEN, fault};
+use crate::name::TableName;
+use crate::schema::{SchemaVersion, VERSION_PROPERTY};
+use deltalake::kernel::transaction::CommitData;
+use deltalake::kernel::{Action, MetadataExt as _, Protocol, new_metadata};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use std::collections::HashMap;
+use trace_destination_core::Error;
+use url::Url;
+
+/// The columns new tables get.
+pub(super) const COLUMNS: SchemaVersion = SchemaVersion::V2;
+
+/// The properties of a new table.
+pub(super) fn properties() -> Vec<(&'static str, &'static str)> {
+    let mut all = vec![(VERSION_PROPERTY, COLUMNS.property())];
+    all.extend(PROPERTIES);
+    all
+}
+
+/// Writes version 0 of the table. Whoever else makes it at the same moment may be faster: the
+/// table that is there then is as good, so that is no error.
+pub(super) async fn create(log: &Log, name: &TableName, location: &Url) -> Result<(), Error> {
+    let doing = "describing the new table";
+    // Not Delta's `CreateBuilder`: it goes on with version 1 where it loses the race for version 0,
+    // which would replace the other's metadata.
+    let protocol: Protocol = serde_json::from_value(serde_json::json!({
+        "minReaderVersion": 3,
+        "minWriterVersion": 7,
+        "readerFeatures": ["variantType"],
+        "writerFeatures": ["variantType"],
+    }))
+    .map_err(|e| fault(OPEN, doing, e))?;
+    let metadata = new_metadata(&COLUMNS.delta(), [] as [&str; 0], properties())
+        .and_then(|m| m.with_name(name.table.clone()))
+        .and_then(|m| m.with_description(COMMENT.to_owned()))
+        .map_err(|e| fault(OPEN, doing, e))?;
+    let operation = DeltaOperation::Create {
+        mode: SaveMode::ErrorIfExists,
+        location: location.clone(),
+        protocol: protocol.clone(),
+        metadata: metadata.clone(),
+    };
+    let actions = vec![Action::Protocol(protocol), Action::Metadata(metadata)];
+    let commit = CommitData::new(actions, operation, HashMap::new(), Vec::new())
+        .get_bytes()
+        .map_err(|e| fault(OPEN, doing, e))?;
+    // An error may hide a commit that landed: the caller reads the log in either case.
+    log.put(0, commit)
+        .await
+        .map(|_| ())
+        .map_err(|e| fault(OPEN, "creating the table", e))
+}

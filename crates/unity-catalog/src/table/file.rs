@@ -1,0 +1,289 @@
+//! One batch as one Parquet file, and what the log says about it.
+
+use crate::error::{Fault, WRITE, fault};
+use crate::rows::Rows;
+use crate::schema::SchemaVersion;
+use bytes::Bytes;
+use deltalake::kernel::Add;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::statistics::Statistics;
+use parquet::schema::types::ColumnPath;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use trace_destination_core::{ErrorKind, Refusal, TraceBatch};
+
+/// The columns readers find files by.
+const FOUND_BY: [&str; 5] = [
+    "time",
+    "date",
+    "service_name",
+    "trace_id",
+    "start_time_unix_nano",
+];
+/// Columns whose values hardly repeat: a dictionary of them costs and saves nothing.
+const UNIQUE: [&str; 5] = [
+    "record_id",
+    "time",
+    "span_id",
+    "start_time_unix_nano",
+    "end_time_unix_nano",
+];
+/// Characters of a text that statistics keep, as Delta's own writers do.
+const PREFIX: usize = 32;
+/// Builders that are kept for the next batch, whatever table it is for.
+const KEPT: usize = 4;
+/// Builders larger than this are not kept.
+const KEPT_BYTES: usize = 32 << 20;
+
+/// A batch, ready to be stored.
+#[derive(Debug)]
+pub(super) struct File {
+    /// Name beneath the table.
+    pub(super) name: String,
+    /// The Parquet file.
+    pub(super) content: Bytes,
+    rows: i64,
+    stats: String,
+}
+
+impl File {
+    /// What the log says about the file.
+    pub(super) fn add(&self, now_millis: i64) -> Add {
+        Add {
+            path: self.name.clone(),
+            partition_values: HashMap::new(),
+            size: i64::try_from(self.content.len()).unwrap_or(i64::MAX),
+            modification_time: now_millis,
+            data_change: true,
+            stats: Some(self.stats.clone()),
+            ..Add::default()
+        }
+    }
+
+    /// Rows in the file.
+    pub(super) fn rows(&self) -> i64 {
+        self.rows
+    }
+}
+
+/// Encodes a batch: the file, unless no span is left, and the spans that were refused.
+///
+/// The same batch gives the same bytes and so the same name: a repetition overwrites the file with
+/// itself and leaves nothing behind. `stem` is what is unique of the batch.
+pub(super) fn encode(
+    columns: SchemaVersion,
+    batch: &TraceBatch,
+    stem: &str,
+) -> Result<(Option<File>, Vec<Refusal>), Fault> {
+    let mut rows = take_rows(columns);
+    let refused = rows.append(batch);
+    let records = rows.finish();
+    give_rows(columns, rows);
+    if records.num_rows() == 0 {
+        return Ok((None, refused));
+    }
+    let failed = |e| fault(WRITE, "encoding a Parquet file", e);
+    // Roughly what the file will have at most; grows if need be.
+    let mut content = Vec::with_capacity(64 << 10);
+    let options = ArrowWriterOptions::new()
+        .with_properties(PROPERTIES.clone())
+        .with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(&mut content, records.schema(), options)
+        .map_err(failed)?;
+    writer.write(&records).map_err(failed)?;
+    let metadata = writer.close().map_err(failed)?;
+    let count = i64::try_from(records.num_rows()).unwrap_or(i64::MAX);
+    let file = File {
+        name: format!("{stem}-{:016x}.zstd.parquet", fingerprint(&content)),
+        rows: count,
+        stats: stats(&metadata, count).to_string(),
+        content: content.into(),
+    };
+    Ok((Some(file), refused))
+}
+
+static PROPERTIES: LazyLock<WriterProperties> = LazyLock::new(|| {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(concat!("trace-destination ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_statistics_enabled(EnabledStatistics::None)
+        // Texts are shortened where they are written into the log.
+        .set_statistics_truncate_length(None);
+    for column in FOUND_BY {
+        properties =
+            properties.set_column_statistics_enabled(path(column), EnabledStatistics::Chunk);
+    }
+    for column in UNIQUE {
+        properties = properties.set_column_dictionary_enabled(path(column), false);
+    }
+    properties.build()
+});
+
+fn path(column: &str) -> ColumnPath {
+    ColumnPath::from(column)
+}
+
+/// Builders of rows, shared by all tables: what a table needs while it is written must not be kept
+/// by each that is open.
+static BUILDERS: Mutex<Vec<(SchemaVersion, Rows)>> = Mutex::new(Vec::new());
+
+fn take_rows(columns: SchemaVersion) -> Rows {
+    let mut kept = BUILDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    match kept.iter().position(|(version, _)| *version == columns) {
+        Some(at) => kept.swap_remove(at).1,
+        None => Rows::new(columns),
+    }
+}
+
+fn give_rows(columns: SchemaVersion, rows: Rows) {
+    let mut kept = BUILDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() < KEPT && rows.bytes() <= KEPT_BYTES {
+        kept.push((columns, rows));
+    }
+}
+
+/// FNV-1a, 64 bits: tells contents apart, and stays what it is from version to version.
+pub(super) fn fingerprint(content: &[u8]) -> u64 {
+    content.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Per-file statistics (Delta protocol, "Per-file Statistics") of the columns files are found by.
+fn stats(metadata: &ParquetMetaData, rows: i64) -> Value {
+    let (mut least, mut most, mut nulls) = (Map::new(), Map::new(), Map::new());
+    let columns = metadata.file_metadata().schema_descr().columns();
+    for (at, column) in columns.iter().enumerate() {
+        let name = column.path().string();
+        if !FOUND_BY.contains(&name.as_str()) {
+            continue;
+        }
+        // One batch is one row group, unless it has more than a million rows.
+        let mut bounds: Option<(Value, Value)> = None;
+        let mut complete = true;
+        let mut null_count = 0;
+        for group in metadata.row_groups() {
+            let Some(statistics) = group.column(at).statistics() else {
+                complete = false;
+                continue;
+            };
+            null_count += statistics.null_count_opt().unwrap_or_default();
+            bounds = match (bounds, range(&name, statistics)) {
+                (_, Err(())) => {
+                    complete = false;
+                    None
+                }
+                (held, Ok(None)) => held,
+                (None, Ok(found)) => found,
+                (Some(a), Ok(Some(b))) => Some((lesser(a.0, b.0), greater(a.1, b.1))),
+            };
+        }
+        if !complete {
+            continue;
+        }
+        nulls.insert(name.clone(), json!(null_count));
+        if let Some((low, high)) = bounds {
+            least.insert(name.clone(), low);
+            most.insert(name, high);
+        }
+    }
+    json!({"numRecords": rows, "minValues": least, "maxValues": most, "nullCount": nulls})
+}
+
+/// Bounds of a column in a row group as the log writes them; `Ok(None)` if all is NULL.
+fn range(name: &str, statistics: &Statistics) -> Result<Option<(Value, Value)>, ()> {
+    Ok(match statistics {
+        Statistics::Int64(s) => s.min_opt().zip(s.max_opt()).map(|(min, max)| match name {
+            "time" => (json!(instant(*min, false)), json!(instant(*max, true))),
+            _ => (json!(min), json!(max)),
+        }),
+        Statistics::Int32(s) => s
+            .min_opt()
+            .zip(s.max_opt())
+            .map(|(min, max)| (json!(day(*min)), json!(day(*max)))),
+        Statistics::ByteArray(s) => match s.min_opt().zip(s.max_opt()) {
+            None => None,
+            Some((min, max)) => {
+                let min = min.as_utf8().map_err(|_| ())?;
+                let max = max.as_utf8().map_err(|_| ())?;
+                Some((
+                    Value::String(min.chars().take(PREFIX).collect()),
+                    Value::String(upper(max).ok_or(())?),
+                ))
+            }
+        },
+        _ => return Err(()),
+    })
+}
+
+/// A text of at most [`PREFIX`] characters and one more that is not less than `text`.
+fn upper(text: &str) -> Option<String> {
+    let mut shortened: String = text.chars().take(PREFIX).collect();
+    if shortened.len() < text.len() {
+        shortened.push(char::MAX);
+    }
+    Some(shortened)
+}
+
+/// A time in milliseconds, which is what readers expect, rounded away from what it bounds.
+fn instant(micros: i64, up: bool) -> String {
+    let millis = match up {
+        true => micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0),
+        false => micros.div_euclid(1_000),
+    };
+    match jiff::Timestamp::from_millisecond(millis) {
+        Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+fn day(days: i32) -> String {
+    let date = jiff::civil::date(1970, 1, 1)
+        .checked_add(jiff::Span::new().try_days(days).unwrap_or_default());
+    date.map(|d| d.to_string()).unwrap_or_default()
+}
+
+fn lesser(a: Value, b: Value) -> Value {
+    match is_less(&b, &a) {
+        true => b,
+        false => a,
+    }
+}
+
+fn greater(a: Value, b: Value) -> Value {
+    match is_less(&a, &b) {
+        true => b,
+        false => a,
+    }
+}
+
+fn is_less(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::String(a), Value::String(b)) => a < b,
+        (Value::Number(a), Value::Number(b)) => a.as_i64() < b.as_i64(),
+        _ => false,
+    }
+}
+
+/// The error of a file that would be too large for one request of any store.
+pub(super) fn check_size(file: &File) -> Result<(), Fault> {
+    // A lane holds 16 MiB of spans, so that this is a limit for batches made by hand.
+    const MAX: usize = 1 << 30;
+    match file.content.len() <= MAX {
+        true => Ok(()),
+        false => Err(Fault::new(
+            ErrorKind::InvalidSpan,
+            WRITE,
+            format!(
+                "a batch of {} bytes is too large for one file",
+                file.content.len()
+            ),
+        )
+        .mend("write smaller batches")),
+    }
+}

@@ -1,0 +1,359 @@
+//! One open table: found or made, checked, appended to.
+
+mod commit;
+mod create;
+mod file;
+mod log;
+mod protocol;
+
+pub(crate) use log::Log;
+
+use crate::builder::MissingTable;
+use crate::catalog::{Catalog, NewTable, TableEntry};
+use crate::config::{APP_ID_PREFIX, COMMENT};
+use crate::error::{OPEN, WRITE, fault};
+use crate::name::TableName;
+use commit::{Outcome, Stamp, commit};
+use create::{COLUMNS, create, properties};
+use delta_kernel::SnapshotRef;
+use file::{check_size, encode, fingerprint};
+use object_store::path::Path;
+use object_store::{ObjectStoreExt as _, PutMode};
+use protocol::{Shape, shape_of};
+use std::sync::{LazyLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinHandle;
+use trace_destination_core::{
+    BatchId, Error, ErrorKind, LocationUri, Refusal, TraceBatch, Written,
+};
+use url::Url;
+use uuid::Uuid;
+
+/// How often a table that changes under a batch is looked at anew.
+const CHANGES: u32 = 5;
+/// Checkpoints being written at a time in this process: each reads the whole log of its table.
+static CHECKPOINTS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(1));
+/// How long closing a table waits for the checkpoint it has under way.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// An open table. What it holds does not grow with the table: the files are the log's business.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Tells the batches of this place from those of another name for the same table.
+    lane: u64,
+    log: Log,
+    state: Mutex<State>,
+    checkpoint: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The newest version that is known of.
+    version: u64,
+    shape: Shape,
+    /// The table as it was loaded, until it was asked for the last writer's transaction.
+    loaded: Option<SnapshotRef>,
+    /// The last writer and the last of its batches in the log.
+    writer: Option<(Uuid, Option<i64>)>,
+}
+
+impl Table {
+    /// Finds the table; makes and registers it if it is missing and wanted; checks that it can be
+    /// written.
+    pub(crate) async fn open(
+        uri: &LocationUri,
+        name: &TableName,
+        catalog: &dyn Catalog,
+        missing: MissingTable,
+    ) -> Result<Self, Error> {
+        let entry = catalog.get(name).await?;
+        if let Some(entry) = &entry {
+            check_kind(name, entry)?;
+        }
+        let (location, id) = match &entry {
+            Some(entry) => (entry.location.clone(), entry.id.as_deref()),
+            None if missing == MissingTable::Fail => return Err(absent(name)),
+            None => (catalog.place(name).await?, None),
+        };
+        let store = catalog.storage(&location, id).await?;
+        let log = Log::new(store, &location)?;
+        let snapshot = match log.load().await? {
+            Some(snapshot) => snapshot,
+            None => make(&log, name, &location, entry.as_ref(), missing).await?,
+        };
+        let shape = shape_of(&snapshot)?;
+        let log = match entry {
+            Some(_) => log,
+            // Only now: what is registered is there and can be written.
+            None => register(catalog, name, &location, &snapshot, log).await?,
+        };
+        Ok(Self {
+            lane: fingerprint(uri.as_str().as_bytes()),
+            log,
+            state: Mutex::new(State {
+                version: snapshot.version(),
+                shape,
+                loaded: Some(snapshot),
+                writer: None,
+            }),
+            checkpoint: std::sync::Mutex::default(),
+        })
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Stores the spans of a batch as one file and one commit, unless that was done before.
+    pub(crate) async fn append(&self, batch: &TraceBatch) -> Result<Written, Error> {
+        let state = &mut *self.state.lock().await;
+        let stamp = self.stamp(batch.id())?;
+        // The log may have been cleaned up to a checkpoint, or be gone: then the next version would
+        // be written into nowhere.
+        let known = self.log.contains(state.version).await;
+        if !known.map_err(|e| fault(WRITE, "looking at the table's log", e))? {
+            self.reload(state).await?;
+        }
+        for _ in 0..CHANGES {
+            let shape = state.shape;
+            let (file, refused) = encode(shape.columns, batch, &self.stem(batch.id()))?;
+            let Some(file) = file else {
+                return Ok(written(batch, refused));
+            };
+            if self.is_stored(state, batch.id(), &stamp).await? {
+                return Ok(written(batch, refused));
+            }
+            check_size(&file)?;
+            let path = Path::from(file.name.as_str());
+            self.log
+                .store()
+                .put_opts(
+                    &path,
+                    file.content.clone().into(),
+                    PutMode::Overwrite.into(),
+                )
+                .await
+                .map_err(|e| fault(WRITE, "storing a file", e))?;
+            match commit(&self.log, state.version, &file, &stamp).await? {
+                Outcome::Committed(version) => {
+                    state.version = version;
+                    state.writer = Some((batch.id().writer, Some(stamp.sequence)));
+                    self.checkpoint_if_due(version, shape.checkpoint_interval);
+                    return Ok(written(batch, refused));
+                }
+                Outcome::Changed => {
+                    self.reload(state).await?;
+                    let stored = self.is_stored(state, batch.id(), &stamp).await?;
+                    if stored {
+                        return Ok(written(batch, refused));
+                    }
+                    if state.shape.columns != shape.columns {
+                        // Made for other columns; the log will never name it.
+                        let _ = self.log.store().delete(&path).await;
+                    }
+                }
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Locked,
+            WRITE,
+            "the table's metadata is being changed all the time",
+        )
+        .retryable()
+        .mend("see who alters the table"))
+    }
+
+    /// Whether the log has the batch already.
+    async fn is_stored(
+        &self,
+        state: &mut State,
+        id: BatchId,
+        stamp: &Stamp,
+    ) -> Result<bool, Error> {
+        let last = match state.writer {
+            Some((writer, last)) if writer == id.writer => last,
+            _ => {
+                if state.loaded.is_none() {
+                    self.reload(state).await?;
+                }
+                let Some(loaded) = state.loaded.clone() else {
+                    return Ok(false);
+                };
+                let last = self.log.transaction(loaded, stamp.app_id.clone()).await?;
+                state.writer = Some((id.writer, last));
+                state.loaded = None;
+                last
+            }
+        };
+        Ok(last.is_some_and(|last| last >= stamp.sequence))
+    }
+
+    /// Looks at the table anew: its version, columns and features.
+    async fn reload(&self, state: &mut State) -> Result<(), Error> {
+        let Some(snapshot) = self.log.load().await? else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                WRITE,
+                "the table's log is gone: it was dropped or moved",
+            )
+            .mend("restore it, or let it be created anew: that is tried when this location is opened again"));
+        };
+        *state = State {
+            version: snapshot.version(),
+            shape: shape_of(&snapshot)?,
+            loaded: Some(snapshot),
+            writer: None,
+        };
+        Ok(())
+    }
+
+    fn stamp(&self, id: BatchId) -> Result<Stamp, Error> {
+        let sequence =
+            i64::try_from(id.sequence).map_err(|e| fault(WRITE, "numbering a batch", e))?;
+        Ok(Stamp {
+            app_id: format!("{APP_ID_PREFIX}:{}:{:016x}", id.writer.simple(), self.lane),
+            sequence,
+        })
+    }
+
+    fn stem(&self, id: BatchId) -> String {
+        format!(
+            "spans-{}-{:016x}-{:010}",
+            id.writer.simple(),
+            self.lane,
+            id.sequence
+        )
+    }
+
+    /// Starts a checkpoint after every so many versions, beside the batches and without a say in
+    /// their outcome: readers do without it, only slower.
+    fn checkpoint_if_due(&self, version: u64, interval: u64) {
+        if !version.is_multiple_of(interval) {
+            return;
+        }
+        let mut current = self
+            .checkpoint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|c| !c.is_finished()) {
+            return;
+        }
+        let log = self.log.clone();
+        *current = Some(tokio::spawn(async move {
+            let Ok(_turn) = CHECKPOINTS.acquire().await else {
+                return;
+            };
+            if let Err(error) = log.checkpoint(version, WRITE).await {
+                tracing::warn!(version, error = %error, "no checkpoint of a table could be written; it is tried again some versions later");
+            }
+        }));
+    }
+
+    /// Waits a little for a checkpoint that is being written.
+    pub(crate) async fn close(self) {
+        let current = self
+            .checkpoint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(mut checkpoint) = current
+            && tokio::time::timeout(CLOSING, &mut checkpoint)
+                .await
+                .is_err()
+        {
+            checkpoint.abort();
+        }
+    }
+}
+
+/// A table in the catalog whose files are written through the catalog only.
+fn check_kind(name: &TableName, entry: &TableEntry) -> Result<(), Error> {
+    match entry.kind.as_deref() {
+        None | Some("EXTERNAL") => Ok(()),
+        Some(kind) => Err(Error::new(
+            ErrorKind::Unsupported,
+            OPEN,
+            format!("{name} is a {kind} table; only EXTERNAL ones are written directly"),
+        )
+        .mend("name another table and let it be created here, or use Databricks' own ingest (databricks:)")),
+    }
+}
+
+fn absent(name: &TableName) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        OPEN,
+        format!("there is no table {name}"),
+    )
+    .mend("create it, or leave out create=false")
+}
+
+/// Creates the log of a table that has none.
+async fn make(
+    log: &Log,
+    name: &TableName,
+    location: &Url,
+    entry: Option<&TableEntry>,
+    missing: MissingTable,
+) -> Result<SnapshotRef, Error> {
+    if missing == MissingTable::Fail {
+        return Err(absent(name));
+    }
+    // Registered ahead of its log: what the catalog promises is what it has to become.
+    if let Some(entry) = entry.filter(|e| !e.columns.is_empty()) {
+        let ours: Vec<_> = COLUMNS.delta().fields().map(|f| f.name().clone()).collect();
+        if ours != entry.columns {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                OPEN,
+                format!("the catalog has {name} with other columns, and its location {location} holds no table"),
+            )
+            .mend("drop it from the catalog to have it created here, or write its first version"));
+        }
+    }
+    let created = create(log, name, location).await;
+    // Also after an error: it may have been made all the same, or by somebody else.
+    match (log.load().await, created) {
+        (Ok(Some(snapshot)), _) => Ok(snapshot),
+        (_, Err(error)) => Err(error),
+        (Err(error), _) => Err(error),
+        (Ok(None), Ok(())) => Err(Error::new(
+            ErrorKind::Unavailable,
+            OPEN,
+            format!("{location} does not show the table that was just created"),
+        )
+        .retryable()
+        .mend("use a store that shows what was written at once")),
+    }
+}
+
+/// Makes the table known to the catalog, and takes the store its entry gives access to.
+async fn register(
+    catalog: &dyn Catalog,
+    name: &TableName,
+    location: &Url,
+    snapshot: &SnapshotRef,
+    log: Log,
+) -> Result<Log, Error> {
+    let new = NewTable {
+        location,
+        schema: &snapshot.schema(),
+        comment: COMMENT,
+        properties: &properties(),
+    };
+    let entry = catalog.register(name, &new).await?;
+    match entry.id.as_deref() {
+        None => Ok(log),
+        id => Log::new(catalog.storage(&entry.location, id).await?, &entry.location),
+    }
+}
+
+/// What is said about a batch whose rows are stored. Tables of spans have no place for what is set
+/// on a trace as a whole.
+fn written(_batch: &TraceBatch, refused: Vec<Refusal>) -> Written {
+    Written {
+        refused,
+        ..Written::default()
+    }
+}
