@@ -1,0 +1,478 @@
+//! Which Unity Catalog server to ask, who is asking, and where new tables go.
+
+use super::auth::Auth;
+use crate::storage::Secret;
+use std::path::PathBuf;
+use std::time::Duration;
+use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri, parse_var};
+use url::Url;
+
+/// Environment variable: address of the Unity Catalog server, such as `http://127.0.0.1:8080`.
+pub const UNITY_CATALOG_URI: &str = "UNITY_CATALOG_URI";
+/// Environment variable: a bearer token for the server at [`UNITY_CATALOG_URI`].
+pub const UNITY_CATALOG_TOKEN: &str = "UNITY_CATALOG_TOKEN";
+/// Environment variable: id of an OAuth client that gets its tokens by client credentials.
+pub const UNITY_CATALOG_CLIENT_ID: &str = "UNITY_CATALOG_CLIENT_ID";
+/// Environment variable: secret of the OAuth client.
+pub const UNITY_CATALOG_CLIENT_SECRET: &str = "UNITY_CATALOG_CLIENT_SECRET";
+/// Environment variable: where the OAuth client gets its tokens; `<server>/oidc/v1/token` unless
+/// set, which is Databricks' place.
+pub const UNITY_CATALOG_TOKEN_URL: &str = "UNITY_CATALOG_TOKEN_URL";
+/// Environment variable: storage URL below which new tables are put, as
+/// `<root>/<catalog>/<schema>/<table>`.
+pub const UNITY_CATALOG_STORAGE_ROOT: &str = "UNITY_CATALOG_STORAGE_ROOT";
+/// Environment variable: seconds for one request to the server; 30 unless set.
+pub const UNITY_CATALOG_TIMEOUT: &str = "UNITY_CATALOG_TIMEOUT";
+/// Environment variable: PEM file with the certificate authorities to trust instead of the
+/// system's.
+pub const UNITY_CATALOG_CA_FILE: &str = "UNITY_CATALOG_CA_FILE";
+/// Environment variable: `vended` (unless set) asks the catalog for credentials of its storage;
+/// `own` uses those of this process's environment or code.
+pub const UNITY_CATALOG_STORAGE_CREDENTIALS: &str = "UNITY_CATALOG_STORAGE_CREDENTIALS";
+
+/// Environment variable: address of a Databricks workspace, where [`UNITY_CATALOG_URI`] is not set.
+pub const DATABRICKS_HOST: &str = "DATABRICKS_HOST";
+/// Environment variable: a Databricks access token.
+pub const DATABRICKS_TOKEN: &str = "DATABRICKS_TOKEN";
+/// Environment variable: id of a Databricks service principal.
+pub const DATABRICKS_CLIENT_ID: &str = "DATABRICKS_CLIENT_ID";
+/// Environment variable: OAuth secret of a Databricks service principal.
+pub const DATABRICKS_CLIENT_SECRET: &str = "DATABRICKS_CLIENT_SECRET";
+
+/// Longest time of one request.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The path below a server's address (Unity Catalog REST API 2.1).
+const API: &str = "/api/2.1/unity-catalog";
+
+const BUILD: &str = "configure Unity Catalog";
+
+/// Whose credentials open a table's storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StorageCredentials {
+    /// Short-lived ones that the catalog gives out for each table.
+    #[default]
+    Vended,
+    /// This process's own, from [`StorageOptions`](crate::StorageOptions). The catalog then only
+    /// names tables; for servers that cannot give credentials out.
+    Own,
+}
+
+/// A Unity Catalog server: the open-source one (0.5 or later) or a Databricks workspace.
+///
+/// `Debug` shows no secret. Two locations with equal settings share connections and tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CatalogServer {
+    /// Without the API's path, without `/` at its end.
+    pub(super) base: String,
+    pub(super) auth: Auth,
+    pub(super) storage_root: Option<Url>,
+    pub(super) storage_credentials: StorageCredentials,
+    /// [`TIMEOUT`] unless set.
+    pub(super) timeout: Option<Duration>,
+    pub(super) authorities: Option<PathBuf>,
+}
+
+impl CatalogServer {
+    /// A server at an address such as `http://127.0.0.1:8080` or
+    /// `https://workspace.cloud.databricks.com`, asked without credentials.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if the address is not of `http` or `https`, or carries a secret or a query.
+    pub fn new(address: &str) -> Result<Self, Error> {
+        Ok(Self {
+            base: base(address)?,
+            auth: Auth::None,
+            storage_root: None,
+            storage_credentials: StorageCredentials::Vended,
+            timeout: None,
+            authorities: None,
+        })
+    }
+
+    /// Asks with a bearer token: one that the open-source server issued, or a Databricks personal
+    /// access token. An empty token stands for none.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        let token: String = token.into();
+        self.auth = match token.is_empty() {
+            true => Auth::None,
+            false => Auth::Bearer(Secret::new(token)),
+        };
+        self
+    }
+
+    /// Asks with tokens that an OAuth client gets by client credentials, as Databricks' service
+    /// principals do at `<server>/oidc/v1/token`. They are renewed before they end.
+    #[must_use]
+    pub fn with_oauth(
+        mut self,
+        client_id: impl Into<String>,
+        client_secret: impl Into<String>,
+    ) -> Self {
+        let token_url = match &self.auth {
+            Auth::Client { token_url, .. } => token_url.clone(),
+            _ => None,
+        };
+        self.auth = Auth::Client {
+            id: client_id.into(),
+            secret: Secret::new(client_secret),
+            token_url,
+        };
+        self
+    }
+
+    /// Where the OAuth client gets its tokens, if not at Databricks' place. Call it after
+    /// [`with_oauth`](Self::with_oauth).
+    #[must_use]
+    pub fn with_token_url(mut self, url: impl Into<String>) -> Self {
+        if let Auth::Client { token_url, .. } = &mut self.auth {
+            *token_url = Some(url.into());
+        }
+        self
+    }
+
+    /// Where new tables go: `<root>/<catalog>/<schema>/<table>`. Without it, below the storage root
+    /// of the schema, else of the catalog.
+    ///
+    /// On Databricks an external table may not lie in managed storage, which those storage roots
+    /// are: name a place below an external location there.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if it is no storage URL, or carries a secret.
+    pub fn with_storage_root(mut self, root: &str) -> Result<Self, Error> {
+        self.storage_root = Some(crate::storage::parse_url(root)?);
+        Ok(self)
+    }
+
+    /// Whose credentials open a table's storage; those the catalog gives out, unless told
+    /// otherwise.
+    #[must_use]
+    pub fn with_storage_credentials(mut self, credentials: StorageCredentials) -> Self {
+        self.storage_credentials = credentials;
+        self
+    }
+
+    /// Longest time of one request; 30 s unless set.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// PEM file with the certificate authorities to trust instead of the system's. Read when the
+    /// first location is opened.
+    #[must_use]
+    pub fn with_certificate_authorities(mut self, file: impl Into<PathBuf>) -> Self {
+        self.authorities = Some(file.into());
+        self
+    }
+
+    /// The server the environment names: [`UNITY_CATALOG_URI`], else [`DATABRICKS_HOST`]; `None` if
+    /// neither is set. With everything else the environment says, as by
+    /// [`with_env`](Self::with_env).
+    ///
+    /// # Errors
+    /// `InvalidConfig` naming the variable that is wrong or missing.
+    pub fn from_env(env: &dyn EnvSource) -> Result<Option<Self>, Error> {
+        let server = match (env.var(UNITY_CATALOG_URI)?, env.var(DATABRICKS_HOST)?) {
+            (Some(address), _) => Self::new(&address).map_err(|e| names(e, UNITY_CATALOG_URI))?,
+            (None, Some(host)) => workspace(&host)?,
+            (None, None) => return Ok(None),
+        };
+        server.with_env(env).map(Some)
+    }
+
+    /// Whatever the environment says about reaching this server and is not set already.
+    ///
+    /// Credentials belong to the server that the variable beside them names: those of
+    /// `UNITY_CATALOG_…` to [`UNITY_CATALOG_URI`], those of `DATABRICKS_…` to [`DATABRICKS_HOST`].
+    /// Another server does not get them. Where [`UNITY_CATALOG_URI`] is not set, its token is meant
+    /// for whichever server there is.
+    ///
+    /// # Errors
+    /// As for [`from_env`](Self::from_env).
+    pub fn with_env(mut self, env: &dyn EnvSource) -> Result<Self, Error> {
+        if self.auth == Auth::None {
+            self = self.with_credentials_of(env)?;
+        }
+        if let (None, Some(root)) = (&self.storage_root, env.var(UNITY_CATALOG_STORAGE_ROOT)?) {
+            self = self
+                .with_storage_root(&root)
+                .map_err(|e| names(e, UNITY_CATALOG_STORAGE_ROOT))?;
+        }
+        let seconds = parse_var::<u64>(env, UNITY_CATALOG_TIMEOUT, "a whole number of seconds")?;
+        if let (None, Some(seconds)) = (self.timeout, seconds) {
+            self = self.with_timeout(Duration::from_secs(seconds.max(1)));
+        }
+        if let (None, Some(file)) = (&self.authorities, env.var(UNITY_CATALOG_CA_FILE)?) {
+            self = self.with_certificate_authorities(file);
+        }
+        match env.var(UNITY_CATALOG_STORAGE_CREDENTIALS)?.as_deref() {
+            None | Some("vended") => {}
+            Some("own") => self = self.with_storage_credentials(StorageCredentials::Own),
+            Some(other) => {
+                return Err(invalid(format!(
+                    "{UNITY_CATALOG_STORAGE_CREDENTIALS}={other:?} is not understood"
+                ))
+                .mend("write vended or own"));
+            }
+        }
+        Ok(self)
+    }
+
+    fn with_credentials_of(self, env: &dyn EnvSource) -> Result<Self, Error> {
+        let named = env.var(UNITY_CATALOG_URI)?;
+        let is_own = named.is_none_or(|named| base(&named).is_ok_and(|b| b == self.base));
+        let of_workspace = match env.var(DATABRICKS_HOST)? {
+            Some(host) => workspace(&host)?.base == self.base,
+            None => false,
+        };
+        let sets = [
+            (
+                is_own,
+                UNITY_CATALOG_TOKEN,
+                UNITY_CATALOG_CLIENT_ID,
+                UNITY_CATALOG_CLIENT_SECRET,
+            ),
+            (
+                of_workspace,
+                DATABRICKS_TOKEN,
+                DATABRICKS_CLIENT_ID,
+                DATABRICKS_CLIENT_SECRET,
+            ),
+        ];
+        for (_, token, id, secret) in sets.into_iter().filter(|(is_meant, ..)| *is_meant) {
+            if let Some(token) = env.var(token)? {
+                return Ok(self.with_token(token));
+            }
+            let missing = |set: &str, unset: &str| {
+                invalid(format!("{set} is set and {unset} is not"))
+                    .mend("set both, or a token instead")
+            };
+            match (env.var(id)?, env.var(secret)?) {
+                (None, None) => {}
+                (Some(_), None) => return Err(missing(id, secret)),
+                (None, Some(_)) => return Err(missing(secret, id)),
+                (Some(id), Some(secret)) => {
+                    let server = self.with_oauth(id, secret);
+                    return Ok(match env.var(UNITY_CATALOG_TOKEN_URL)? {
+                        Some(url) => server.with_token_url(url),
+                        None => server,
+                    });
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The address of the server, without the API's path.
+    pub fn address(&self) -> &str {
+        &self.base
+    }
+
+    /// Longest time of one request.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
+    }
+
+    /// The address of the API.
+    pub(super) fn api(&self) -> String {
+        format!("{}{API}", self.base)
+    }
+}
+
+/// The workspace at a host, which is often written without a scheme.
+fn workspace(host: &str) -> Result<CatalogServer, Error> {
+    let address = match host.contains("://") {
+        true => host.to_owned(),
+        false => format!("https://{host}"),
+    };
+    CatalogServer::new(&address).map_err(|e| names(e, DATABRICKS_HOST))
+}
+
+fn base(address: &str) -> Result<String, Error> {
+    let uri: LocationUri = address.trim().parse()?;
+    let is_web = matches!(uri.scheme(), "http" | "https");
+    if !is_web || uri.authority().is_none_or(str::is_empty) {
+        return Err(
+            invalid("the address of the Unity Catalog server is no web address")
+                .mend("write http://host:8080 or https://workspace.cloud.databricks.com"),
+        );
+    }
+    if uri.query_pairs().next().is_some() {
+        return Err(
+            invalid("the address of the Unity Catalog server has parameters").mend(
+                "write the address alone; tokens and the storage root have variables of their own",
+            ),
+        );
+    }
+    let text = uri.as_str().trim_end_matches('/');
+    Ok(text.strip_suffix(API).unwrap_or(text).to_owned())
+}
+
+/// The same error, saying which variable it is about.
+fn names(error: Error, variable: &str) -> Error {
+    let mended = error.mend_hint().unwrap_or("correct it").to_owned();
+    Error::new(
+        ErrorKind::InvalidConfig,
+        "read environment",
+        format!("{variable} cannot be used: {}", error.cause()),
+    )
+    .mend(mended)
+}
+
+pub(super) fn invalid(cause: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, BUILD, cause.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn env(vars: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let pairs = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        pairs.collect()
+    }
+
+    #[test]
+    fn addresses() {
+        for (given, base) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://h:8080/api/2.1/unity-catalog/", "http://h:8080"),
+            ("https://H/uc/", "https://h/uc"),
+        ] {
+            assert_eq!(CatalogServer::new(given).unwrap().address(), base);
+        }
+        for wrong in [
+            "",
+            "h:8080",
+            "ftp://h",
+            "http://u:secret@h",
+            "http://h?token=secret",
+            "http://",
+        ] {
+            let error = CatalogServer::new(wrong).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{wrong}");
+            assert!(error.mend_hint().is_some(), "{error}");
+            assert!(!format!("{error} {error:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn the_environment_in_order() {
+        let from = |vars: &[(&str, &str)]| CatalogServer::from_env(&env(vars)).unwrap();
+        assert_eq!(from(&[]), None);
+        assert_eq!(from(&[(UNITY_CATALOG_TOKEN, "t")]), None);
+        let server = |address| CatalogServer::new(address).unwrap();
+        let uc = (UNITY_CATALOG_URI, "http://uc:8080");
+        let host = (DATABRICKS_HOST, "w.cloud.databricks.com");
+        let pat = (DATABRICKS_TOKEN, "pat");
+        assert_eq!(
+            from(&[uc, host, pat]),
+            Some(server("http://uc:8080")),
+            "a workspace's token is not for another server"
+        );
+        assert_eq!(
+            from(&[host, pat]),
+            Some(server("https://w.cloud.databricks.com").with_token("pat"))
+        );
+        assert_eq!(
+            from(&[
+                host,
+                (DATABRICKS_CLIENT_ID, "i"),
+                (DATABRICKS_CLIENT_SECRET, "s")
+            ]),
+            Some(server("https://w.cloud.databricks.com").with_oauth("i", "s"))
+        );
+        assert_eq!(
+            from(&[
+                uc,
+                (UNITY_CATALOG_CLIENT_ID, "i"),
+                (UNITY_CATALOG_CLIENT_SECRET, "s"),
+                (UNITY_CATALOG_TOKEN_URL, "http://idp/token"),
+                (UNITY_CATALOG_STORAGE_ROOT, "s3://bucket/traces/"),
+                (UNITY_CATALOG_TIMEOUT, "7"),
+                (UNITY_CATALOG_CA_FILE, "/ca.pem"),
+                (UNITY_CATALOG_STORAGE_CREDENTIALS, "own"),
+            ]),
+            Some(
+                server("http://uc:8080")
+                    .with_oauth("i", "s")
+                    .with_token_url("http://idp/token")
+                    .with_storage_root("s3://bucket/traces")
+                    .unwrap()
+                    .with_timeout(Duration::from_secs(7))
+                    .with_certificate_authorities("/ca.pem")
+                    .with_storage_credentials(StorageCredentials::Own)
+            )
+        );
+    }
+
+    #[test]
+    fn credentials_go_to_the_server_they_are_for() {
+        let with = |address: &str, vars: &[(&str, &str)]| {
+            let server = CatalogServer::new(address).unwrap();
+            server.with_env(&env(vars)).unwrap().auth
+        };
+        let token = (UNITY_CATALOG_TOKEN, "t");
+        let named = (UNITY_CATALOG_URI, "http://uc:8080/");
+        let pat = (DATABRICKS_TOKEN, "pat");
+        let host = (DATABRICKS_HOST, "w.cloud.databricks.com");
+        let bearer = |text: &str| Auth::Bearer(Secret::new(text));
+        assert_eq!(with("http://uc:8080", &[named, token]), bearer("t"));
+        assert_eq!(with("http://uc:8080", &[token]), bearer("t"));
+        assert_eq!(with("http://other:8080", &[named, token]), Auth::None);
+        assert_eq!(with("http://uc:8080", &[host, pat]), Auth::None);
+        assert_eq!(
+            with("https://w.cloud.databricks.com", &[host, pat]),
+            bearer("pat")
+        );
+        // Code beats the environment.
+        let server = CatalogServer::new("http://uc:8080").unwrap();
+        let server = server.with_token("mine").with_env(&env(&[token])).unwrap();
+        assert_eq!(server.auth, bearer("mine"));
+    }
+
+    #[test]
+    fn wrong_variables_are_named_and_secrets_are_not_shown() {
+        let uc = (UNITY_CATALOG_URI, "http://uc:8080");
+        for (vars, named) in [
+            (vec![(UNITY_CATALOG_URI, "uc")], UNITY_CATALOG_URI),
+            (vec![(DATABRICKS_HOST, "ftp://h")], DATABRICKS_HOST),
+            (
+                vec![uc, (UNITY_CATALOG_CLIENT_ID, "i")],
+                UNITY_CATALOG_CLIENT_SECRET,
+            ),
+            (
+                vec![uc, (UNITY_CATALOG_CLIENT_SECRET, "hunter2")],
+                UNITY_CATALOG_CLIENT_ID,
+            ),
+            (
+                vec![uc, (UNITY_CATALOG_STORAGE_ROOT, "hunter2")],
+                UNITY_CATALOG_STORAGE_ROOT,
+            ),
+            (
+                vec![uc, (UNITY_CATALOG_TIMEOUT, "long")],
+                UNITY_CATALOG_TIMEOUT,
+            ),
+            (
+                vec![uc, (UNITY_CATALOG_STORAGE_CREDENTIALS, "mine")],
+                UNITY_CATALOG_STORAGE_CREDENTIALS,
+            ),
+        ] {
+            let error = CatalogServer::from_env(&env(&vars)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.to_string().contains(named), "{error}");
+            assert!(error.mend_hint().is_some(), "{error}");
+        }
+        let server = CatalogServer::new("http://h").unwrap();
+        for server in [
+            server.clone().with_token("hunter2"),
+            server.with_oauth("id", "hunter2"),
+        ] {
+            assert!(!format!("{server:?}").contains("hunter2"));
+        }
+    }
+}
