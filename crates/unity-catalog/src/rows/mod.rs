@@ -1,1 +1,140 @@
-//! From spans to rows.
+//! Spans as rows: a batch of traces becomes an Arrow record batch of a spans table.
+//!
+//! ```text
+//! TraceBatch ── group by group ──▶ resource, scope: converted once, places repeated per row
+//!            └─ span by span ────▶ columns of numbers, text, VARIANT bytes ──▶ RecordBatch
+//! ```
+//!
+//! What a row says, where the documented tables leave it open:
+//!
+//! - NULL is what OTLP leaves empty: `parent_span_id` of a root, `trace_state`, schema URLs,
+//!   `status.message`, name and version of the instrumentation scope; and `service_name` where the
+//!   resource has none that is text. Names of spans and events are never NULL. Lists without events
+//!   or links are empty, and so are bags without attributes (`{}`).
+//! - Of a key that repeats in a bag, or in a map inside of one, the last value is kept.
+//! - Attributes keep their kind: an unset value is VARIANT's null, bytes are its binary, doubles
+//!   stay doubles, also NaN and the infinities. In a table of version 1 they are
+//!   [text].
+//! - `flags` are the same 32 bits as a signed number. Counts above 2,147,483,647 are that number.
+//! - `time` is the start, rounded down to microseconds, and `date` its day in UTC.
+//! - `record_id` orders by the start, and is the same when the same span is stored again.
+//!
+//! A span is refused alone, with its reason, where a time is beyond 64 signed bits of nanoseconds
+//! (the year 2262), a value is nested more than 100 deep, or its attributes are larger than the
+//! 16 MiB that readers of VARIANT take.
+
+mod bag;
+mod column;
+mod fault;
+mod group;
+mod identity;
+mod keys;
+mod span;
+mod text;
+mod variant;
+
+use crate::schema::SchemaVersion;
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use bag::{Dictionaries, Shared};
+use group::GroupColumns;
+use span::SpanColumns;
+use trace_destination_core::{Refusal, TraceBatch};
+
+/// The resource attribute that names the service (OpenTelemetry semantic conventions, Service).
+const SERVICE_NAME: &str = "service.name";
+
+/// Builds the rows of a table, batch after batch. Between batches it keeps what it learned of the
+/// attributes' keys, at most some 128 KiB, and how large its columns were.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    schema: SchemaRef,
+    rows: usize,
+    shared: Shared,
+    groups: GroupColumns,
+    spans: SpanColumns,
+}
+
+impl Rows {
+    /// Rows of a table of this version; none yet.
+    pub(crate) fn new(version: SchemaVersion) -> Self {
+        Self {
+            schema: version.arrow(),
+            rows: 0,
+            shared: Shared::default(),
+            groups: GroupColumns::new(version),
+            spans: SpanColumns::new(version),
+        }
+    }
+
+    /// Appends the spans of a batch, and gives those that cannot be rows, by their position in
+    /// [`TraceBatch::spans`], with the reason.
+    pub(crate) fn append(&mut self, batch: &TraceBatch) -> Vec<Refusal> {
+        let mut refused = Vec::new();
+        let mut first = 0;
+        for group in batch.groups() {
+            let fault = self.groups.prepare(group, &mut self.shared).err();
+            let mut taken = 0;
+            for (i, span) in group.spans.iter().enumerate() {
+                let outcome = match &fault {
+                    None => self.spans.append(span, &mut self.shared),
+                    Some(fault) => Err(fault.clone()),
+                };
+                match outcome {
+                    Ok(()) => taken += 1,
+                    Err(fault) => refused.push(Refusal {
+                        index: first + i,
+                        error: fault.of(span),
+                    }),
+                }
+            }
+            self.groups.repeat(group, taken);
+            self.rows += taken;
+            first += group.spans.len();
+        }
+        refused
+    }
+
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Memory held, estimated.
+    pub(crate) fn bytes(&self) -> usize {
+        self.shared.bytes() + self.groups.bytes() + self.spans.bytes()
+    }
+
+    /// The rows so far, with the schema [`SchemaVersion::arrow`]; none are left.
+    pub(crate) fn finish(&mut self) -> RecordBatch {
+        self.rows = 0;
+        let from = Dictionaries {
+            blobs: self.shared.blobs.finish(),
+            terms: self.shared.terms.finish(),
+        };
+        self.shared.variants.next_batch();
+        let kind = |name: &str| {
+            let field = self.schema.field_with_name(name);
+            field.expect("the schema has all columns").data_type()
+        };
+        let mut columns = Vec::with_capacity(self.schema.fields().len());
+        self.spans
+            .finish_added(&mut columns, || self.groups.finish_service_name(&from));
+        let nested = ["attributes", "events", "links", "status"].map(kind);
+        self.spans.finish(nested, &mut columns, &from);
+        columns.extend(
+            self.groups
+                .finish([kind("resource"), kind("instrumentation_scope")], &from),
+        );
+        RecordBatch::try_new(self.schema.clone(), columns)
+            .expect("the columns are those of the schema, and equally long")
+    }
+}
+
+/// A count as a signed number.
+fn saturated(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

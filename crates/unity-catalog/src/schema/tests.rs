@@ -1,0 +1,177 @@
+use super::*;
+use deltalake::kernel::StructField;
+
+fn properties(version: &str) -> HashMap<String, String> {
+    HashMap::from([(VERSION_PROPERTY.to_owned(), version.to_owned())])
+}
+
+/// The schema with one top-level column changed, or left out.
+fn edited(
+    version: SchemaVersion,
+    column: &str,
+    edit: impl Fn(StructField) -> Option<StructField>,
+) -> StructType {
+    let fields = version
+        .delta()
+        .into_iter()
+        .filter_map(|f| if f.name == column { edit(f) } else { Some(f) });
+    StructType::try_new(fields).unwrap()
+}
+
+#[test]
+fn the_documented_columns_in_the_documented_order() {
+    let names: Vec<String> = SchemaVersion::V2
+        .delta()
+        .fields()
+        .map(|f| f.name.clone())
+        .collect();
+    assert_eq!(
+        names.join(" "),
+        "record_id time date service_name trace_id span_id trace_state parent_span_id flags name \
+         kind start_time_unix_nano end_time_unix_nano attributes dropped_attributes_count events \
+         dropped_events_count links dropped_links_count status resource resource_schema_url \
+         instrumentation_scope span_schema_url"
+    );
+    let older: Vec<String> = SchemaVersion::V1
+        .delta()
+        .fields()
+        .map(|f| f.name.clone())
+        .collect();
+    assert_eq!(older, names[4..]);
+}
+
+#[test]
+fn delta_spells_the_schema_as_documented() {
+    let json = serde_json::to_value(SchemaVersion::V2.delta()).unwrap();
+    let of = |name: &str| {
+        let fields = json["fields"].as_array().unwrap();
+        fields.iter().find(|f| f["name"] == name).unwrap()["type"].clone()
+    };
+    let field = |name: &str, data_type: serde_json::Value| serde_json::json!({"name": name, "type": data_type, "nullable": true, "metadata": {}});
+    assert_eq!(of("flags"), "integer");
+    assert_eq!(of("time"), "timestamp");
+    assert_eq!(of("date"), "date");
+    assert_eq!(of("attributes"), "variant");
+    assert_eq!(
+        of("status"),
+        serde_json::json!({"type": "struct", "fields": [
+            field("message", "string".into()), field("code", "string".into())]})
+    );
+    assert_eq!(
+        of("links"),
+        serde_json::json!({"type": "array", "containsNull": true, "elementType": {
+            "type": "struct", "fields": [
+                field("trace_id", "string".into()),
+                field("span_id", "string".into()),
+                field("trace_state", "string".into()),
+                field("attributes", "variant".into()),
+                field("dropped_attributes_count", "integer".into()),
+                field("flags", "integer".into())]}})
+    );
+}
+
+#[test]
+fn tables_of_both_shapes_are_recognised_with_and_without_the_property() {
+    for version in [SchemaVersion::V1, SchemaVersion::V2] {
+        let table = version.delta();
+        for properties in [HashMap::new(), properties(version.property())] {
+            assert_eq!(recognise(&table, &properties), Ok(version));
+        }
+        // As read back from a log.
+        let json = serde_json::to_string(&table).unwrap();
+        let read: StructType = serde_json::from_str(&json).unwrap();
+        assert_eq!(recognise(&read, &HashMap::new()), Ok(version));
+        let reversed = StructType::try_new(table.into_iter().collect::<Vec<_>>().into_iter().rev());
+        assert_eq!(recognise(&reversed.unwrap(), &HashMap::new()), Ok(version));
+    }
+}
+
+#[test]
+fn comments_and_not_null_are_no_difference_where_rows_are_never_null() {
+    let table = edited(SchemaVersion::V2, "trace_id", |f| {
+        Some(StructField::not_null(f.name, f.data_type).with_metadata([("comment", "the trace")]))
+    });
+    assert_eq!(recognise(&table, &HashMap::new()), Ok(SchemaVersion::V2));
+}
+
+#[test]
+fn every_difference_is_named() {
+    let none = HashMap::new();
+    let refused = |table: &StructType| recognise(table, &none).unwrap_err();
+    let missing = refused(&edited(SchemaVersion::V2, "links", |_| None));
+    assert_eq!(missing.missing.len(), 1);
+    assert!(missing.missing[0].starts_with("`links` ARRAY<STRUCT<trace_id: STRING"));
+    let narrow = edited(SchemaVersion::V2, "start_time_unix_nano", |f| {
+        Some(StructField::nullable(f.name, DataType::INTEGER))
+    });
+    assert_eq!(
+        refused(&narrow).different,
+        ["`start_time_unix_nano` is INT instead of BIGINT"]
+    );
+    let root = edited(SchemaVersion::V1, "parent_span_id", |f| {
+        Some(StructField::not_null(f.name, f.data_type))
+    });
+    let root = refused(&root);
+    assert_eq!(root.expected, SchemaVersion::V1);
+    assert_eq!(
+        root.different,
+        ["`parent_span_id` is NOT NULL, but spans may have none"]
+    );
+    let mut fields: Vec<StructField> = SchemaVersion::V2.delta().into_iter().collect();
+    fields.push(StructField::nullable("tenant", DataType::STRING));
+    let foreign = refused(&StructType::try_new(fields).unwrap());
+    assert_eq!(foreign.foreign, ["`tenant` STRING"]);
+    assert_eq!(
+        foreign.to_string(),
+        "the table is not an OpenTelemetry spans table of version v2: columns that spans do not \
+         have `tenant` STRING"
+    );
+}
+
+#[test]
+fn differences_inside_of_nested_columns_are_named_by_their_path() {
+    let status = edited(SchemaVersion::V2, "status", |f| {
+        let fields = [
+            StructField::nullable("code", DataType::INTEGER),
+            StructField::nullable("reason", DataType::STRING),
+        ];
+        Some(StructField::nullable(
+            f.name,
+            StructType::try_new(fields).unwrap(),
+        ))
+    });
+    let found = recognise(&status, &HashMap::new()).unwrap_err();
+    assert_eq!(found.missing, ["`status.message` STRING"]);
+    assert_eq!(found.foreign, ["`status.reason` STRING"]);
+    assert_eq!(found.different, ["`status.code` is INT instead of STRING"]);
+}
+
+#[test]
+fn the_property_may_only_agree() {
+    let table = SchemaVersion::V2.delta();
+    let wrong = recognise(&table, &properties("v1")).unwrap_err();
+    assert_eq!(wrong.expected, SchemaVersion::V1);
+    assert!(
+        wrong.foreign.contains(&"`record_id` STRING".to_owned()),
+        "{wrong}"
+    );
+    assert!(
+        wrong
+            .different
+            .contains(&"`attributes` is VARIANT instead of MAP<STRING, STRING>".to_owned())
+    );
+    let newer = recognise(&table, &properties("v3")).unwrap_err();
+    assert_eq!(
+        newer.different,
+        ["the property otel.schemaVersion is `v3`, which is unknown"]
+    );
+    assert!(newer.missing.is_empty() && newer.foreign.is_empty());
+}
+
+#[test]
+fn a_table_of_something_else_is_compared_to_the_newer_shape() {
+    let other = StructType::try_new([StructField::nullable("id", DataType::LONG)]).unwrap();
+    let found = recognise(&other, &HashMap::new()).unwrap_err();
+    assert_eq!(found.expected, SchemaVersion::V2);
+    assert_eq!((found.missing.len(), found.foreign.len()), (24, 1));
+}
