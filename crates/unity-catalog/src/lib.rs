@@ -101,6 +101,8 @@
 //! log is never cleaned up by writing; [`UnityCatalogLocation::maintenance`] does that on demand, and
 //! removes the files a crash left behind.
 
+#[doc(hidden)]
+pub mod bench_support;
 mod builder;
 mod catalog;
 mod config;

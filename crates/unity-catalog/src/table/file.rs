@@ -90,11 +90,9 @@ pub(super) fn encode(
     let failed = |e| fault(WRITE, "encoding a Parquet file", e);
     // Roughly what the file will have at most; grows if need be.
     let mut content = Vec::with_capacity(64 << 10);
-    let options = ArrowWriterOptions::new()
-        .with_properties(PROPERTIES.clone())
-        .with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(&mut content, records.schema(), options)
-        .map_err(failed)?;
+    let mut writer =
+        ArrowWriter::try_new_with_options(&mut content, records.schema(), writer_options())
+            .map_err(failed)?;
     writer.write(&records).map_err(failed)?;
     let metadata = writer.close().map_err(failed)?;
     let count = i64::try_from(records.num_rows()).unwrap_or(i64::MAX);
@@ -105,6 +103,13 @@ pub(super) fn encode(
         content: content.into(),
     };
     Ok((Some(file), refused))
+}
+
+/// How files are written.
+pub(crate) fn writer_options() -> ArrowWriterOptions {
+    ArrowWriterOptions::new()
+        .with_properties(PROPERTIES.clone())
+        .with_skip_arrow_metadata(true)
 }
 
 static PROPERTIES: LazyLock<WriterProperties> = LazyLock::new(|| {
