@@ -14,6 +14,8 @@ Standard library and mlflow only. Subcommands:
                       post OTLP protobuf requests to /v1/traces, in order
   experiment --url BASE --name NAME [--existing]
                       the id of a new experiment on a server, or of one that is there
+  certificate --folder DIR
+                      a certificate for localhost, signed by itself, and its key
 """
 
 import argparse
@@ -198,6 +200,42 @@ def post(base, experiment, files):
     return answers
 
 
+def certificate(folder):
+    """Writes certificate.pem and key.pem, good for an hour."""
+    import datetime
+    import ipaddress
+    import pathlib
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder = pathlib.Path(folder)
+    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -217,6 +255,8 @@ def main():
     creating.add_argument("--url", required=True)
     creating.add_argument("--name", required=True)
     creating.add_argument("--existing", action="store_true")
+    certifying = commands.add_parser("certificate")
+    certifying.add_argument("--folder", required=True)
     options = parser.parse_args()
 
     if options.command == "version":
@@ -236,6 +276,9 @@ def main():
         result = {"api": api(uri, not options.infos)}
         if options.db:
             result["rows"] = rows(options.db)
+    elif options.command == "certificate":
+        certificate(options.folder)
+        result = {}
     elif options.command == "post":
         result = {"answers": post(options.url, options.experiment, options.files)}
     else:

@@ -1,7 +1,7 @@
 //! `cargo xtask conformance`: the suite on every backend, and the real things with `--live`.
 
 use crate::cargo::{Outcome, Package, cargo, packages, root, text_of};
-use crate::live::{self, LiveOptions, LiveReport};
+use crate::live::{self, CaseReport, LiveOptions};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,16 +12,20 @@ use trace_destination_conformance::{
 
 /// The reference backend, which this program runs by itself.
 const MEMORY: &str = "memory";
-/// The column of the live cases.
+/// The columns of the live cases: files in MLflow's hands, and servers.
 const LIVE: &str = "mlflow";
+const SERVER: &str = "server";
 
 #[derive(Args)]
 pub(crate) struct Conformance {
     /// Also checks with the real things, provisioned into `.live/`.
     #[arg(long)]
     live: bool,
-    /// Only this backend, e.g. memory or experiment, or (with --live) mlflow. May be given several
-    /// times.
+    /// With --live, also the cases that take ten minutes or need a quiet machine.
+    #[arg(long, requires = "live")]
+    long: bool,
+    /// Only this backend, e.g. memory, experiment or server, or (with --live) mlflow, mlflow-server,
+    /// basic-auth. May be given several times.
     #[arg(long, value_name = "NAME")]
     backend: Vec<String>,
     /// Only cases whose name matches; `*` stands for any text.
@@ -45,26 +49,36 @@ impl Conformance {
             return self.print_list(&suite);
         }
         let mut report = Report::default();
+        let any = !suite.cases().is_empty();
         // With `--live --case ui`, no case of the table may be meant.
-        if !suite.cases().is_empty() {
+        if any {
             if self.wants(MEMORY) {
                 let memory = Arc::new(MemoryHarness::new());
                 report.merge(suite.with_harness(memory).run());
             }
-            if self.backend.is_empty() || self.backend.iter().any(|b| b != MEMORY && b != LIVE) {
+            if self.backend.is_empty() || self.backend.iter().any(|b| is_packaged(b)) {
                 for package in packages()?.iter().filter(|p| takes_part(p)) {
                     report.merge(self.run_package(package)?);
                 }
             }
         }
         let mut failed = report.counts().1;
-        if self.live && self.wants(LIVE) {
+        if self.live {
+            let wanted = |column: &&'static str| self.wants(column) || self.wants(SERVER);
+            let columns = live::server::COLUMNS.map(|(column, _)| column).into_iter();
             let live = live::run(&LiveOptions {
                 workspace: root(),
                 case: self.case.as_ref().map(|glob| glob.replace('*', "")),
+                files: self.wants(LIVE),
+                servers: self.wants(SERVER),
+                long: self.long,
+                columns: columns.filter(|c| any && wanted(c)).collect(),
+                glob: self.case.clone(),
             });
-            failed += live.failed();
-            report.merge(rows_of(&live));
+            failed += live.failed() + live.suites.counts().1;
+            report.merge(rows_of(LIVE, &live.cases));
+            report.merge(rows_of(SERVER, &live.servers));
+            report.merge(live.suites);
         }
         println!("{report}");
         if let Some(path) = &self.json {
@@ -140,6 +154,14 @@ impl Conformance {
     }
 }
 
+/// Whether a backend is tested by its package's own test.
+fn is_packaged(backend: &str) -> bool {
+    let live = live::server::COLUMNS
+        .iter()
+        .any(|(column, _)| *column == backend);
+    backend != MEMORY && backend != LIVE && !live
+}
+
 /// Whether a package has a backend to test. The suite's own tests are no backend.
 fn takes_part(package: &Package) -> bool {
     package.dir.join("tests/conformance.rs").exists()
@@ -161,12 +183,11 @@ fn reports_in(folder: &Path) -> Result<Report, String> {
 }
 
 /// The live cases as rows of the matrix. They belong to no single promise.
-fn rows_of(live: &LiveReport) -> Report {
-    let rows = live
-        .cases
+fn rows_of(backend: &str, cases: &[CaseReport]) -> Report {
+    let rows = cases
         .iter()
         .map(|case| Row {
-            backend: LIVE.to_owned(),
+            backend: backend.to_owned(),
             case: format!("live::{}", case.name),
             promise: 0,
             says: "what real MLflow makes of it".to_owned(),

@@ -42,6 +42,9 @@ enum Task {
     /// Used by the live cases: writes traces until done or killed.
     #[command(hide = true)]
     LiveWriter(live::writer::LiveWriter),
+    /// Used by the suite on real servers: writes traces until killed.
+    #[command(hide = true)]
+    LiveServerWriter(live::server::writer::LiveServerWriter),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Features => features::check(),
         Task::Fuzz(task) => task.run(),
         Task::LiveWriter(options) => live::writer::run(&options),
+        Task::LiveServerWriter(options) => live::server::writer::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,6 +30,26 @@ pub trait Harness: Debug + Send + Sync + 'static {
     /// Whatever keeps the harness from making one; the case fails with it.
     async fn fresh_location(&self, hint: &str) -> Result<Arc<dyn TraceLocation>, Failure>;
 
+    /// A location as from [`Harness::fresh_location`], in another store than each of `others`, which
+    /// the same case was given before. For harnesses that have few stores, all real: they choose
+    /// the right one here, and say in [`Harness::scale`] how many there are.
+    ///
+    /// # Errors
+    /// As for [`Harness::fresh_location`].
+    async fn apart(
+        &self,
+        hint: &str,
+        others: &[Arc<dyn TraceLocation>],
+    ) -> Result<Arc<dyn TraceLocation>, Failure> {
+        let _ = others;
+        self.fresh_location(hint).await
+    }
+
+    /// How much may be asked of the places.
+    fn scale(&self) -> Scale {
+        Scale::default()
+    }
+
     /// Everything stored at a location, in any order, read by a path that shares no code with
     /// the sink. A place that does not exist yet holds nothing.
     ///
@@ -98,6 +118,39 @@ pub trait Harness: Debug + Send + Sync + 'static {
     fn writer(&self, location: &dyn TraceLocation) -> Option<Command> {
         let _ = location;
         None
+    }
+}
+
+/// How much the suite asks of a backend: all of it of a stand-in, less of a real place that is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Scale {
+    /// Cases under way at once; 6. Most of them wait for timers most of the time.
+    pub jobs: usize,
+    /// Stores one case may use for one trace; 20. Never below 3: a set of three legs has to work.
+    pub stores: usize,
+    /// Heavy cases write, or kill, this part of what they usually do; 1, which is all of it.
+    pub part: usize,
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self {
+            jobs: 6,
+            stores: 20,
+            part: 1,
+        }
+    }
+}
+
+impl Scale {
+    /// A place that is real and slow: this many stores, and the given part of the load.
+    pub fn small(jobs: usize, stores: usize, part: usize) -> Self {
+        Self {
+            jobs: jobs.max(1),
+            stores: stores.max(3),
+            part: part.max(1),
+        }
     }
 }
 

@@ -15,7 +15,8 @@ pub use case::{Case, Need, table};
 pub use failure::Failure;
 pub use faulty::{Act, Call, Control, Faulty, REFUSE, passing, permanent, throttled};
 pub use harness::{
-    Declares, HARNESS_PATIENCE, Harness, Misconfigured, RealFault, Stored, StoredSpan, Untouched,
+    Declares, HARNESS_PATIENCE, Harness, Misconfigured, RealFault, Scale, Stored, StoredSpan,
+    Untouched,
 };
 pub use memory::MemoryHarness;
 pub use report::{Outcome, Report, Row};

@@ -16,9 +16,6 @@ use trace_destination_core::{Capabilities, Guarantee, Mutant};
 const PATIENCE: Duration = Duration::from_secs(90);
 const HEAVY_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Cases under way at once. Most of them wait for timers most of the time.
-const JOBS: usize = 6;
-
 /// A run of the suite: which cases, against which backends.
 #[derive(Debug, Default)]
 pub struct Suite {
@@ -121,7 +118,7 @@ impl Suite {
             row(harness, case, outcome, began.elapsed())
         };
         std::thread::scope(|scope| {
-            for _ in 0..JOBS {
+            for _ in 0..harness.scale().jobs {
                 scope.spawn(|| {
                     loop {
                         let next = light.lock().map(|mut l| l.next()).ok().flatten();

@@ -103,7 +103,9 @@ impl World {
 
     /// A fresh place, in a store of its own where stores are exclusive.
     pub(crate) async fn place(&self, hint: &str) -> Result<Place, Failure> {
-        let inner = patiently(self.harness.fresh_location(hint), "make a fresh location").await?;
+        let others: Vec<_> = lock(&self.places).iter().map(|p| p.inner.clone()).collect();
+        let fresh = self.harness.apart(hint, &others);
+        let inner = patiently(fresh, "make a fresh location").await?;
         Ok(self.adopt(inner))
     }
 

@@ -2,7 +2,7 @@
 
 use super::process::{self, Group};
 use serde_json::Value;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -74,6 +74,12 @@ impl Mlflow {
         self.script(&["rows", "--db", &db.to_string_lossy()])
     }
 
+    /// A certificate for `localhost` and its key, signed by itself, as PEM files in a folder.
+    pub(super) fn certificate(&self, folder: &Path) -> Result<(PathBuf, PathBuf), String> {
+        self.script(&["certificate", "--folder", &folder.to_string_lossy()])?;
+        Ok((folder.join("certificate.pem"), folder.join("key.pem")))
+    }
+
     /// Everything a server shows through MLflow's Python API.
     pub(super) fn dump_server(&self, server: &Server) -> Result<Value, String> {
         self.script(&["dump", "--url", &server.url()])
@@ -126,11 +132,16 @@ impl Mlflow {
 
     /// Starts a server on a file.
     pub(super) fn serve(&self, db: &Path) -> Result<Server, String> {
+        self.serve_with(db, &Serving::default())
+    }
+
+    /// Starts a server on a file, in other ways than the usual one.
+    pub(super) fn serve_with(&self, db: &Path, serving: &Serving) -> Result<Server, String> {
         let log = self.log("server").with_extension("log");
         // Another process may take the port between choosing and binding: a second try.
         let mut last = String::new();
         for _ in 0..2 {
-            match self.try_serve(db, &log) {
+            match self.try_serve(db, serving, &log) {
                 Ok(server) => return Ok(server),
                 Err(e) => last = e,
             }
@@ -138,8 +149,11 @@ impl Mlflow {
         Err(last)
     }
 
-    fn try_serve(&self, db: &Path, log: &Path) -> Result<Server, String> {
-        let port = process::free_port()?;
+    fn try_serve(&self, db: &Path, serving: &Serving, log: &Path) -> Result<Server, String> {
+        let port = match serving.port {
+            Some(port) => port,
+            None => process::free_port()?,
+        };
         let output = File::create(log).map_err(|e| format!("create {}: {e}", log.display()))?;
         let errors = output
             .try_clone()
@@ -167,6 +181,27 @@ impl Mlflow {
             .arg(artifacts)
             .stdout(output)
             .stderr(errors);
+        if let Some(hosts) = &serving.allowed_hosts {
+            command.args(["--allowed-hosts", hosts]);
+        }
+        if let Some((certificate, key)) = &serving.tls {
+            let options = format!(
+                "--ssl-certfile {} --ssl-keyfile {}",
+                certificate.display(),
+                key.display()
+            );
+            command.args(["--uvicorn-opts", &options]);
+        }
+        if serving.basic_auth {
+            let config = db.with_extension("auth.ini");
+            let users = db.with_extension("auth.db");
+            fs::write(&config, auth_config(&users))
+                .map_err(|e| format!("write {}: {e}", config.display()))?;
+            command
+                .args(["--app-name", "basic-auth"])
+                .env("MLFLOW_AUTH_CONFIG_PATH", config)
+                .env("MLFLOW_FLASK_SERVER_SECRET_KEY", "only for this run");
+        }
         let mut group = Group::spawn(&mut command)?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
@@ -176,7 +211,12 @@ impl Mlflow {
                     process::tail(log)
                 ));
             }
-            if healthy(port) {
+            // What speaks TLS is there once it listens: uvicorn does so when it is ready.
+            let ready = match serving.tls {
+                Some(_) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
+                None => healthy(port),
+            };
+            if ready {
                 return Ok(Server { group, port });
             }
             if Instant::now() > deadline {
@@ -226,6 +266,33 @@ impl Mlflow {
     }
 }
 
+/// How a server is started, beyond its file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Serving {
+    /// This port instead of a free one.
+    pub(super) port: Option<u16>,
+    /// The host names it answers to.
+    pub(super) allowed_hosts: Option<String>,
+    /// The app `basic-auth`, with [`USER`] and [`PASSWORD`] as its administrator.
+    pub(super) basic_auth: bool,
+    /// Certificate and key: it speaks TLS.
+    pub(super) tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// The administrator of servers with `basic-auth`.
+pub(super) const USER: &str = "conformance";
+pub(super) const PASSWORD: &str = "a password of this run";
+
+/// The settings of `basic-auth`. Passwords are remembered for a minute: checking one takes longer
+/// than storing spans.
+fn auth_config(users: &Path) -> String {
+    format!(
+        "[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{}\n\
+         admin_username = {USER}\nadmin_password = {PASSWORD}\nauth_cache_ttl_seconds = 60\n",
+        users.display()
+    )
+}
+
 /// A running server; ends on drop.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -236,6 +303,15 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `kill -9`, now.
+    pub(super) fn kill(mut self) -> Result<(), String> {
+        self.group.kill()
     }
 
     /// Ends the server as an operator would.

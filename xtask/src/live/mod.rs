@@ -11,15 +11,19 @@ mod compare;
 mod mlflow;
 mod process;
 mod provision;
+mod proxy;
 mod sample;
+pub(crate) mod server;
 mod stored;
 pub(crate) mod writer;
 
+use serde_json::Value;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use trace_destination_conformance::Report;
 
 /// The MLflow whose behaviour is the reference.
 const MLFLOW_VERSION: &str = "3.17.2";
@@ -33,6 +37,14 @@ pub(crate) struct LiveOptions {
     pub(crate) workspace: PathBuf,
     /// Only cases whose name contains this text.
     pub(crate) case: Option<String>,
+    /// The cases of files in MLflow's hands, and those of servers.
+    pub(crate) files: bool,
+    pub(crate) servers: bool,
+    /// Also the cases that take long.
+    pub(crate) long: bool,
+    /// The suite on these columns of [`server::COLUMNS`], and the glob that chooses its cases.
+    pub(crate) columns: Vec<&'static str>,
+    pub(crate) glob: Option<String>,
 }
 
 /// What one case came to.
@@ -58,6 +70,10 @@ pub(crate) struct CaseReport {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LiveReport {
     pub(crate) cases: Vec<CaseReport>,
+    /// Those about servers.
+    pub(crate) servers: Vec<CaseReport>,
+    /// The suite on real servers.
+    pub(crate) suites: Report,
 }
 
 impl LiveReport {
@@ -77,14 +93,15 @@ impl LiveReport {
     }
 
     fn count(&self, f: impl Fn(&Outcome) -> bool) -> usize {
-        self.cases.iter().filter(|c| f(&c.outcome)).count()
+        let all = self.cases.iter().chain(&self.servers);
+        all.filter(|c| f(&c.outcome)).count()
     }
 }
 
 impl fmt::Display for LiveReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "live: MLflow {MLFLOW_VERSION}")?;
-        for case in &self.cases {
+        for case in self.cases.iter().chain(&self.servers) {
             writeln!(f, "{case}")?;
         }
         writeln!(
@@ -126,6 +143,9 @@ impl From<String> for Stop {
 
 type CaseResult = Result<String, Stop>;
 
+/// A case: tries one thing and says what it saw.
+type Case = fn(&mut Live) -> CaseResult;
+
 /// What the cases share.
 struct Live {
     /// `.live/`.
@@ -137,6 +157,10 @@ struct Live {
     mlflow: Result<mlflow::Mlflow, String>,
     oldest_mlflow: Result<mlflow::Mlflow, String>,
     reference: Option<cases::equality::Reference>,
+    /// A dump of a server that we sent the samples to.
+    sent: Option<Value>,
+    /// The server that cases share.
+    real: Option<server::Real>,
 }
 
 impl Live {
@@ -153,21 +177,31 @@ impl Live {
 /// Runs the cases one after the other.
 pub(crate) fn run(options: &LiveOptions) -> LiveReport {
     let began = Instant::now();
-    let selected: Vec<_> = cases::ALL
-        .iter()
-        .filter(|(name, _)| {
-            options
-                .case
-                .as_ref()
-                .is_none_or(|c| name.contains(c.as_str()))
-        })
+    let chosen = |name: &str| {
+        options
+            .case
+            .as_ref()
+            .is_none_or(|c| name.contains(c.as_str()))
+    };
+    let files = cases::ALL.iter().filter(|_| options.files);
+    let servers = server::ALL.iter().filter(|_| options.servers);
+    // A long case runs where it is asked for, also by its name.
+    let named = |name: &str| options.case.as_deref() == Some(name);
+    let selected: Vec<(&'static str, Case, bool)> = files
+        .map(|(name, case)| (*name, *case, false))
+        .chain(
+            servers
+                .filter(|(name, _, long)| !long || options.long || named(name))
+                .map(|(name, case, _)| (*name, *case, true)),
+        )
+        .filter(|(name, ..)| chosen(name))
         .collect();
     let mut report = LiveReport::default();
-    if selected.is_empty() {
+    if selected.is_empty() && options.columns.is_empty() {
         return report;
     }
     // Two runs would clear each other's work files; the lock ends with this process.
-    let setup = prepare(options, selected.iter().any(|(n, _)| *n == "older_mlflow"));
+    let setup = prepare(options, selected.iter().any(|(n, ..)| *n == "older_mlflow"));
     let (mut live, _lock) = match setup {
         Ok(setup) => setup,
         Err(text) => {
@@ -187,7 +221,7 @@ pub(crate) fn run(options: &LiveOptions) -> LiveReport {
         )),
         Err(missing) => progress(&format!("live: no MLflow: {missing}")),
     }
-    for (name, case) in selected {
+    for (name, case, server) in selected {
         progress(&format!("live: {name} …"));
         let began = Instant::now();
         let outcome = match case(&mut live) {
@@ -201,7 +235,36 @@ pub(crate) fn run(options: &LiveOptions) -> LiveReport {
             duration: began.elapsed(),
         };
         progress(&row.to_string());
-        report.cases.push(row);
+        match server {
+            true => report.servers.push(row),
+            false => report.cases.push(row),
+        }
+    }
+    live.real = None;
+    for (column, basic_auth) in server::COLUMNS {
+        if !options.columns.contains(&column) {
+            continue;
+        }
+        progress(&format!("live: the suite on {column} …"));
+        let began = Instant::now();
+        let outcome = match server::conform(&live, basic_auth, options.glob.as_deref()) {
+            Ok(rows) => {
+                let (passed, failed, not_applicable) = rows.counts();
+                progress(&format!(
+                    "live: {column}: {passed} passed, {failed} failed, {not_applicable} not applicable, {:.1} s",
+                    began.elapsed().as_secs_f64()
+                ));
+                report.suites.merge(rows);
+                continue;
+            }
+            Err(Stop::Failed(text)) => Outcome::Failed(text),
+            Err(Stop::Missing(text)) => Outcome::NotRun(text),
+        };
+        report.servers.push(CaseReport {
+            name: column,
+            outcome,
+            duration: began.elapsed(),
+        });
     }
     report
 }
@@ -245,6 +308,8 @@ fn prepare(options: &LiveOptions, oldest: bool) -> Result<(Live, File), String> 
         mlflow,
         oldest_mlflow,
         reference: None,
+        sent: None,
+        real: None,
     };
     Ok((live, lock))
 }

@@ -205,7 +205,9 @@ pub(crate) async fn bindings_end(w: Arc<World>) -> Verdict {
     for i in 0..500_u64 {
         let parent = match i % 3 {
             0 => a.context(),
-            1 => a.destination.in_context(&remote(1 + u128::from(i), 7)),
+            1 => a
+                .destination
+                .in_context(&remote(0xb1d_0000_0000 + u128::from(i), 7)),
             _ => a.destination.in_context(&remote(0x1234, 7)),
         };
         let cx = Context::new().with_span(rig.start("root", &parent));

@@ -44,11 +44,11 @@ pub(crate) async fn tenants_side_by_side(w: Arc<World>) -> Verdict {
 pub(crate) async fn one_foreign_trace_under_many_tenants(w: Arc<World>) -> Verdict {
     let rig = Arc::new(w.rig()?);
     let mut places = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..w.harness().scale().stores.min(8) {
         places.push(w.place("tenant").await?);
     }
     let (r, all) = (rig.clone(), places.clone());
-    on_thread("eight tenants at once", move || {
+    on_thread("all tenants at once", move || {
         std::thread::scope(|scope| {
             for place in &all {
                 let r = &r;
@@ -81,12 +81,13 @@ struct Load {
 }
 
 pub(crate) async fn stress(w: Arc<World>) -> Verdict {
+    let scale = w.harness().scale();
     let load = Load {
-        destinations: 1_000,
-        stores: 20,
+        destinations: (1_000 / scale.part).max(2 * scale.stores),
+        stores: scale.stores,
         tasks: 16,
         threads: 4,
-        spans: 200_000,
+        spans: 200_000 / scale.part,
     };
     // Room for everything that piles up while a slow place is written: nothing may be dropped.
     let rig = Arc::new(w.rig_with(|b| b.with_budget(2 << 30, 1 << 30))?);

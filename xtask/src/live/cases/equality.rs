@@ -8,8 +8,8 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CAPTURED: &str = "captured";
-const GENERATED: &str = "generated";
+pub(in crate::live) const CAPTURED: &str = "captured";
+pub(in crate::live) const GENERATED: &str = "generated";
 
 /// What MLflow's server stored, asked for once.
 pub(in crate::live) struct Reference {
@@ -19,7 +19,7 @@ pub(in crate::live) struct Reference {
     second: PathBuf,
 }
 
-fn reference(live: &mut Live) -> Result<&Reference, Stop> {
+pub(in crate::live) fn reference(live: &mut Live) -> Result<&Reference, Stop> {
     if live.reference.is_none() {
         let folder = live.work("reference")?;
         let reference = make_reference(live.mlflow()?, &folder)?;
@@ -28,6 +28,16 @@ fn reference(live: &mut Live) -> Result<&Reference, Stop> {
     live.reference
         .as_ref()
         .ok_or_else(|| "the reference is gone".to_owned().into())
+}
+
+impl Reference {
+    /// What was stored of one sample.
+    pub(in crate::live) fn view(&self, name: &str) -> &Value {
+        match name {
+            CAPTURED => &self.captured,
+            _ => &self.generated,
+        }
+    }
 }
 
 fn make_reference(mlflow: &Mlflow, folder: &Path) -> Result<Reference, String> {
@@ -131,11 +141,7 @@ fn equals_server(
     let mut seen = Vec::new();
     for name in samples {
         let ours = compare::experiment_view(&dump, name)?;
-        let server = if *name == CAPTURED {
-            &reference.captured
-        } else {
-            &reference.generated
-        };
+        let server = reference.view(name);
         let (traces, spans) = compare::counts(server)?;
         seen.push(format!("{name}: {traces} traces, {spans} spans"));
         found.extend(differences(&ours, server));
@@ -145,7 +151,7 @@ fn equals_server(
 }
 
 /// An error where a dumped file is damaged or holds rows that belong to nothing.
-pub(super) fn sound(dump: &Value) -> Result<(), String> {
+pub(in crate::live) fn sound(dump: &Value) -> Result<(), String> {
     let rows = &dump["rows"];
     let none = |part: &str| rows[part].as_array().is_some_and(Vec::is_empty);
     if rows["integrity"] == serde_json::json!(["ok"]) && none("stray") && none("foreign_key_errors")

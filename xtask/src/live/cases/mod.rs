@@ -1,14 +1,11 @@
 //! The cases, in the order in which they run.
 
-pub(super) mod equality;
+pub(in crate::live) mod equality;
 mod files;
 mod processes;
 mod ui;
 
-use super::{CaseResult, Live};
-
-/// A case: tries one thing and says what it saw.
-type Case = fn(&mut Live) -> CaseResult;
+use super::Case;
 
 /// The one table of cases.
 pub(super) const ALL: &[(&str, Case)] = &[
