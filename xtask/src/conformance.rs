@@ -25,7 +25,7 @@ pub(crate) struct Conformance {
     #[arg(long, requires = "live")]
     long: bool,
     /// Only this backend, e.g. memory, experiment or server, or (with --live) mlflow, mlflow-server,
-    /// basic-auth. May be given several times.
+    /// basic-auth, unity-catalog. May be given several times.
     #[arg(long, value_name = "NAME")]
     backend: Vec<String>,
     /// Only cases whose name matches; `*` stands for any text.
@@ -79,6 +79,12 @@ impl Conformance {
             report.merge(rows_of(LIVE, &live.cases));
             report.merge(rows_of(SERVER, &live.servers));
             report.merge(live.suites);
+        }
+        if self.live && self.wants(live::unity::BACKEND) {
+            let case = self.case.as_ref().map(|glob| glob.replace('*', ""));
+            let unity = live::unity::run(&root(), case.as_deref());
+            failed += unity.counts().1;
+            report.merge(unity);
         }
         println!("{report}");
         if let Some(path) = &self.json {

@@ -15,6 +15,7 @@ mod proxy;
 mod sample;
 pub(crate) mod server;
 mod stored;
+pub(crate) mod unity;
 pub(crate) mod writer;
 
 use serde_json::Value;

@@ -94,7 +94,7 @@ pub(super) fn mlflow(root: &Path, scripts: &Path, version: &str) -> Result<Mlflo
 }
 
 /// A Python on PATH that MLflow supports and that can make virtual environments.
-fn python(root: &Path) -> Result<PathBuf, String> {
+pub(super) fn python(root: &Path) -> Result<PathBuf, String> {
     let mut seen = Vec::new();
     for name in PYTHONS {
         let Some(path) = on_path(&[name]) else {
