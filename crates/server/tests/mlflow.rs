@@ -12,7 +12,9 @@ use support::http::{Reply, Request, Server};
 use support::mlflow::Mlflow;
 use support::script::{self, mlflow_prelude};
 use support::{batch, child, location, open, root, span, updated, write};
-use trace_destination_core::{ErrorKind, Retry, SpanRecord, TraceBatch, TraceUpdate, Written};
+use trace_destination_core::{
+    ErrorKind, Retry, SpanRecord, TraceBatch, TraceLocation as _, TraceUpdate, Written,
+};
 
 /// A storing stand-in; its store is below `/s`.
 fn mlflow() -> (Arc<Mlflow>, Server) {
@@ -475,6 +477,58 @@ async fn what_a_root_carries_needs_no_further_request() {
         ["/s/api/3.0/mlflow/traces/batchGetInfos", "/s/v1/traces"],
         "{asked:?}"
     );
+}
+
+/// Runs, tags and whole traces that the server refuses for good: the spans are stored, and what is
+/// given up is told once, for each trace.
+#[tokio::test]
+async fn values_the_server_refuses_are_told() {
+    let mlflow = Arc::new(Mlflow::default());
+    let answers = mlflow.clone();
+    let server = Server::start(move |r| match r.path() {
+        "/s/api/2.0/mlflow/traces/link-to-run" | "/s/api/3.0/mlflow/traces" => Reply::json(
+            404,
+            serde_json::json!({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone"}),
+        ),
+        path if path.ends_with("/tags") => Reply::json(
+            400,
+            serde_json::json!({"error_code": "INVALID_PARAMETER_VALUE", "message": "too long"}),
+        ),
+        _ => answers.answer(r),
+    });
+    let location = location(&format!("{}/s?experiment_name=n", server.url()));
+    let sink = open(&location).await.unwrap();
+    let mut linked = TraceUpdate::new(TraceId::from(1));
+    linked.run_id = Some("no-such-run".into());
+    let mut whole = TraceUpdate::new(TraceId::from(2));
+    whole.client_request_id = Some("request".into());
+    let updates = vec![linked, whole];
+    let written = sink
+        .write(&updated([root(1), root(2)], updates))
+        .await
+        .unwrap();
+    assert!(written.refused.is_empty());
+    let told: Vec<String> = written.lost_updates.iter().map(|e| e.to_string()).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (part, trace) in [("no-such-run", "run"), ("complete trace tr-", "02")] {
+        let found = told.iter().any(|t| t.contains(part) && t.contains(trace));
+        assert!(found, "{part}: {told:?}");
+    }
+    let mut tagged = TraceUpdate::new(TraceId::from(3));
+    tagged.tags.insert("k".into(), "v".into());
+    let written = sink
+        .write(&updated([child(3, 4)], vec![tagged]))
+        .await
+        .unwrap();
+    let told: Vec<String> = written.lost_updates.iter().map(|e| e.to_string()).collect();
+    assert!(
+        told.len() == 1 && told[0].contains("set tag `k`"),
+        "{told:?}"
+    );
+    assert!(told[0].contains(location.uri().as_str()), "{told:?}");
+    let none = sink.write(&batch([root(5)])).await.unwrap();
+    assert!(none.lost_updates.is_empty(), "told once");
+    assert_eq!(mlflow.with("/s", |s| s.traces.len()), 4);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use prost::Message as _;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::http::{Reply, Server};
 use support::{batch, builder, location, open, root, script};
@@ -242,4 +243,33 @@ async fn an_offender_is_found() {
     assert_eq!(found, [12]);
     assert!(written.refused[0].error.to_string().contains("a bad name"));
     assert!(location.capabilities().exclusive_store.is_none());
+}
+
+/// The only way by which an endpoint holds a span twice: it stored it and its answer came too late.
+/// Every further request is an attempt of the pipeline's and counted.
+#[test]
+fn every_request_is_an_attempt_that_is_counted() {
+    let slow = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::start(move |_| match slow.fetch_add(1, Ordering::SeqCst) {
+        0 | 1 => Reply::After(Duration::from_millis(800), Box::new(Reply::stored())),
+        2 => Reply::Reset,
+        _ => Reply::stored(),
+    });
+    let location = support::builder(&otlp(&server))
+        .with_timeout(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    let uri = trace_destination_core::TraceLocation::uri(&location).clone();
+    let pipeline = trace_destination_core::Pipeline::builder()
+        .strict()
+        .build()
+        .unwrap();
+    let (resource, scope) = Default::default();
+    let to = trace_destination_core::Destination::new(location);
+    let ingested = pipeline.ingest(resource, scope, vec![root(1)], &to);
+    assert_eq!(ingested.accepted, 1);
+    let report = pipeline.flush(Duration::from_secs(20)).wait();
+    assert!(report.all_stored(), "{report}");
+    let retries = pipeline.stats().location(&uri).unwrap().retries;
+    assert_eq!((server.requests().len() as u64, retries), (4, 3));
 }
