@@ -20,14 +20,13 @@ const PYTHONS: [&str; 6] = [
 const PROBE_TIMEOUT: Duration = Duration::from_secs(180);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// What pip is told beside the version of MLflow. 3.3.2 allows a SQLAlchemy that came later and
-/// that it cannot import.
+/// What pip is told. The newest also serves with `basic-auth`; 3.3.2 allows a SQLAlchemy that came
+/// later and that it cannot import.
 fn requirements(version: &str) -> Vec<String> {
-    let mut all = vec![format!("mlflow=={version}")];
-    if version == OLDEST_MLFLOW_VERSION {
-        all.push("sqlalchemy<2.1".to_owned());
+    match version {
+        OLDEST_MLFLOW_VERSION => vec![format!("mlflow=={version}"), "sqlalchemy<2.1".to_owned()],
+        _ => vec![format!("mlflow[auth]=={version}")],
     }
-    all
 }
 
 /// An environment with this MLflow; the error says what is missing on this machine.
