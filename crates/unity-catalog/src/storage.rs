@@ -231,32 +231,6 @@ impl StorageOptions {
         Ok(Arc::new(PrefixStore::new(guarded, path)))
     }
 
-    /// The options for one kind of store, by the prefix of their names; options without any prefix
-    /// are for all.
-    fn of(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
-        self.options
-            .iter()
-            .filter(move |(name, _)| {
-                let of_another = ["aws_", "azure_", "google_"]
-                    .iter()
-                    .any(|p| *p != prefix && name.starts_with(p));
-                !of_another
-            })
-            .map(|(name, value)| (name.as_str(), value.expose()))
-    }
-
-    fn is_set(&self, name: &str) -> bool {
-        self.options.contains_key(name)
-    }
-
-    fn is_true(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| {
-            self.options
-                .get(*name)
-                .is_some_and(|v| matches!(&*v.expose().to_ascii_lowercase(), "true" | "1"))
-        })
-    }
-
     /// The endpoint of S3 requests, where one is configured.
     fn s3_endpoint(&self) -> Option<&str> {
         [

@@ -18,20 +18,24 @@ pub(super) fn s3(options: &StorageOptions, url: &Url, renewal: Given) -> Result<
     let endpoint = options.s3_endpoint();
     let has_region = ["aws_region", "aws_default_region", "region"]
         .iter()
-        .any(|name| options.is_set(name));
+        .any(|name| options.options.contains_key(*name));
     if endpoint.is_none() && !has_region {
         return Err(invalid(url, "the region of its bucket is not known")
             .mend("set AWS_REGION, or AWS_ENDPOINT_URL for a store that speaks S3's protocol"));
     }
     let http = endpoint.is_some_and(|e| e.starts_with("http://"));
-    if http && !options.is_true(&["aws_allow_http", "allow_http"]) {
+    let allowed = ["aws_allow_http", "allow_http"].iter().any(|name| {
+        let value = options.options.get(*name);
+        value.is_some_and(|v| matches!(&*v.expose().to_ascii_lowercase(), "true" | "1"))
+    });
+    if http && !allowed {
         return Err(
             invalid(url, "its endpoint is http: and that is not allowed")
                 .mend("set AWS_ALLOW_HTTP=true, or use an endpoint with https:"),
         );
     }
     let mut builder = AmazonS3Builder::new().with_retry(retry(options));
-    for (name, value) in options.of("aws_") {
+    for (name, value) in of(options, "aws_") {
         builder = builder.with_config(key(name)?, value);
     }
     if let Some(renewal) = renewal {
@@ -46,7 +50,7 @@ pub(super) fn azure(options: &StorageOptions, url: &Url, renewal: Given) -> Resu
     use object_store::azure::MicrosoftAzureBuilder;
 
     let mut builder = MicrosoftAzureBuilder::new().with_retry(retry(options));
-    for (name, value) in options.of("azure_") {
+    for (name, value) in of(options, "azure_") {
         builder = builder.with_config(key(name)?, value);
     }
     if let Some(renewal) = renewal {
@@ -61,7 +65,7 @@ pub(super) fn gcs(options: &StorageOptions, url: &Url, renewal: Given) -> Result
     use object_store::gcp::GoogleCloudStorageBuilder;
 
     let mut builder = GoogleCloudStorageBuilder::new().with_retry(retry(options));
-    for (name, value) in options.of("google_") {
+    for (name, value) in of(options, "google_") {
         builder = builder.with_config(key(name)?, value);
     }
     if let Some(renewal) = renewal {
@@ -95,6 +99,24 @@ fn left_out(url: &Url, feature: &str) -> Error {
         format!("`{}:` stores are not part of this build", url.scheme()),
     )
     .mend(format!("turn on the feature `{feature}`"))
+}
+
+/// The options for one kind of store, by the prefix of their names; options without any prefix are
+/// for all.
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+fn of<'a>(
+    options: &'a StorageOptions,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let is_of_another = move |name: &str| {
+        let mut prefixes = ["aws_", "azure_", "google_"].into_iter();
+        prefixes.any(|p| p != prefix && name.starts_with(p))
+    };
+    options
+        .options
+        .iter()
+        .filter(move |(name, _)| !is_of_another(name))
+        .map(|(name, value)| (name.as_str(), value.expose()))
 }
 
 /// A name as the store's client knows it.

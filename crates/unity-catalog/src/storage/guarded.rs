@@ -123,17 +123,12 @@ impl Inner {
 
     /// Whether a store's error is about credentials that others may mend.
     fn is_refusal(&self, error: &Error) -> bool {
-        if renewal_error(error).is_some() {
-            return false;
-        }
-        if matches!(error, Error::Unauthenticated { .. }) {
-            return true;
-        }
-        let said = everything(error);
-        if OVER.iter().any(|word| said.contains(word)) {
-            return true;
-        }
-        if !matches!(error, Error::PermissionDenied { .. }) {
+        let about_credentials = match verdict(error) {
+            Some(Verdict::Over) => return true,
+            Some(Verdict::Denied) => true,
+            None => is_mute(error),
+        };
+        if !about_credentials {
             return false;
         }
         let now = Instant::now();
@@ -148,9 +143,10 @@ impl Inner {
         is_new
     }
 
-    /// The same error without the secrets that stores repeat: S3 puts an expired session token into
-    /// its answer.
+    /// The same error, of the right kind, and without the secrets that stores repeat: S3 puts an
+    /// expired session token into its answer.
     fn clean(&self, error: Error) -> Error {
+        let error = sorted(error);
         let said = everything(&error);
         let own = self.own.iter().map(Secret::expose);
         let mut cleaned = scrub(said.clone(), own);
@@ -172,6 +168,61 @@ impl Inner {
                 source,
             },
         }
+    }
+}
+
+/// What a store says of credentials.
+enum Verdict {
+    /// They are over, or no credentials at all.
+    Over,
+    /// They are not enough.
+    Denied,
+}
+
+fn verdict(error: &Error) -> Option<Verdict> {
+    if renewal_error(error).is_some() {
+        return None;
+    }
+    let said = everything(error);
+    // The clients give listings no kind, and keep the status in text only.
+    let says = |status: &str| matches!(error, Error::Generic { .. }) && said.contains(status);
+    if matches!(error, Error::Unauthenticated { .. })
+        || says("401 Unauthorized")
+        || OVER.iter().any(|word| said.contains(word))
+    {
+        Some(Verdict::Over)
+    } else if matches!(error, Error::PermissionDenied { .. }) || says("403 Forbidden") {
+        Some(Verdict::Denied)
+    } else {
+        None
+    }
+}
+
+/// Whether a store says nothing but that a request was wrong: answers to HEAD have no body, and S3
+/// answers 400 where credentials are over.
+fn is_mute(error: &Error) -> bool {
+    let said = everything(error);
+    matches!(error, Error::Generic { .. })
+        && said.contains("performing HEAD")
+        && said.contains("400 Bad Request")
+}
+
+/// The same error as the kind it is.
+fn sorted(error: Error) -> Error {
+    if !matches!(error, Error::Generic { .. }) {
+        return error;
+    }
+    let path = "of the table".to_owned();
+    match verdict(&error) {
+        Some(Verdict::Over) => Error::Unauthenticated {
+            path,
+            source: Box::new(error),
+        },
+        Some(Verdict::Denied) => Error::PermissionDenied {
+            path,
+            source: Box::new(error),
+        },
+        None => error,
     }
 }
 
