@@ -131,6 +131,8 @@ pub struct Scale {
     pub stores: usize,
     /// Heavy cases write, or kill, this part of what they usually do; 1, which is all of it.
     pub part: usize,
+    /// A case, and each flush in it, may take so many times as long as usual; 1.
+    pub patience: u32,
 }
 
 impl Default for Scale {
@@ -139,17 +141,20 @@ impl Default for Scale {
             jobs: 6,
             stores: 20,
             part: 1,
+            patience: 1,
         }
     }
 }
 
 impl Scale {
-    /// A place that is real and slow: this many stores, and the given part of the load.
+    /// A place that is real and slow: this many stores, the given part of the load, and five times
+    /// the patience.
     pub fn small(jobs: usize, stores: usize, part: usize) -> Self {
         Self {
             jobs: jobs.max(1),
             stores: stores.max(3),
             part: part.max(1),
+            patience: 5,
         }
     }
 }

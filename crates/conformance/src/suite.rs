@@ -248,7 +248,10 @@ impl Profile {
 }
 
 fn run_case(case: &'static Case, harness: &Arc<dyn Harness>, mutant: Option<Mutant>) -> Outcome {
-    let patience = if case.heavy { HEAVY_PATIENCE } else { PATIENCE };
+    let patience = match case.heavy {
+        true => HEAVY_PATIENCE,
+        false => PATIENCE * harness.scale().patience,
+    };
     let world = World::new(harness.clone(), case.name, mutant);
     let notes = world.clone();
     match on_own_thread(case.name, patience, move || (case.run)(world)) {

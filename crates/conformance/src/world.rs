@@ -389,7 +389,8 @@ impl Rig {
 
     /// Flushes and requires that everything could be settled in time.
     pub(crate) async fn flush(&self) -> Result<FlushReport, Failure> {
-        let report = self.pipeline.flush(SOON).await;
+        let patience = self.world.harness().scale().patience;
+        let report = self.pipeline.flush(SOON * patience).await;
         ensure!(report.is_complete(), "flush left spans pending: {report}");
         Ok(report)
     }

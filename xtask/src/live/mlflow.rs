@@ -195,7 +195,7 @@ impl Mlflow {
         if serving.basic_auth {
             let config = db.with_extension("auth.ini");
             let users = db.with_extension("auth.db");
-            fs::write(&config, auth_config(&users))
+            fs::write(&config, auth_config(&users, serving.remembers))
                 .map_err(|e| format!("write {}: {e}", config.display()))?;
             command
                 .args(["--app-name", "basic-auth"])
@@ -275,6 +275,9 @@ pub(super) struct Serving {
     pub(super) allowed_hosts: Option<String>,
     /// The app `basic-auth`, with [`USER`] and [`PASSWORD`] as its administrator.
     pub(super) basic_auth: bool,
+    /// It remembers for a minute which passwords are right: checking one takes longer than storing
+    /// spans. (It then answers a bearer token with 500 instead of 401.)
+    pub(super) remembers: bool,
     /// Certificate and key: it speaks TLS.
     pub(super) tls: Option<(PathBuf, PathBuf)>,
 }
@@ -283,13 +286,13 @@ pub(super) struct Serving {
 pub(super) const USER: &str = "conformance";
 pub(super) const PASSWORD: &str = "a password of this run";
 
-/// The settings of `basic-auth`. Passwords are remembered for a minute: checking one takes longer
-/// than storing spans.
-fn auth_config(users: &Path) -> String {
+/// The settings of `basic-auth`.
+fn auth_config(users: &Path, remembers: bool) -> String {
     format!(
         "[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{}\n\
-         admin_username = {USER}\nadmin_password = {PASSWORD}\nauth_cache_ttl_seconds = 60\n",
-        users.display()
+         admin_username = {USER}\nadmin_password = {PASSWORD}\nauth_cache_ttl_seconds = {}\n",
+        users.display(),
+        if remembers { 60 } else { 0 }
     )
 }
 

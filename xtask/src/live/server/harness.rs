@@ -55,6 +55,7 @@ impl RealServers {
         let mlflow = live.mlflow()?;
         let serving = Serving {
             basic_auth,
+            remembers: basic_auth,
             ..Serving::default()
         };
         let start = |n: usize| -> Result<Real, String> {
@@ -265,7 +266,8 @@ impl Harness for RealServers {
             true,
             Untouched::nowhere(),
         );
-        let tls = url.replace("http:", "https:");
+        // Past the proxy, whose answer to something that is no HTTP is none.
+        let tls = format!("https://127.0.0.1:{}", server.proxy.upstream());
         add(
             "a port that does not speak TLS",
             self.at(&format!("{tls}?experiment_name=x")),
