@@ -16,6 +16,10 @@ pub(crate) struct Bench {
     /// Runs nothing: prints the table of the last run.
     #[arg(long, conflicts_with = "smoke")]
     table: bool,
+    /// Runs something else: spans to Parquet side by side with the public `otlp2parquet`, in a
+    /// workspace of its own, since it brings another version of arrow.
+    #[arg(long, conflicts_with_all = ["smoke", "table", "require"])]
+    otlp2parquet: bool,
     /// Passed on to the benches, e.g. a part of a bench's name.
     #[arg(last = true)]
     args: Vec<String>,
@@ -44,6 +48,12 @@ fn results() -> PathBuf {
 
 impl Bench {
     pub(crate) fn run(&self) -> Outcome {
+        if self.otlp2parquet {
+            return run(cargo(["run", "--release", "--manifest-path"])
+                .arg(root().join("benches/otlp2parquet/Cargo.toml"))
+                .arg("--target-dir")
+                .arg(root().join("target")));
+        }
         if !self.table {
             let mut command = cargo(["bench", "--package", "trace-destination-benches"]);
             if self.smoke || !self.args.is_empty() {

@@ -5,6 +5,7 @@ use crate::rows::Rows;
 use crate::schema::SchemaVersion;
 use arrow_array::RecordBatch;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::file::properties::WriterProperties;
 use trace_destination_core::{Refusal, TraceBatch};
 
 /// Converts batches to the rows of a table of version 2, as a table does.
@@ -28,4 +29,9 @@ impl Converter {
 /// How a table writes its files.
 pub fn writer_options() -> ArrowWriterOptions {
     crate::table::writer_options()
+}
+
+/// Compression, dictionaries and statistics of those files.
+pub fn writer_properties() -> WriterProperties {
+    crate::table::writer_properties()
 }

@@ -108,8 +108,13 @@ pub(super) fn encode(
 /// How files are written.
 pub(crate) fn writer_options() -> ArrowWriterOptions {
     ArrowWriterOptions::new()
-        .with_properties(PROPERTIES.clone())
+        .with_properties(writer_properties())
         .with_skip_arrow_metadata(true)
+}
+
+/// Compression, dictionaries and statistics of the files.
+pub(crate) fn writer_properties() -> WriterProperties {
+    PROPERTIES.clone()
 }
 
 static PROPERTIES: LazyLock<WriterProperties> = LazyLock::new(|| {

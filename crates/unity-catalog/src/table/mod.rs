@@ -6,7 +6,7 @@ mod file;
 mod log;
 mod protocol;
 
-pub(crate) use file::writer_options;
+pub(crate) use file::{writer_options, writer_properties};
 pub(crate) use log::Log;
 
 use crate::builder::MissingTable;
