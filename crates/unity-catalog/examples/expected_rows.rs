@@ -23,7 +23,7 @@
 //! Spans come in the order of the file; one that a table refuses (a time beyond 64 signed bits) is
 //! left out, and counted on standard error. `--generated` takes the made traces of
 //! `trace_destination_otlp::sample` in place of a file, `--captured` the captured ones.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]
+#![expect(clippy::print_stderr, reason = "it is a command")]
 
 #[path = "../tests/support/expected_rows.rs"]
 mod expected;

@@ -218,6 +218,12 @@ impl SpanColumns {
             .push(saturated(span.dropped_links_count()));
     }
 
+    /// Number of rows.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.flags.len()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let added = self.added.as_ref().map_or(0, |added| {
             added.record_id.bytes() + added.time.bytes() + added.date.bytes()
