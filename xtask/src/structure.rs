@@ -36,6 +36,19 @@ const HEAVY: [&str; 24] = [
     "ureq",
 ];
 
+/// What nobody may have to build who does not store tables.
+const LAKE: [&str; 6] = [
+    "arrow",
+    "buoyant_kernel",
+    "deltalake",
+    "object_store",
+    "parquet",
+    "parquet-variant",
+];
+
+/// The one file beside the facade that may ask for features: which stores' clients are built.
+const STORES: &str = "crates/unity-catalog/src/storage/cloud.rs";
+
 /// Checks every rule; lists everything that breaks one.
 pub(crate) fn check() -> Outcome {
     let mut faults = Vec::new();
@@ -81,7 +94,10 @@ fn check_package(package: &Package, faults: &mut Vec<String>) -> Outcome {
             .unwrap_or(&file)
             .display()
             .to_string();
-        if !facade && let Some(line) = text.lines().position(names_a_feature) {
+        if !facade
+            && shown != STORES
+            && let Some(line) = text.lines().position(names_a_feature)
+        {
             fault(format!(
                 "{shown}:{}: cfg(feature) belongs into the facade",
                 line + 1
@@ -178,30 +194,73 @@ fn check_trees(faults: &mut Vec<String>) -> Outcome {
         ("custom-sink", &[][..]),
         ("trace-destination", &["--no-default-features"][..]),
     ] {
-        let fixed = [
-            "tree",
-            "--package",
-            package,
-            "--edges",
-            "normal",
-            "--prefix",
-            "none",
-        ];
-        let tree = output(&mut cargo(fixed.iter().chain(args)))?;
-        let names: BTreeSet<&str> = tree
-            .lines()
-            .filter_map(|l| l.split_whitespace().next())
-            .collect();
-        if !names.contains(package) {
-            return Err(format!("cargo tree says nothing about {package}"));
+        for (name, _) in tree(package, "normal", args)? {
+            if name.starts_with("arrow-") || HEAVY.contains(&name.as_str()) {
+                faults.push(format!("{package} {} pulls {name}", args.join(" ")));
+            }
         }
-        let arrows = names.iter().filter(|n| n.starts_with("arrow-"));
-        let heavy = names.iter().filter(|n| HEAVY.contains(n));
-        for name in arrows.chain(heavy) {
-            faults.push(format!("{package} {} pulls {name}", args.join(" ")));
+    }
+    // Also not for examples and tests.
+    for (package, args) in [
+        ("trace-destination", &[][..]),
+        (
+            "trace-destination",
+            &["--features", "experiment,server"][..],
+        ),
+        ("trace-destination-experiment", &[][..]),
+        ("trace-destination-server", &[][..]),
+        ("trace-destination-conformance", &[][..]),
+    ] {
+        for (name, _) in tree(package, "normal,dev", args)? {
+            if name.starts_with("arrow-") || LAKE.contains(&name.as_str()) {
+                faults.push(format!("{package} {} pulls {name}", args.join(" ")));
+            }
+        }
+    }
+    // What takes minutes to build is built once.
+    let all = tree(
+        "trace-destination-unity-catalog",
+        "normal",
+        &["--all-features"],
+    )?;
+    for name in LAKE {
+        let versions: Vec<&str> = all
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, version)| version.as_str())
+            .collect();
+        if versions.len() != 1 {
+            faults.push(format!(
+                "unity-catalog needs {name} in versions {versions:?}"
+            ));
         }
     }
     Ok(())
+}
+
+/// The names and versions of everything a package is built with.
+fn tree(package: &str, edges: &str, args: &[&str]) -> Result<BTreeSet<(String, String)>, String> {
+    let fixed = [
+        "tree",
+        "--package",
+        package,
+        "--edges",
+        edges,
+        "--prefix",
+        "none",
+    ];
+    let text = output(&mut cargo(fixed.iter().chain(args)))?;
+    let all: BTreeSet<(String, String)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?.to_owned(), words.next()?.to_owned()))
+        })
+        .collect();
+    match all.iter().any(|(name, _)| name == package) {
+        true => Ok(all),
+        false => Err(format!("cargo tree says nothing about {package}")),
+    }
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -313,6 +313,19 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "unity-catalog")]
+    #[test]
+    fn tables_by_their_bare_names() {
+        for (bare, table) in [
+            ("main.traces.shop", "main.traces.shop"),
+            ("main.traces", "main.traces"),
+            (" uc://main.traces.shop?root=/srv/lake ", "main.traces.shop"),
+        ] {
+            let text = resolved(&[(MLFLOW_TRACING_DESTINATION, bare)]).unwrap();
+            assert!(text.starts_with(&format!("uc://{table}?root=/")), "{text}");
+        }
+    }
+
     #[test]
     fn errors_name_the_variable_and_the_mend() {
         for (vars, variable, mend) in [
@@ -321,10 +334,17 @@ mod tests {
                 MLFLOW_TRACING_DESTINATION,
                 "sqlite:///",
             ),
+            #[cfg(not(feature = "unity-catalog"))]
             (
                 vec![(MLFLOW_TRACING_DESTINATION, "a.b")],
                 MLFLOW_TRACING_DESTINATION,
                 "unity-catalog",
+            ),
+            #[cfg(feature = "unity-catalog")]
+            (
+                vec![(MLFLOW_TRACING_DESTINATION, "a.b$")],
+                MLFLOW_TRACING_DESTINATION,
+                "uc://catalog.schema.prefix",
             ),
             (
                 vec![(MLFLOW_TRACING_DESTINATION, "nope:x")],

@@ -19,6 +19,10 @@ pub use trace_destination_experiment as experiment;
 #[doc(inline)]
 pub use trace_destination_server as server;
 
+#[cfg(feature = "unity-catalog")]
+#[doc(inline)]
+pub use trace_destination_unity_catalog as unity_catalog;
+
 use std::sync::Arc;
 
 /// Every scheme this build understands, and for those it does not, the feature that brings them.
@@ -46,12 +50,17 @@ pub fn registry() -> Registry {
                 server::ServerLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
             })
         });
+    #[cfg(feature = "unity-catalog")]
+    let registry = registry.with_scheme(unity_catalog::SCHEME, |uri| {
+        unity_catalog::UnityCatalogLocation::from_uri(uri)
+            .map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+    });
     registry
 }
 
 const EXPERIMENT: &str = "build with the cargo feature `experiment` of trace-destination";
 const SERVER: &str = "build with the cargo feature `server` of trace-destination";
-const UNITY_CATALOG: &str = "Unity Catalog needs the cargo feature `unity-catalog`, which this version of trace-destination does not have yet";
+const UNITY_CATALOG: &str = "build with the cargo feature `unity-catalog` of trace-destination";
 
 /// The destination a list of URIs names, separated by commas; `discard` and `unset` stand alone.
 ///

@@ -199,6 +199,7 @@ fn a_wrong_file_or_command_line_is_exit_status_2() {
         (&[jsonl], "<URI>..."),
         (&[jsonl, "nonsense"], "it has no scheme"),
         (&[jsonl, "nonsense:x"], "no backend understands `nonsense:`"),
+        #[cfg(not(feature = "unity-catalog"))]
         (&[jsonl, "uc://a.b.c"], "unity-catalog"),
         (&[jsonl, "memory:x", "discard"], "`discard` is not a place"),
     ] {

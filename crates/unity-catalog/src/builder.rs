@@ -210,6 +210,7 @@ impl UnityCatalogLocationBuilder {
             missing: self.missing,
             source: Arc::new(source),
             storage: Arc::new(self.storage),
+            wrap: None,
         })
     }
 }

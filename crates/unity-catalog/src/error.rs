@@ -1,5 +1,6 @@
 //! What Delta and object stores say, as the one error the pipeline knows.
 
+use crate::storage::renewal_error;
 use std::error::Error as StdError;
 use trace_destination_core::{Error, ErrorKind};
 
@@ -20,6 +21,10 @@ pub(crate) fn fault<E>(operation: &'static str, doing: &str, error: E) -> Error
 where
     E: StdError + Send + Sync + 'static,
 {
+    // A catalog that gives no new credentials out has said what is wrong, and what mends it.
+    if let Some(said) = renewal_error(&error) {
+        return said.clone();
+    }
     let (kind, mend) = classify(&error);
     let cause = match root_text(&error) {
         text if text.is_empty() => format!("failed while {doing}"),
@@ -32,6 +37,53 @@ where
         true => fault.retryable(),
         false => fault,
     }
+}
+
+/// An error of reading a table's log: of the store, or of what is in the log.
+pub(crate) fn log_fault(operation: &'static str, doing: &str, error: delta_kernel::Error) -> Error {
+    use delta_kernel::Error as Kernel;
+    let (kind, mend) = match error {
+        Kernel::Backtraced { source, .. } => return log_fault(operation, doing, *source),
+        Kernel::ObjectStore(error) => return fault(operation, doing, error),
+        Kernel::IOError(error) => return fault(operation, doing, error),
+        Kernel::Unsupported(_) => (
+            ErrorKind::Unsupported,
+            "name another table, and let it be created here",
+        ),
+        // Also gaps in a listing, which a store may have for a moment, and files that a clean-up
+        // took away meanwhile.
+        Kernel::Generic(_)
+        | Kernel::GenericError { .. }
+        | Kernel::FileNotFound(_)
+        | Kernel::JoinFailure(_)
+        | Kernel::Reqwest(_) => return fault(operation, doing, error),
+        // A request that failed while a file was being decoded.
+        _ if comes_from_a_store(&error) => return fault(operation, doing, error),
+        _ => (
+            ErrorKind::Corrupt,
+            "restore the table's log, or name another table",
+        ),
+    };
+    let cause = format!("{}, while {doing}", root_text(&error));
+    Error::new(kind, operation, cause)
+        .mend(mend)
+        .caused_by(error)
+}
+
+fn comes_from_a_store(error: &(dyn StdError + 'static)) -> bool {
+    let mut link = Some(error);
+    while let Some(error) = link {
+        if error.is::<object_store::Error>() || error.is::<std::io::Error>() {
+            return true;
+        }
+        // Arrow and Parquet keep the error that a reader gave them in text only.
+        let text = error.to_string();
+        if text.contains("object store") || text.contains("External: ") {
+            return true;
+        }
+        link = error.source();
+    }
+    false
 }
 
 /// Whether the same call may succeed later with nobody mending anything.
@@ -48,6 +100,13 @@ fn passes(kind: ErrorKind) -> bool {
 
 /// Looks down the chain for the first link whose meaning is known.
 fn classify(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
+    // S3 takes requests of the last and the next 15 minutes.
+    if chain_text(error).contains("RequestTimeTooSkewed") {
+        return (
+            ErrorKind::Unauthenticated,
+            "set this machine's clock: the store's differs by more than it takes",
+        );
+    }
     let mut link = Some(error);
     while let Some(error) = link {
         if let Some(known) = of_store(error).or_else(|| of_io(error)) {
@@ -114,8 +173,10 @@ fn of_io(error: &(dyn StdError + 'static)) -> Option<(ErrorKind, &'static str)> 
 fn of_text(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
     let text = chain_text(error).to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|w| text.contains(w));
+    // Not bare numbers and words: the text has addresses, durations and `retry_timeout` in it.
     if says(&[
-        "429",
+        "code: 429",
+        "status 429",
         "slowdown",
         "slow down",
         "too many requests",
@@ -140,7 +201,7 @@ fn of_text(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
             ErrorKind::PermissionDenied,
             "grant this principal the right to read, write and list the table's folder",
         )
-    } else if says(&["timed out", "timeout"]) {
+    } else if says(&["timed out"]) {
         (ErrorKind::Timeout, "see whether the store is reachable")
     } else {
         (ErrorKind::Unavailable, "see whether the store is reachable")
@@ -199,6 +260,19 @@ mod tests {
                 generic("operation timed out"),
                 ErrorKind::Timeout,
                 Retry::Backoff,
+            ),
+            (
+                generic("http://127.0.0.1:42911 in 429µs, retry_timeout: 1s - refused"),
+                ErrorKind::Unavailable,
+                Retry::Backoff,
+            ),
+            (
+                object_store::Error::PermissionDenied {
+                    path: "x".into(),
+                    source: "403: <Code>RequestTimeTooSkewed</Code>".into(),
+                },
+                ErrorKind::Unauthenticated,
+                Retry::Never,
             ),
             (
                 generic("<Code>ExpiredToken</Code>"),

@@ -115,14 +115,17 @@ mod schema;
 mod storage;
 mod table;
 
+#[doc(hidden)]
+pub mod test_support;
+
 pub use builder::{MissingTable, UnityCatalogLocationBuilder};
-pub use config::{CREATE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT};
 pub use catalog::rest::{
     CatalogServer, DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET, DATABRICKS_HOST,
     DATABRICKS_TOKEN, StorageCredentials, UNITY_CATALOG_CA_FILE, UNITY_CATALOG_CLIENT_ID,
     UNITY_CATALOG_CLIENT_SECRET, UNITY_CATALOG_STORAGE_CREDENTIALS, UNITY_CATALOG_STORAGE_ROOT,
     UNITY_CATALOG_TIMEOUT, UNITY_CATALOG_TOKEN, UNITY_CATALOG_TOKEN_URL, UNITY_CATALOG_URI,
 };
+pub use config::{CREATE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT};
 pub use location::UnityCatalogLocation;
 pub use maintenance::TableMaintenance;
 pub use storage::{SessionToken, StorageOptions, UNITY_CATALOG_S3_SESSION_TOKEN};

@@ -8,6 +8,7 @@ use crate::config::BATCH;
 use crate::name::TableName;
 use crate::storage::StorageOptions;
 use crate::table::Table;
+use crate::test_support::{Wrap, Wrapped};
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub struct UnityCatalogLocation {
     pub(crate) missing: MissingTable,
     pub(crate) source: Arc<Source>,
     pub(crate) storage: Arc<StorageOptions>,
+    pub(crate) wrap: Option<Wrap>,
 }
 
 /// Which catalog has the table.
@@ -87,11 +89,15 @@ impl UnityCatalogLocation {
 
     /// The catalog, with connections of the runtime this is called on.
     fn catalog(&self) -> Result<Box<dyn Catalog>, Error> {
-        Ok(match &*self.source {
+        let catalog: Box<dyn Catalog> = match &*self.source {
             Source::Root(root) => {
                 Box::new(LocalCatalog::new(root.clone(), (*self.storage).clone()))
             }
             Source::Server(server) => Box::new(RestCatalog::new(server, &self.storage)?),
+        };
+        Ok(match self.wrap.clone() {
+            None => catalog,
+            Some(wrap) => Box::new(Wrapped { catalog, wrap }),
         })
     }
 }

@@ -22,6 +22,10 @@ use trace_destination_core::{Error, ErrorKind};
 
 /// Versions lost to other writers before the batch is given back to its lane, to be tried again.
 const RACES: u32 = 64;
+/// Races after which the next one is run a little later.
+const AT_ONCE: u32 = 4;
+/// How much later at most.
+const PAUSE_MILLIS: u64 = 20;
 /// Commits of others that are read one by one; beyond, the table is loaded anew.
 const STEPS: u64 = 64;
 
@@ -83,6 +87,7 @@ pub(super) async fn commit(
             // little later, or a request that was refused for another reason.
             (Beyond::Nothing, Ok(_)) => {
                 vanished += 1;
+                tokio::time::sleep(Duration::from_millis(20 << vanished)).await;
                 if vanished > 5 {
                     return Err(Error::new(
                         ErrorKind::Unavailable,
@@ -117,11 +122,13 @@ fn retried(error: Error) -> Error {
     }
 }
 
-/// Gives way to others, longer each time, so that many writers do not run in step.
+/// Whoever lost a race has its file stored already and is ahead of those that won: it goes on at
+/// once. Only if that does not help, writers that run in step are put out of it.
 async fn pause(race: u32) {
-    let limit = 5u64 << race.min(6);
-    let millis = rand::rng().random_range(0..=limit);
-    tokio::time::sleep(Duration::from_millis(millis)).await;
+    if race >= AT_ONCE {
+        let millis = rand::rng().random_range(0..=PAUSE_MILLIS);
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
 }
 
 /// Reads what follows `known`, one commit after the other.

@@ -16,15 +16,14 @@ use url::Url;
 pub(super) const COLUMNS: SchemaVersion = SchemaVersion::V2;
 
 /// The properties of a new table.
-pub(super) fn properties() -> Vec<(&'static str, &'static str)> {
-    let mut all = vec![(VERSION_PROPERTY, COLUMNS.property())];
+pub(super) fn properties(columns: SchemaVersion) -> Vec<(&'static str, &'static str)> {
+    let mut all = vec![(VERSION_PROPERTY, columns.property())];
     all.extend(PROPERTIES);
     all
 }
 
-/// Writes version 0 of the table. Whoever else makes it at the same moment may be faster: the
-/// table that is there then is as good, so that is no error.
-pub(super) async fn create(log: &Log, name: &TableName, location: &Url) -> Result<(), Error> {
+/// Writes version 0 of the table; `false` if whoever else makes it at the same moment was faster.
+pub(super) async fn create(log: &Log, name: &TableName, location: &Url) -> Result<bool, Error> {
     let doing = "describing the new table";
     // Not Delta's `CreateBuilder`: it goes on with version 1 where it loses the race for version 0,
     // which would replace the other's metadata.
@@ -35,7 +34,7 @@ pub(super) async fn create(log: &Log, name: &TableName, location: &Url) -> Resul
         "writerFeatures": ["variantType"],
     }))
     .map_err(|e| fault(OPEN, doing, e))?;
-    let metadata = new_metadata(&COLUMNS.delta(), [] as [&str; 0], properties())
+    let metadata = new_metadata(&COLUMNS.delta(), [] as [&str; 0], properties(COLUMNS))
         .and_then(|m| m.with_name(name.table.clone()))
         .and_then(|m| m.with_description(COMMENT.to_owned()))
         .map_err(|e| fault(OPEN, doing, e))?;
@@ -52,6 +51,5 @@ pub(super) async fn create(log: &Log, name: &TableName, location: &Url) -> Resul
     // An error may hide a commit that landed: the caller reads the log in either case.
     log.put(0, commit)
         .await
-        .map(|_| ())
         .map_err(|e| fault(OPEN, "creating the table", e))
 }

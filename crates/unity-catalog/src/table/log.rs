@@ -1,24 +1,53 @@
 //! The log of one table: the few things a writer asks of it.
 
-use crate::error::{OPEN, fault};
+use crate::error::{OPEN, fault, log_fault};
 use bytes::Bytes;
 use delta_kernel::{Snapshot, SnapshotRef};
 use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, default_logstore};
 use futures_util::StreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
-use std::sync::Arc;
-use trace_destination_core::{Error, ErrorKind};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::sync::Semaphore;
+use trace_destination_core::{Error, ErrorKind, waiting_for_turn};
 use url::Url;
 
 /// Where the log is, in a store that is rooted at the table.
 const FOLDER: &str = "_delta_log";
+
+/// Logs of one store that are read at a time. Delta's reader blocks a thread for as long as it
+/// reads, and the requests it waits for may need threads too: without a limit, many tables that are
+/// opened at once would wait for each other for ever. By store, so that one that does not answer
+/// holds up no other.
+const READERS: usize = 16;
+
+static STORES: Mutex<Option<HashMap<String, Weak<Semaphore>>>> = Mutex::new(None);
+
+/// What the readers of all logs in one bucket, container or file system share.
+fn readers(location: &Url) -> Arc<Semaphore> {
+    let store = format!(
+        "{}://{}",
+        location.scheme(),
+        location.host_str().unwrap_or_default()
+    );
+    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    let stores = stores.get_or_insert_default();
+    if let Some(readers) = stores.get(&store).and_then(Weak::upgrade) {
+        return readers;
+    }
+    stores.retain(|_, readers| readers.strong_count() > 0);
+    let readers = Arc::new(Semaphore::new(READERS));
+    stores.insert(store, Arc::downgrade(&readers));
+    readers
+}
 
 /// The log of a table, in a store that is rooted at it.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     store: Arc<dyn ObjectStore>,
     delta: LogStoreRef,
+    readers: Arc<Semaphore>,
 }
 
 impl Log {
@@ -37,7 +66,12 @@ impl Log {
             &root,
             &StorageConfig::default(),
         );
-        Ok(Self { store, delta })
+        let readers = readers(location);
+        Ok(Self {
+            store,
+            delta,
+            readers,
+        })
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
@@ -53,26 +87,40 @@ impl Log {
         if self.is_empty().await? {
             return Ok(None);
         }
-        let engine = self.delta.engine(None);
-        let root = self.delta.root_url().clone();
-        let loaded =
-            tokio::task::spawn_blocking(move || Snapshot::builder_for(root).build(engine.as_ref()));
-        let loaded = loaded
+        let loaded = self
+            .blocking(|engine, root| Snapshot::builder_for(root).build(engine))
             .await
-            .map_err(|e| fault(OPEN, "reading the log", e))?;
+            .map_err(|e| fault(OPEN, "reading the table's log", e))?;
         match loaded {
             Ok(snapshot) => Ok(Some(snapshot)),
-            // A folder with something else in it, or a log that is being deleted.
-            Err(e) if e.to_string().contains("No files in log segment") => Ok(None),
-            Err(e) => {
-                let fault = fault(OPEN, "reading the table's log", e);
-                // Everything the store said is classified; what is left is the log itself.
-                Err(match fault.kind() {
-                    ErrorKind::Unavailable => fault,
-                    _ => fault,
-                })
-            }
+            // Not `None`: whoever finds no table makes one, and a listing may be late or in the
+            // middle of a clean-up.
+            Err(e) if e.to_string().contains("No files in log segment") => Err(Error::new(
+                ErrorKind::Unavailable,
+                OPEN,
+                "the folder _delta_log holds files, and no version of a table is among them",
+            )
+            .retryable()
+            .mend("if it stays so, remove them or name another table")
+            .caused_by(e)),
+            Err(e) => Err(log_fault(OPEN, "reading the table's log", e)),
         }
+    }
+
+    /// Runs Delta's own reader or writer, when it is this log's turn.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&dyn delta_kernel::Engine, Url) -> T + Send + 'static,
+    ) -> Result<T, tokio::task::JoinError> {
+        // Never closed: an error would only mean that there is no limit.
+        let turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
+        let engine = self.delta.engine(None);
+        let root = self.delta.root_url().clone();
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            run(engine.as_ref(), root)
+        })
+        .await
     }
 
     async fn is_empty(&self) -> Result<bool, Error> {
@@ -90,11 +138,10 @@ impl Log {
         snapshot: SnapshotRef,
         app_id: String,
     ) -> Result<Option<i64>, Error> {
-        let engine = self.delta.engine(None);
-        tokio::task::spawn_blocking(move || snapshot.get_app_id_version(&app_id, engine.as_ref()))
+        self.blocking(move |engine, _| snapshot.get_app_id_version(&app_id, engine))
             .await
             .map_err(|e| fault(OPEN, "looking for a transaction", e))?
-            .map_err(|e| fault(OPEN, "looking for the writer's last transaction", e))
+            .map_err(|e| log_fault(OPEN, "looking for the writer's last transaction", e))
     }
 
     /// The content of a commit; `None` if there is none.
@@ -151,16 +198,14 @@ impl Log {
         version: u64,
         operation: &'static str,
     ) -> Result<(), Error> {
-        let engine = self.delta.engine(None);
-        let root = self.delta.root_url().clone();
-        tokio::task::spawn_blocking(move || {
+        self.blocking(move |engine, root| {
             let snapshot = Snapshot::builder_for(root)
                 .at_version(version)
-                .build(engine.as_ref())?;
-            snapshot.checkpoint(engine.as_ref(), None).map(|_| ())
+                .build(engine)?;
+            snapshot.checkpoint(engine, None).map(|_| ())
         })
         .await
         .map_err(|e| fault(operation, "writing a checkpoint", e))?
-        .map_err(|e: delta_kernel::Error| fault(operation, "writing a checkpoint", e))
+        .map_err(|e| log_fault(operation, "writing a checkpoint", e))
     }
 }

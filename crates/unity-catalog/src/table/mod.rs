@@ -19,9 +19,9 @@ use create::{COLUMNS, create, properties};
 use delta_kernel::SnapshotRef;
 use file::{check_size, encode, fingerprint};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt as _, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use protocol::{Shape, shape_of};
-use std::sync::{LazyLock, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
@@ -53,10 +53,32 @@ struct State {
     /// The newest version that is known of.
     version: u64,
     shape: Shape,
-    /// The table as it was loaded, until it was asked for the last writer's transaction.
-    loaded: Option<SnapshotRef>,
+    /// Where the writer's last transaction is looked up.
+    history: History,
     /// The last writer and the last of its batches in the log.
     writer: Option<(Uuid, Option<i64>)>,
+}
+
+/// What is known of the transactions up to the version.
+#[derive(Debug)]
+enum History {
+    /// There are none: the table was just created here.
+    Empty,
+    /// The table as it was loaded, which is let go of once it was asked.
+    Loaded(SnapshotRef),
+    /// It has to be loaded again.
+    Unknown,
+}
+
+impl State {
+    fn of(snapshot: SnapshotRef) -> Result<Self, Error> {
+        Ok(Self {
+            version: snapshot.version(),
+            shape: shape_of(&snapshot)?,
+            history: History::Loaded(snapshot),
+            writer: None,
+        })
+    }
 }
 
 impl Table {
@@ -68,36 +90,32 @@ impl Table {
         catalog: &dyn Catalog,
         missing: MissingTable,
     ) -> Result<Self, Error> {
-        let entry = catalog.get(name).await?;
-        if let Some(entry) = &entry {
-            check_kind(name, entry)?;
-        }
-        let (location, id) = match &entry {
-            Some(entry) => (entry.location.clone(), entry.id.as_deref()),
-            None if missing == MissingTable::Fail => return Err(absent(name)),
-            None => (catalog.place(name).await?, None),
+        let mut entry = catalog.get(name).await?;
+        let (location, store) = match find(catalog, name, entry.as_ref(), missing).await {
+            // Catalogs refuse the place of a new table once somebody else has made one there.
+            Err(error) if entry.is_none() && error.kind() == ErrorKind::PermissionDenied => {
+                entry = catalog.get(name).await?;
+                if entry.is_none() {
+                    return Err(error);
+                }
+                find(catalog, name, entry.as_ref(), missing).await?
+            }
+            found => found?,
         };
-        let store = catalog.storage(&location, id).await?;
         let log = Log::new(store, &location)?;
-        let snapshot = match log.load().await? {
-            Some(snapshot) => snapshot,
+        let state = match log.load().await? {
+            Some(snapshot) => State::of(snapshot)?,
             None => make(&log, name, &location, entry.as_ref(), missing).await?,
         };
-        let shape = shape_of(&snapshot)?;
         let log = match entry {
             Some(_) => log,
             // Only now: what is registered is there and can be written.
-            None => register(catalog, name, &location, &snapshot, log).await?,
+            None => register(catalog, name, &location, &state, log).await?,
         };
         Ok(Self {
             lane: fingerprint(uri.as_str().as_bytes()),
             log,
-            state: Mutex::new(State {
-                version: snapshot.version(),
-                shape,
-                loaded: Some(snapshot),
-                writer: None,
-            }),
+            state: Mutex::new(state),
             checkpoint: std::sync::Mutex::default(),
         })
     }
@@ -175,15 +193,18 @@ impl Table {
         let last = match state.writer {
             Some((writer, last)) if writer == id.writer => last,
             _ => {
-                if state.loaded.is_none() {
+                if matches!(state.history, History::Unknown) {
                     self.reload(state).await?;
                 }
-                let Some(loaded) = state.loaded.clone() else {
-                    return Ok(false);
+                let last = match &state.history {
+                    History::Loaded(snapshot) => {
+                        let snapshot = snapshot.clone();
+                        self.log.transaction(snapshot, stamp.app_id.clone()).await?
+                    }
+                    History::Empty | History::Unknown => None,
                 };
-                let last = self.log.transaction(loaded, stamp.app_id.clone()).await?;
                 state.writer = Some((id.writer, last));
-                state.loaded = None;
+                state.history = History::Unknown;
                 last
             }
         };
@@ -200,12 +221,7 @@ impl Table {
             )
             .mend("restore it, or let it be created anew: that is tried when this location is opened again"));
         };
-        *state = State {
-            version: snapshot.version(),
-            shape: shape_of(&snapshot)?,
-            loaded: Some(snapshot),
-            writer: None,
-        };
+        *state = State::of(snapshot)?;
         Ok(())
     }
 
@@ -297,7 +313,7 @@ async fn make(
     location: &Url,
     entry: Option<&TableEntry>,
     missing: MissingTable,
-) -> Result<SnapshotRef, Error> {
+) -> Result<State, Error> {
     if missing == MissingTable::Fail {
         return Err(absent(name));
     }
@@ -314,15 +330,22 @@ async fn make(
         }
     }
     let created = create(log, name, location).await;
-    // Also after an error: it may have been made all the same, or by somebody else.
+    if matches!(created, Ok(true)) {
+        return Ok(State {
+            version: 0,
+            shape: Shape::new(COLUMNS),
+            history: History::Empty,
+            writer: None,
+        });
+    }
+    // Made by somebody else, or, after an error, perhaps by us all the same.
     match (log.load().await, created) {
-        (Ok(Some(snapshot)), _) => Ok(snapshot),
-        (_, Err(error)) => Err(error),
-        (Err(error), _) => Err(error),
-        (Ok(None), Ok(())) => Err(Error::new(
+        (Ok(Some(snapshot)), _) => State::of(snapshot),
+        (_, Err(error)) | (Err(error), _) => Err(error),
+        (Ok(None), Ok(_)) => Err(Error::new(
             ErrorKind::Unavailable,
             OPEN,
-            format!("{location} does not show the table that was just created"),
+            format!("{location} says that it holds a table and does not show it"),
         )
         .retryable()
         .mend("use a store that shows what was written at once")),
@@ -334,20 +357,39 @@ async fn register(
     catalog: &dyn Catalog,
     name: &TableName,
     location: &Url,
-    snapshot: &SnapshotRef,
+    state: &State,
     log: Log,
 ) -> Result<Log, Error> {
     let new = NewTable {
         location,
-        schema: &snapshot.schema(),
+        schema: &state.shape.columns.delta(),
         comment: COMMENT,
-        properties: &properties(),
+        properties: &properties(state.shape.columns),
     };
     let entry = catalog.register(name, &new).await?;
     match entry.id.as_deref() {
         None => Ok(log),
         id => Log::new(catalog.storage(&entry.location, id).await?, &entry.location),
     }
+}
+
+/// Where a table is, or is to be, and its store.
+async fn find(
+    catalog: &dyn Catalog,
+    name: &TableName,
+    entry: Option<&TableEntry>,
+    missing: MissingTable,
+) -> Result<(Url, Arc<dyn ObjectStore>), Error> {
+    let (location, id) = match entry {
+        Some(entry) => {
+            check_kind(name, entry)?;
+            (entry.location.clone(), entry.id.as_deref())
+        }
+        None if missing == MissingTable::Fail => return Err(absent(name)),
+        None => (catalog.place(name).await?, None),
+    };
+    let store = catalog.storage(&location, id).await?;
+    Ok((location, store))
 }
 
 /// What is said about a batch whose rows are stored. Tables of spans have no place for what is set

@@ -15,6 +15,16 @@ pub(super) struct Shape {
     pub(super) checkpoint_interval: u64,
 }
 
+impl Shape {
+    /// That of a table that was just created here.
+    pub(super) fn new(columns: SchemaVersion) -> Self {
+        Self {
+            columns,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+        }
+    }
+}
+
 /// Features a plain append satisfies by itself, whatever the table holds.
 const FREE: [TableFeature; 6] = [
     TableFeature::AppendOnly,

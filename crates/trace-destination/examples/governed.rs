@@ -1,0 +1,62 @@
+//! Tenants whose traces are Delta tables, in a folder that is its own catalog: no server, and
+//! everything that reads Delta reads them. Run it:
+//!
+//! ```text
+//! cargo run --example governed --features unity-catalog
+//! ```
+//!
+//! With `UNITY_CATALOG_URI` set, and no `?root=`, the same names are tables of that server.
+#![allow(clippy::print_stdout)]
+
+use std::time::Duration;
+use trace_destination::unity_catalog::UnityCatalogLocation;
+use trace_destination::{Destination, Pipeline};
+
+const ROOT: &str = "lakehouse";
+/// Named as Unity Catalog does: catalog, schema, and the prefix of the table.
+const TENANTS: [&str; 2] = ["main.traces.acme", "main.traces.globex"];
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // 1. One table for each tenant, made when its first trace is stored.
+    let tables: Vec<UnityCatalogLocation> = TENANTS
+        .into_iter()
+        .map(|name| {
+            UnityCatalogLocation::builder()
+                .with_name(name)
+                .with_root(ROOT)
+                .build()
+        })
+        .collect::<Result<_, _>>()?;
+
+    // 2. Traces captured from a real agent, each to the tenant it belongs to.
+    let pipeline = Pipeline::builder().strict().build()?;
+    for group in
+        trace_destination_otlp::decode_protobuf(trace_destination_otlp::sample::captured())?
+    {
+        for span in group.spans {
+            let tenant = &tables[usize::from(span.trace_id.to_bytes()[0]) % tables.len()];
+            let (resource, scope) = (group.resource.clone(), group.scope.clone());
+            let destination = Destination::new(tenant.clone());
+            pipeline.ingest(resource, scope, vec![span], &destination);
+        }
+    }
+
+    // 3. Stored is committed: readers see it from now on.
+    let report = pipeline.shutdown(Duration::from_secs(30)).await;
+    if !report.all_stored() {
+        return Err(format!("not everything was stored:\n{report}").into());
+    }
+    println!("{report}\n");
+
+    // 4. Care, by whoever runs the tables: here a checkpoint, so that readers start quickly.
+    for table in &tables {
+        let version = table.maintenance().await?.checkpoint().await?;
+        println!("{} is at version {version}", table.table_name());
+    }
+    println!(
+        "\nduckdb -c \"INSTALL delta; LOAD delta; SELECT service_name, name, count(*) \
+         FROM delta_scan('{ROOT}/main/traces/acme_otel_spans') GROUP BY ALL\""
+    );
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Tables from outside: what they are made of, what becomes of batches that come twice, of writers
+//! that die, of stores that fail, and of tables that are not ours.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "table/append.rs"]
+mod append;
+#[path = "table/change.rs"]
+mod change;
+#[path = "table/configuration.rs"]
+mod configuration;
+#[path = "table/faults.rs"]
+mod faults;
+#[path = "table/faulty_store.rs"]
+mod faulty_store;
+#[path = "table/help.rs"]
+mod help;
+mod lake;
+#[path = "table/maintenance.rs"]
+mod maintenance;
+#[path = "table/processes.rs"]
+mod processes;
