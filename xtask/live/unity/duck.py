@@ -40,12 +40,28 @@ def rows(path):
     described = db.execute(f"DESCRIBE SELECT * FROM delta_scan('{path}')").fetchall()
     schema = {d[0]: d[1] for d in described}
     times = " REPLACE (epoch_us(time) AS time, date::VARCHAR AS date)" if "time" in schema else ""
-    found = db.execute(f"SELECT *{times} FROM delta_scan('{path}')")
-    names = [d[0] for d in found.description]
-    return {
-        "schema": schema,
-        "rows": [canonical.row(dict(zip(names, r))) for r in found.fetchall()],
-    }
+    # Beside each bag of attributes the same as JSON, which has all names.
+    bags = (
+        "attributes::JSON::VARCHAR",
+        "resource.attributes::JSON::VARCHAR",
+        "instrumentation_scope.attributes::JSON::VARCHAR",
+        "[e.attributes::JSON::VARCHAR for e in events]",
+        "[l.attributes::JSON::VARCHAR for l in links]",
+    )
+    found = db.execute(f"SELECT *{times}, {', '.join(bags)} FROM delta_scan('{path}')")
+    names = [d[0] for d in found.description[: -len(bags)]]
+    rows = []
+    for values in found.fetchall():
+        own, resource, scope, events, links = values[-len(bags) :]
+        texts = {
+            "attributes": own,
+            "resource": {"attributes": resource},
+            "instrumentation_scope": {"attributes": scope},
+            "events": events,
+            "links": links,
+        }
+        rows.append(canonical.row(dict(zip(names, values)), texts))
+    return {"schema": schema, "rows": rows}
 
 
 def ids(path, s3=None):

@@ -3,9 +3,10 @@
 import glob
 import sys
 
-from pyspark.sql import SparkSession
-
+# Before Spark: it takes the standard output away from what is started later.
 import canonical
+
+from pyspark.sql import SparkSession
 
 jars, warehouse = sys.argv[1:]
 spark = (

@@ -11,9 +11,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 /// The first start of Spark on a busy machine.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_secs(300);
 /// One request; beyond this something hangs.
-const ANSWER: Duration = Duration::from_secs(180);
+const ANSWER: Duration = Duration::from_secs(300);
 
 /// A running engine; ends on drop.
 #[derive(Debug)]

@@ -8,10 +8,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than the writers of the cases wait for an answer.
 const STALL: Duration = Duration::from_secs(6);
+/// Credentials that were just replaced are good for at least this long.
+const LIFE: Duration = Duration::from_millis(1500);
 const LARGEST_HEAD: usize = 64 << 10;
 
 /// What can happen to a request.
@@ -58,6 +60,7 @@ struct Shared {
     done: Mutex<BTreeMap<Fault, u32>>,
     requests: Mutex<u32>,
     listings: Mutex<HashMap<String, Vec<u8>>>,
+    expired: Mutex<Option<Instant>>,
 }
 
 impl Proxy {
@@ -74,6 +77,7 @@ impl Proxy {
             done: Mutex::default(),
             requests: Mutex::default(),
             listings: Mutex::default(),
+            expired: Mutex::default(),
         });
         let own = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -91,12 +95,6 @@ impl Proxy {
 
     pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Another plan from now on.
-    pub(super) fn set(&self, plan: Plan) {
-        let random = StdRng::seed_from_u64(plan.seed);
-        *lock(&self.shared.plan) = (plan, random);
     }
 
     /// How often each fault happened.
@@ -154,13 +152,30 @@ impl Shared {
     fn choose(&self, request: &Request) -> Option<Fault> {
         let mut plan = lock(&self.plan);
         let (plan, random) = &mut *plan;
-        if plan.faults.is_empty() || random.random_range(0..plan.one_in) != 0 {
+        // Writers list hardly ever: of what they do list every second is old.
+        if plan.faults.contains(&Fault::OldListing)
+            && request.lists()
+            && lock(&self.listings).contains_key(&request.target)
+            && random.random_range(0..2) == 0
+        {
+            return Some(Fault::OldListing);
+        }
+        if random.random_range(0..plan.one_in) != 0 {
             return None;
         }
         let fault = plan.faults[random.random_range(0..plan.faults.len())];
-        // A listing that was never asked for has no former state.
-        let possible = fault != Fault::OldListing
-            || (request.lists() && lock(&self.listings).contains_key(&request.target));
+        let possible = match fault {
+            Fault::OldListing => false,
+            Fault::Expired => {
+                let mut last = lock(&self.expired);
+                let is_time = last.is_none_or(|at| at.elapsed() > LIFE);
+                if is_time {
+                    *last = Some(Instant::now());
+                }
+                is_time
+            }
+            _ => true,
+        };
         possible.then_some(fault)
     }
 

@@ -6,14 +6,15 @@ use super::super::writer::{self, Batches, Writer};
 use super::super::{Unity, servers};
 use super::writers::{BUCKET, copied, exactly_once};
 use serde_json::json;
-use std::time::Duration;
 
-/// Three processes at once through pipelines, a commit for every three traces.
+/// Three processes at once through pipelines, a commit for every three traces; and three more
+/// afterwards, which find a table that they may be shown as it was.
 const BATCHES: Batches = Batches {
-    writers: 3,
-    last: 60,
+    writers: 6,
+    last: 30,
     spans: 4,
 };
+const AT_ONCE: u64 = 3;
 /// How long a writer waits for an answer of the store.
 const PATIENCE: &str = "2s";
 
@@ -53,6 +54,7 @@ pub(super) fn of_the_store(unity: &mut Unity) -> CaseResult {
         Fault::LandedThenError,
         Fault::LandedThenLate,
         Fault::Throttled,
+        Fault::OldListing,
     ]
     .iter()
     .find(|f| !done.contains_key(f))
@@ -78,28 +80,33 @@ pub(super) fn of_the_store(unity: &mut Unity) -> CaseResult {
     ))
 }
 
-/// Each writer's flow at the same time.
+/// The writers' flows, some at the same time; gives how often pipelines tried again.
 fn flows(writer: &Writer, name: &str) -> Result<String, String> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (1..=BATCHES.writers)
-            .map(|number| {
-                scope.spawn(move || {
-                    let numbers = [number, BATCHES.last, BATCHES.spans].map(|n| n.to_string());
-                    let mut arguments = vec!["flow".to_owned()];
-                    arguments.extend(numbers);
-                    writer.run(&format!("{name}-{number}"), &arguments)
+    let mut said = Vec::new();
+    let numbers: Vec<u64> = (1..=BATCHES.writers).collect();
+    for round in numbers.chunks(AT_ONCE as usize) {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = round
+                .iter()
+                .map(|number| {
+                    scope.spawn(move || {
+                        let numbers = [*number, BATCHES.last, BATCHES.spans];
+                        let mut arguments = vec!["flow".to_owned()];
+                        arguments.extend(numbers.map(|n| n.to_string()));
+                        writer.run(&format!("{name}-{number}"), &arguments)
+                    })
                 })
-            })
-            .collect();
-        let mut said = Vec::new();
-        for thread in threads {
-            let printed = thread
-                .join()
-                .map_err(|_| "a thread panicked".to_owned())??;
-            said.push(printed.lines().last().unwrap_or_default().to_owned());
-        }
-        Ok(said.join(", "))
-    })
+                .collect();
+            for thread in threads {
+                let printed = thread
+                    .join()
+                    .map_err(|_| "a thread panicked".to_owned())??;
+                said.push(printed.lines().last().unwrap_or_default().to_owned());
+            }
+            Ok::<_, String>(())
+        })?;
+    }
+    Ok(said.join(", "))
 }
 
 /// The catalog gives out credentials that the store's own token service made; while writers write,
@@ -126,12 +133,14 @@ pub(super) fn credentials_expire(unity: &mut Unity) -> CaseResult {
     let work = unity.work("credentials_expire")?;
     let server = unity.server(work, &properties)?;
     super::catalog::schema(unity, &server)?;
-    let quiet = Plan {
-        seed: 9,
-        one_in: 1,
-        faults: Vec::new(),
-    };
-    let proxy = Proxy::start(port, quiet.clone())?;
+    let proxy = Proxy::start(
+        port,
+        Plan {
+            seed: 9,
+            one_in: 10,
+            faults: vec![Fault::Expired],
+        },
+    )?;
     let uri = "uc://live.traces.expiring";
     let writer = Writer::new(unity, uri)
         .with_endpoint(&proxy.url())
@@ -141,21 +150,7 @@ pub(super) fn credentials_expire(unity: &mut Unity) -> CaseResult {
             format!("s3://{BUCKET}/governed"),
         )
         .with_env("UNITY_CATALOG_S3_SESSION_TOKEN", "keep");
-    let said = std::thread::scope(|scope| {
-        let flows = scope.spawn(|| flows(&writer, "expiring"));
-        // Now and then for a moment, until they are done.
-        while !flows.is_finished() {
-            std::thread::sleep(Duration::from_millis(400));
-            proxy.set(Plan {
-                seed: 9,
-                one_in: 2,
-                faults: vec![Fault::Expired],
-            });
-            std::thread::sleep(Duration::from_millis(150));
-            proxy.set(quiet.clone());
-        }
-        flows.join().map_err(|_| "a thread panicked".to_owned())?
-    })?;
+    let said = flows(&writer, "expiring")?;
     let expired = proxy
         .done()
         .get(&Fault::Expired)
