@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 use trace_destination_conformance::{
-    Declares, Failure, Harness, Misconfigured, RealFault, Stored, StoredSpan, Untouched,
+    Declares, Failure, Harness, Misconfigured, RealFault, Scale, Stored, StoredSpan, Untouched,
     assert_conforms,
 };
 use trace_destination_core::{ErrorKind, LocationUri, TraceLocation};
@@ -77,6 +77,11 @@ impl GovernedHarness {
 impl Harness for GovernedHarness {
     fn name(&self) -> &str {
         "unity-catalog-server"
+    }
+
+    /// Opening a table takes six requests and four files, in a build that is not optimised.
+    fn scale(&self) -> Scale {
+        Scale::small(6, 20, 8)
     }
 
     async fn fresh_location(&self, hint: &str) -> Result<Arc<dyn TraceLocation>, Failure> {

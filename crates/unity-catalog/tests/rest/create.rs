@@ -218,3 +218,16 @@ async fn a_table_that_must_not_be_made_is_not() {
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     governed.assert_untouched();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tables_at_once() {
+    let governed = Governed::start();
+    let opened = (0..50).map(|n| {
+        let location = governed.location(&format!("main.traces.t{n}"));
+        tokio::spawn(async move { write(&location, 1).await })
+    });
+    for done in futures_util::future::join_all(opened).await {
+        done.unwrap().unwrap();
+    }
+    assert_eq!(governed.server.state().tables.len(), 50);
+}
