@@ -367,13 +367,15 @@ const KILLS: u64 = 50;
 pub(crate) async fn stored_survives_kill(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     let mut promised = 0;
-    let kills = (KILLS / w.harness().scale().part as u64).max(10);
+    let scale = w.harness().scale();
+    let kills = (KILLS / scale.part as u64).max(10);
     for round in 0..kills {
         let command = w.harness().writer(&*a.inner);
         let command = command.ok_or_else(|| Failure::new("the harness gave no writer"))?;
         let other = Writing::start(command)?;
         // From before its first flush to well into its work.
-        tokio::time::sleep(Duration::from_millis(30 + (round * 37) % 300)).await;
+        let life = Duration::from_millis(30 + (round * 37) % 300);
+        tokio::time::sleep(life * scale.patience).await;
         for (trace, span) in other.kill()? {
             a.expect_ids(trace, span);
             promised += 1;
