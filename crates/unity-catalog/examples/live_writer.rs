@@ -8,7 +8,8 @@
 //! live_writer URI flow WRITER TRACES SPANS        made traces through a pipeline
 //! ```
 //!
-//! `LIVE_STORE_TIMEOUT` is how long the store's client waits for an answer.
+//! `LIVE_STORE_TIMEOUT` is how long the store's client waits for an answer; it then hardly tries
+//! again by itself.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use opentelemetry::trace::{SpanId, TraceId};
@@ -73,7 +74,10 @@ fn run(arguments: &[String]) -> Result<(), Failed> {
 fn location(uri: &str) -> Result<UnityCatalogLocation, Error> {
     let mut storage = StorageOptions::new();
     if let Ok(timeout) = std::env::var("LIVE_STORE_TIMEOUT") {
-        storage = storage.with_option("timeout", timeout);
+        // The store's client gives up early, so that the pipeline has to try again too.
+        storage = storage
+            .with_option("timeout", timeout)
+            .with_retry_timeout(Duration::from_millis(300));
     }
     UnityCatalogLocation::builder()
         .with_uri(&uri.parse::<LocationUri>()?)

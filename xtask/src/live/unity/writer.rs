@@ -183,8 +183,8 @@ impl Running {
     fn stored(&self) -> Result<u64, String> {
         let text = self.printed()?;
         let lines = text.split_inclusive('\n').filter(|l| l.ends_with('\n'));
-        let numbers = lines.filter_map(|l| l.trim().strip_prefix("stored ")?.parse().ok());
-        Ok(numbers.last().unwrap_or(0))
+        let mut numbers = lines.filter_map(|l| l.trim().strip_prefix("stored ")?.parse().ok());
+        Ok(numbers.next_back().unwrap_or(0))
     }
 }
 
