@@ -31,6 +31,11 @@ pub struct UnityServer {
     state: Arc<Mutex<State>>,
 }
 
+/// Another creator.
+pub type Faster = Box<dyn FnMut(&mut State) + Send>;
+/// Gives credentials out for a place.
+pub type Vend = Box<dyn FnMut(&str) -> Value + Send>;
+
 /// What the server knows and how it behaves.
 #[derive(Default)]
 pub struct State {
@@ -50,9 +55,9 @@ pub struct State {
     /// The next answers to requests whose path contains a text, before anything else.
     pub script: Vec<(&'static str, Reply)>,
     /// What runs before a table is created: another creator that is faster.
-    pub before_create: Option<Box<dyn FnMut(&mut State) + Send>>,
+    pub before_create: Option<Faster>,
     /// Gives credentials out for a place, beside `url`; without it none are for a bucket.
-    pub vend: Option<Box<dyn FnMut(&str) -> Value + Send>>,
+    pub vend: Option<Vend>,
     /// How far the server's clock is ahead, in seconds.
     pub clock: i64,
     /// Leaves out the header that tells the time.

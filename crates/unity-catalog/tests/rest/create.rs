@@ -1,5 +1,6 @@
 //! Finding, making and registering tables.
 
+use crate::catalog_server::http::Reply;
 use crate::lake;
 use crate::support::{Governed, TABLE, at, traces, write};
 use serde_json::Value;
@@ -183,21 +184,19 @@ async fn an_answer_that_got_lost_is_no_second_table() {
     let governed = Governed::start();
     // The table is registered, and nobody hears of it.
     let place = Url::from_file_path(governed.place()).unwrap();
-    let lost = crate::catalog_server::http::Reply::Reset;
     governed
         .server
         .state()
         .put(TABLE, place.as_str(), "EXTERNAL", "DELTA");
     let absent = crate::catalog_server::error(404, "TABLE_NOT_FOUND", "Table not found");
-    let mut state = governed.server.state();
-    state.script.push(("/tables/", absent));
-    state.script.push((
-        "/temporary-path-credentials",
-        crate::catalog_server::http::Reply::json(200, &serde_json::json!({})),
-    ));
-    state.script.push(("unity-catalog/tables", lost));
-    // The first entry that fits is taken: the look-up, then the creation.
-    drop(state);
+    {
+        // The first entry that fits is taken: the look-up, then the creation.
+        let mut state = governed.server.state();
+        state.script.push(("/tables/", absent));
+        let given = Reply::json(200, &serde_json::json!({}));
+        state.script.push(("/temporary-path-credentials", given));
+        state.script.push(("unity-catalog/tables", Reply::Reset));
+    }
     write(&governed.location("main.traces.shop"), 1)
         .await
         .unwrap();

@@ -175,17 +175,18 @@ async fn storage_the_server_has_no_credentials_for() {
 #[tokio::test]
 async fn credentials_that_are_over_when_they_come() {
     let governed = Governed::start();
-    let mut state = governed.server.state();
-    state
-        .catalogs
-        .insert("main".into(), Some("gs://bucket/traces".into()));
-    state.vend = Some(Box::new(|_| {
-        let hour_ago = jiff::Timestamp::now().as_millisecond() - 3_600_000;
-        serde_json::json!({
-            "gcp_oauth_token": {"oauth_token": "ya29-hunter2"}, "expiration_time": hour_ago,
-        })
-    }));
-    drop(state);
+    {
+        let mut state = governed.server.state();
+        state
+            .catalogs
+            .insert("main".into(), Some("gs://bucket/traces".into()));
+        state.vend = Some(Box::new(|_| {
+            let hour_ago = jiff::Timestamp::now().as_millisecond() - 3_600_000;
+            serde_json::json!({
+                "gcp_oauth_token": {"oauth_token": "ya29-hunter2"}, "expiration_time": hour_ago,
+            })
+        }));
+    }
     let error = write(&governed.location("main.traces.shop"), 1)
         .await
         .unwrap_err();

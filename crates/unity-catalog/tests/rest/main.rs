@@ -1,5 +1,7 @@
 //! Tables governed by a Unity Catalog server, which here is the strict stand-in of this process.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 #[path = "../catalog_server/mod.rs"]
 mod catalog_server;
 #[path = "../harness/mod.rs"]

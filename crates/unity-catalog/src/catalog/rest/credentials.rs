@@ -140,7 +140,8 @@ fn vended(answer: Answer, options: &StorageOptions) -> Result<Vended, Fault> {
 }
 
 /// How long credentials last that end at a moment of the server's clock: measured by the same clock,
-/// so that this machine's may be wrong.
+/// so that this machine's may be wrong. That clock shows whole seconds, which is less than the margin
+/// by which they are renewed.
 fn life(end: i64, date: Option<Timestamp>) -> Result<Duration, Fault> {
     let now = date.unwrap_or_else(Timestamp::now).as_millisecond();
     let left = end.saturating_sub(now);
