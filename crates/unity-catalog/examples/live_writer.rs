@@ -18,8 +18,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trace_destination_core::{
-    Attribute, BatchId, Destination, Error, LocationUri, Overflow, Pipeline, ProcessEnv, Resource,
-    RetryPolicy, Scope, Span, SpanGroup, SpanRecord, TraceBatch, TraceLocation, TraceSink,
+    Attribute, BatchId, Destination, Error, Ingested, LocationUri, Overflow, Pipeline, ProcessEnv,
+    Resource, RetryPolicy, Scope, Span, SpanGroup, SpanRecord, TraceBatch, TraceLocation,
+    TraceSink,
 };
 use trace_destination_otlp::decode_protobuf;
 use trace_destination_unity_catalog::{StorageOptions, UnityCatalogLocation};
@@ -105,7 +106,7 @@ fn files(location: Arc<UnityCatalogLocation>, files: &[String]) -> Result<(), Fa
             if let Some(refused) = group.refused.into_iter().next() {
                 return Err(refused.error.into());
             }
-            pipeline.ingest(group.resource, group.scope, group.spans, &destination);
+            taken(&pipeline.ingest(group.resource, group.scope, group.spans, &destination))?;
         }
         let report = pipeline.flush(PATIENCE).wait();
         if !report.all_stored() {
@@ -116,6 +117,13 @@ fn files(location: Arc<UnityCatalogLocation>, files: &[String]) -> Result<(), Fa
     let stored: u64 = report.locations.iter().map(|l| l.stored).sum();
     println!("{stored}");
     Ok(())
+}
+
+fn taken(ingested: &Ingested) -> Result<(), Failed> {
+    match ingested.dropped {
+        0 => Ok(()),
+        dropped => Err(format!("{dropped} spans are dropped on the way in").into()),
+    }
 }
 
 /// Batches with given ids, as a pipeline that forgot how far it came would write them again.
@@ -185,7 +193,7 @@ fn flow(
     for trace in 1..=traces {
         let group = made(writer, trace, spans);
         let records = group.spans.into_iter().map(Span::into_record).collect();
-        pipeline.ingest(group.resource, group.scope, records, &destination);
+        taken(&pipeline.ingest(group.resource, group.scope, records, &destination))?;
         if trace % 3 == 0 {
             let report = pipeline.flush(PATIENCE).wait();
             if !report.all_stored() {
