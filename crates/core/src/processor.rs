@@ -3,7 +3,7 @@
 
 use crate::binding::{Ended, RouteId};
 use crate::mutant::Mutant;
-use crate::pipeline::{Pipeline, Shared};
+use crate::pipeline::{Payload, Pipeline, Shared};
 use crate::record::Resource;
 use crate::scope::{DetachedFrom, in_scope, with_current};
 use opentelemetry::Context;
@@ -93,7 +93,11 @@ impl SpanProcessor for DestinationProcessor {
         let shared = self.pipeline.shared();
         let (trace, id) = (span.span_context.trace_id(), span.span_context.span_id());
         match shared.bindings.end(trace, id) {
-            Ended::Bound(route) => shared.accept(route, self.source, span),
+            Ended::Bound(route) => {
+                if let Some((place, lane, bytes)) = shared.admit_span(route, self.source, &span) {
+                    shared.put(place, lane, bytes, Payload::Sdk(self.source, span.into()));
+                }
+            }
             Ended::Ignored => {}
             Ended::Unbound => {
                 shared.totals.orphaned.fetch_add(1, Ordering::Relaxed);

@@ -64,6 +64,31 @@ fn drop_newest_bounds_a_lane_and_counts_and_leaves_others_alone() {
     assert_eq!(good.len(), 200);
 }
 
+#[test]
+fn room_taken_ahead_for_a_run_of_spans_comes_back_unused() {
+    // Large enough for room to be taken ahead, and filled to the brim by runs to two places.
+    let limit = 2 << 20;
+    let pipeline = quick().with_budget(limit, limit).build().unwrap();
+    let tracer = tracer(&pipeline);
+    let (one, gate) = gated("ahead-one");
+    let (other, other_gate) = gated("ahead-other");
+    for i in 0..4_000 {
+        let place = if i % 20 < 10 { &one } else { &other };
+        sized_span(&tracer, &place.to(), 1024);
+        assert!(pipeline.stats().bytes <= limit);
+    }
+    let queued = |place: &Place| place.stats(&pipeline).queued + place.stats(&pipeline).in_flight;
+    let held = queued(&one) + queued(&other);
+    // What is dropped is what does not fit, but for the little that was taken ahead.
+    assert!(held * 1024 > limit as u64 / 2, "{held}");
+    balanced(&pipeline);
+    gate.store(true, Ordering::SeqCst);
+    other_gate.store(true, Ordering::SeqCst);
+    flush(&pipeline);
+    settled(&pipeline);
+    assert_eq!(pipeline.stats().bytes, 0);
+}
+
 /// Lets what is queued move; the stuck lane keeps it from being complete.
 fn flush_of(pipeline: &trace_destination_core::Pipeline) {
     let _ = pipeline.flush(Duration::from_millis(50)).wait();

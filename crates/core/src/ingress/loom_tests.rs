@@ -17,14 +17,13 @@ fn model(f: impl Fn() + Send + Sync + 'static) {
 
 /// Pushes and wakes the consumer as it must be; true if the item is in.
 fn push(ingress: &Ingress<u32>, shard: usize, item: u32, consumer: &thread::Thread) -> bool {
-    match ingress.push(shard, item) {
-        Pushed::Quietly => true,
-        Pushed::Wake => {
-            consumer.unpark();
-            true
-        }
-        Pushed::Closed => false,
+    let Some(wake) = ingress.enter(shard).map(|entry| entry.push(item)) else {
+        return false;
+    };
+    if wake {
+        consumer.unpark();
     }
+    true
 }
 
 /// The loop of the delivery thread, until it has seen `count` items.
@@ -32,7 +31,7 @@ fn consume(ingress: &Ingress<u32>, count: usize) -> Vec<u32> {
     let mut seen = Vec::new();
     let mut drained = Drained::default();
     while seen.len() < count {
-        let taken = ingress.drain(&mut drained, |item| seen.push(item));
+        let taken = ingress.drain(&mut drained, |()| (), |item| seen.push(item));
         if taken == 0 && ingress.fall_asleep() {
             thread::park();
             ingress.awake();
@@ -122,7 +121,7 @@ fn loom_nothing_is_accepted_after_close_and_what_was_is_there() {
             assert!(!push(&ingress, 1, 9, &thread::current()));
             // Everything that will ever be accepted is in.
             let mut seen = 0;
-            ingress.drain(&mut Drained::default(), |_| seen += 1);
+            ingress.drain(&mut Drained::default(), |()| (), |_| seen += 1);
             let accepted: usize = producers.into_iter().map(|p| p.join().unwrap()).sum();
             assert_eq!(seen, accepted);
         });

@@ -7,8 +7,9 @@ mod sweep;
 use end::close_sinks;
 use sweep::Sweeper;
 
+use super::admission::DELIVERY_THREAD;
 use super::flush::{Asked, Unfinished, report};
-use super::{DELIVERY_THREAD, Item, Payload, Shared};
+use super::{Item, Payload, Shared};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
@@ -186,9 +187,11 @@ impl Delivery {
         let mut drained = std::mem::take(&mut self.drained);
         let shared = self.shared.clone();
         let now = Instant::now();
-        let taken = shared
-            .ingress
-            .drain(&mut drained, |item| self.collect(item, now));
+        let taken = shared.ingress.drain(
+            &mut drained,
+            |credit| shared.give_back(credit),
+            |item| self.collect(item, now),
+        );
         self.drained = drained;
         taken
     }

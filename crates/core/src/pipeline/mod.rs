@@ -1,6 +1,7 @@
 //! The pipeline: bindings, routes, lanes and the thread that serves them, shared by any number of
 //! tracer providers.
 
+mod admission;
 mod builder;
 mod delivery;
 mod flush;
@@ -14,14 +15,14 @@ pub use builder::{
 pub use flush::{Flush, FlushGuard, FlushReport, LocationReport};
 pub use ingest::Ingested;
 
-use crate::binding::{Bindings, RouteId};
+use crate::binding::Bindings;
 use crate::budget::{Budget, Overflow};
 use crate::clock::later;
 use crate::destination::Destination;
-use crate::ingress::{Drained, Ingress, Pushed};
-use crate::lane::{Lane, LaneId, RetryPolicy};
+use crate::ingress::{Drained, Ingress};
+use crate::lane::{LaneId, RetryPolicy};
 use crate::log::Log;
-use crate::mutant::{Mutant, Switch};
+use crate::mutant::Switch;
 use crate::processor::DestinationProcessor;
 use crate::record::{Resource, Span, SpanGroup, TraceUpdate};
 use crate::routes::Routes;
@@ -29,10 +30,10 @@ use crate::sampler::DestinationSampler;
 use crate::scope::Levels;
 use crate::stats::{DropReason, PipelineStats};
 use crate::transform::SpanTransform;
+use admission::Credit;
 use delivery::Control;
 use flush::{Asked, FlushState, Unfinished};
 use opentelemetry::Context;
-use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -62,7 +63,7 @@ pub(crate) struct Shared {
     pub(crate) bindings: Bindings,
     pub(crate) routes: Routes,
     pub(crate) resources: boxcar::Vec<Arc<Resource>>,
-    ingress: Ingress<Item>,
+    ingress: Ingress<Item, Credit>,
     pub(crate) budget: Budget,
     lane_budget: usize,
     overflow: Overflow,
@@ -101,7 +102,7 @@ pub(crate) struct Totals {
 }
 
 /// What travels through the ingress, already bound to one lane.
-struct Item {
+pub(crate) struct Item {
     lane: LaneId,
     bytes: usize,
     payload: Payload,
@@ -111,7 +112,7 @@ struct Item {
     clippy::large_enum_variant,
     reason = "nearly every item is a span of the SDK; boxing it would cost an allocation on the hot path"
 )]
-enum Payload {
+pub(crate) enum Payload {
     /// A span of the SDK and the index of its resource.
     Sdk(u32, Span),
     /// Decoded spans.
@@ -119,162 +120,13 @@ enum Payload {
     Update(Box<TraceUpdate>),
 }
 
-thread_local! {
-    /// The ingress shard of this thread. No destructor, so it works during thread teardown.
-    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
-    /// Set on the pipeline's own threads, which must never wait for room.
-    static DELIVERY_THREAD: Cell<bool> = const { Cell::new(false) };
-}
-
 impl Shared {
-    /// Sends a span of the SDK along its route. Inlined with what it calls, so that the span is
-    /// copied once, into the ingress: it is several hundred bytes large.
-    #[inline]
-    pub(crate) fn accept(
-        &self,
-        route: RouteId,
-        source: u32,
-        span: opentelemetry_sdk::trace::SpanData,
-    ) {
-        let route = if self.mutant.is(Mutant::NeighboursLane) {
-            RouteId(self.mutant.neighbour(route.0))
-        } else {
-            route
-        };
-        match route {
-            RouteId::UNROUTED => {
-                self.totals.unrouted.fetch_add(1, Ordering::Relaxed);
-            }
-            RouteId::DISCARD => {
-                self.totals.discarded.fetch_add(1, Ordering::Relaxed);
-            }
-            route => {
-                let bytes = Span::sdk_bytes(&span);
-                let Some((last, others)) = self.routes.lanes_of(route).split_last() else {
-                    return;
-                };
-                if !others.is_empty() {
-                    self.accept_copies(others, bytes, source, &span);
-                }
-                self.offer(*last, bytes, 1, || Payload::Sdk(source, Span::from(span)));
-            }
-        }
-    }
-
-    #[cold]
-    fn accept_copies(
-        &self,
-        lanes: &[LaneId],
-        bytes: usize,
-        source: u32,
-        span: &opentelemetry_sdk::trace::SpanData,
-    ) {
-        for lane in lanes {
-            self.offer(*lane, bytes, 1, || {
-                Payload::Sdk(source, Span::from(span.clone()))
-            });
-        }
-    }
-
-    /// Sends trace-level values along a route.
-    pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
-        let bytes = update.approximate_bytes();
-        for id in self.routes.lanes_of(route) {
-            let payload = || Payload::Update(Box::new(update.clone()));
-            if !self.offer(*id, bytes, 0, payload) {
-                self.routes.lane(*id).counters.lose_updates(1);
-            }
-        }
-    }
-
-    /// Puts an item into the ingress if the budgets allow it; true if they did.
-    #[inline]
-    fn offer(
-        &self,
-        lane_id: LaneId,
-        bytes: usize,
-        spans: u64,
-        payload: impl FnOnce() -> Payload,
-    ) -> bool {
-        let lane = self.routes.lane(lane_id);
-        lane.counters.accepted.fetch_add(spans, Ordering::Relaxed);
-        if !lane.reserve(bytes, self.lane_budget, &self.budget)
-            && !self.wait_for_room(lane, bytes, spans)
-        {
-            return false;
-        }
-        let item = Item {
-            lane: lane_id,
-            bytes,
-            payload: payload(),
-        };
-        match self.ingress.push(self.shard(), item) {
-            Pushed::Quietly => true,
-            Pushed::Wake => {
-                self.wake_delivery();
-                true
-            }
-            Pushed::Closed => {
-                self.refuse_closed(lane, bytes, spans);
-                false
-            }
-        }
-    }
-
-    /// Waits for room where that is allowed; counts the spans as dropped if there is none.
-    #[cold]
-    fn wait_for_room(&self, lane: &Lane, bytes: usize, spans: u64) -> bool {
-        if let Overflow::Block(max_wait) = self.overflow
-            && !DELIVERY_THREAD.get()
-        {
-            // The delivery thread may be resting between rounds; what is queued has to move
-            // before there can be room.
-            self.wake_delivery();
-            let mut reserved = false;
-            self.budget.wait_for(max_wait, || {
-                reserved = lane.reserve(bytes, self.lane_budget, &self.budget);
-                reserved || self.ingress.is_closed()
-            });
-            if reserved {
-                return true;
-            }
-        }
-        if self.mutant.is(Mutant::DropsUncounted) {
-            return false;
-        }
-        let reason = match self.ingress.is_closed() {
-            true => DropReason::Shutdown,
-            false => DropReason::Overflow,
-        };
-        lane.counters.drop_spans(reason, spans);
-        false
-    }
-
-    #[cold]
-    fn refuse_closed(&self, lane: &Lane, bytes: usize, spans: u64) {
-        lane.release(bytes, &self.budget);
-        if !self.mutant.is(Mutant::ShutdownForgets) {
-            lane.counters.drop_spans(DropReason::Shutdown, spans);
-        }
-    }
-
     pub(crate) fn flush_deadline(&self) -> Duration {
         self.flush_deadline
     }
 
     pub(crate) fn sampling_ratio(&self) -> f64 {
         self.sampling_ratio
-    }
-
-    fn shard(&self) -> usize {
-        SHARD
-            .try_with(|shard| {
-                if shard.get() == usize::MAX {
-                    shard.set(self.ingress.assign_shard());
-                }
-                shard.get()
-            })
-            .unwrap_or_default()
     }
 
     fn wake_delivery(&self) {
@@ -316,7 +168,8 @@ impl Shared {
         self.abandoned.store(true, Ordering::Relaxed);
         self.ingress.close();
         self.budget.wake();
-        self.ingress.drain(&mut Drained::default(), |item| {
+        let settle = |credit: &mut Credit| self.give_back(credit);
+        self.ingress.drain(&mut Drained::default(), settle, |item| {
             let lane = self.routes.lane(item.lane);
             let spans = match item.payload {
                 Payload::Sdk(..) => 1,

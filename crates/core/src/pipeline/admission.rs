@@ -1,0 +1,233 @@
+//! Where a span that ended is let in: the lanes of its route, the budgets, the ingress.
+
+use super::{Item, Payload, Shared};
+use crate::binding::RouteId;
+use crate::budget::Overflow;
+use crate::ingress::Entry;
+use crate::lane::{Lane, LaneId};
+use crate::mutant::Mutant;
+use crate::record::{Span, TraceUpdate};
+use crate::stats::DropReason;
+use opentelemetry_sdk::trace::SpanData;
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+
+/// Room that a queue takes ahead where spans of one lane come in a run, in bytes. Where a budget is
+/// not many times as large, span by span is counted.
+const AHEAD: usize = 8 << 10;
+/// How many times as large both budgets must be.
+const AHEAD_SHARE: usize = 128;
+
+thread_local! {
+    /// The ingress shard of this thread. No destructor, so it works during thread teardown.
+    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// Set on the pipeline's own threads, which must never wait for room.
+    pub(super) static DELIVERY_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Room in the budgets that a queue of the ingress has taken for spans to come, so that most spans
+/// of a run touch no counter that threads share. The delivery thread gives it back in each round.
+#[derive(Debug, Default)]
+pub(crate) struct Credit {
+    lane: Option<LaneId>,
+    bytes: usize,
+}
+
+/// A place in the ingress.
+pub(crate) type Place<'a> = Entry<'a, Item, Credit>;
+
+impl Shared {
+    /// Takes room for a span of the SDK that ended, after sending copies of it to all lanes of its
+    /// route but one, which is returned with the span's size.
+    ///
+    /// Whatever can fail, wait or unwind is done here, with the span by reference: it is several
+    /// hundred bytes large and is to be copied once, into the ingress.
+    pub(crate) fn admit_span(
+        &self,
+        route: RouteId,
+        source: u32,
+        span: &SpanData,
+    ) -> Option<(Place<'_>, LaneId, usize)> {
+        let (lane, bytes) = self.accept_others(route, source, span)?;
+        Some((self.admit(lane, bytes, 1)?, lane, bytes))
+    }
+
+    /// Puts an item at the place that was taken for it.
+    #[inline(always)]
+    pub(crate) fn put(&self, place: Place<'_>, lane: LaneId, bytes: usize, payload: Payload) {
+        let wake = place.push(Item {
+            lane,
+            bytes,
+            payload,
+        });
+        if wake {
+            self.wake_delivery();
+        }
+    }
+
+    /// Sends copies of a span to all lanes of its route but the last, which gets the span itself:
+    /// returns that lane, and the span's size.
+    fn accept_others(
+        &self,
+        route: RouteId,
+        source: u32,
+        span: &SpanData,
+    ) -> Option<(LaneId, usize)> {
+        let route = match self.mutant.is(Mutant::NeighboursLane) {
+            true => RouteId(self.mutant.neighbour(route.0)),
+            false => route,
+        };
+        let Some((last, others)) = self.routes.lanes_of(route).split_last() else {
+            match route {
+                RouteId::DISCARD => &self.totals.discarded,
+                _ => &self.totals.unrouted,
+            }
+            .fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let bytes = Span::sdk_bytes(span);
+        for lane in others {
+            self.offer(*lane, bytes, 1, || {
+                Payload::Sdk(source, Span::from(span.clone()))
+            });
+        }
+        Some((*last, bytes))
+    }
+
+    /// Sends trace-level values along a route.
+    pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
+        let bytes = update.approximate_bytes();
+        for id in self.routes.lanes_of(route) {
+            let payload = || Payload::Update(Box::new(update.clone()));
+            if !self.offer(*id, bytes, 0, payload) {
+                self.routes.lane(*id).counters.lose_updates(1);
+            }
+        }
+    }
+
+    /// Puts an item into the ingress if the budgets allow it; true if they did.
+    pub(super) fn offer(
+        &self,
+        lane: LaneId,
+        bytes: usize,
+        spans: u64,
+        payload: impl FnOnce() -> Payload,
+    ) -> bool {
+        let place = self.admit(lane, bytes, spans);
+        let admitted = place.is_some();
+        if let Some(place) = place {
+            self.put(place, lane, bytes, payload());
+        }
+        admitted
+    }
+
+    /// Takes room for an item, and its place in the ingress. `None` if there is no room, which is
+    /// counted.
+    fn admit(&self, id: LaneId, bytes: usize, spans: u64) -> Option<Place<'_>> {
+        let lane = self.routes.lane(id);
+        lane.counters.accepted.fetch_add(spans, Ordering::Relaxed);
+        let Some(mut entry) = self.ingress.enter(self.shard()) else {
+            return self.refuse_closed(lane, spans);
+        };
+        let credit = entry.beside();
+        if credit.lane == Some(id) && credit.bytes >= bytes {
+            credit.bytes -= bytes;
+            return Some(entry);
+        }
+        if self.take_room(credit, id, lane, bytes) {
+            return Some(entry);
+        }
+        drop(entry);
+        self.admit_late(lane, bytes, spans)
+    }
+
+    #[cold]
+    fn admit_late(&self, lane: &Lane, bytes: usize, spans: u64) -> Option<Place<'_>> {
+        if !self.wait_for_room(lane, bytes, spans) {
+            return None;
+        }
+        let entry = self.ingress.enter(self.shard());
+        if entry.is_none() {
+            lane.release(bytes, &self.budget);
+            return self.refuse_closed(lane, spans);
+        }
+        entry
+    }
+
+    /// Takes room for a span that no credit covers, and more if the one before it went to the same
+    /// lane: another is likely to follow.
+    #[inline(never)]
+    fn take_room(&self, credit: &mut Credit, id: LaneId, lane: &Lane, bytes: usize) -> bool {
+        let smaller = self.lane_budget.min(self.budget.limit());
+        let in_a_run = credit.lane == Some(id) && smaller / AHEAD_SHARE >= AHEAD;
+        if !in_a_run {
+            self.give_back(credit);
+            credit.lane = Some(id);
+        }
+        if in_a_run && lane.reserve(AHEAD, self.lane_budget, &self.budget) {
+            credit.bytes += AHEAD;
+            if credit.bytes >= bytes {
+                credit.bytes -= bytes;
+                return true;
+            }
+        }
+        lane.reserve(bytes, self.lane_budget, &self.budget)
+    }
+
+    /// Gives back the room that nobody has used.
+    pub(super) fn give_back(&self, credit: &mut Credit) {
+        let bytes = std::mem::take(&mut credit.bytes);
+        if bytes > 0
+            && let Some(id) = credit.lane
+        {
+            self.routes.lane(id).release(bytes, &self.budget);
+        }
+    }
+
+    /// Waits for room where that is allowed; counts the spans as dropped if there is none.
+    fn wait_for_room(&self, lane: &Lane, bytes: usize, spans: u64) -> bool {
+        if let Overflow::Block(max_wait) = self.overflow
+            && !DELIVERY_THREAD.get()
+        {
+            // The delivery thread may be resting between rounds; what is queued has to move
+            // before there can be room.
+            self.wake_delivery();
+            let mut reserved = false;
+            self.budget.wait_for(max_wait, || {
+                reserved = lane.reserve(bytes, self.lane_budget, &self.budget);
+                reserved || self.ingress.is_closed()
+            });
+            if reserved {
+                return true;
+            }
+        }
+        if self.mutant.is(Mutant::DropsUncounted) {
+            return false;
+        }
+        let reason = match self.ingress.is_closed() {
+            true => DropReason::Shutdown,
+            false => DropReason::Overflow,
+        };
+        lane.counters.drop_spans(reason, spans);
+        false
+    }
+
+    #[cold]
+    fn refuse_closed(&self, lane: &Lane, spans: u64) -> Option<Place<'_>> {
+        if !self.mutant.is(Mutant::ShutdownForgets) {
+            lane.counters.drop_spans(DropReason::Shutdown, spans);
+        }
+        None
+    }
+
+    fn shard(&self) -> usize {
+        SHARD
+            .try_with(|shard| {
+                if shard.get() == usize::MAX {
+                    shard.set(self.ingress.assign_shard());
+                }
+                shard.get()
+            })
+            .unwrap_or_default()
+    }
+}
