@@ -138,10 +138,10 @@ impl Table {
             let shape = state.shape;
             let (file, refused) = encode(shape.columns, batch, &self.stem(batch.id()))?;
             let Some(file) = file else {
-                return Ok(written(batch, refused));
+                return Ok(written(refused));
             };
             if self.is_stored(state, batch.id(), &stamp).await? {
-                return Ok(written(batch, refused));
+                return Ok(written(refused));
             }
             check_size(&file)?;
             let path = Path::from(file.name.as_str());
@@ -159,13 +159,13 @@ impl Table {
                     state.version = version;
                     state.writer = Some((batch.id().writer, Some(stamp.sequence)));
                     self.checkpoint_if_due(version, shape.checkpoint_interval);
-                    return Ok(written(batch, refused));
+                    return Ok(written(refused));
                 }
                 Outcome::Changed => {
                     self.reload(state).await?;
                     let stored = self.is_stored(state, batch.id(), &stamp).await?;
                     if stored {
-                        return Ok(written(batch, refused));
+                        return Ok(written(refused));
                     }
                     if state.shape.columns != shape.columns {
                         // Made for other columns; the log will never name it.
@@ -392,9 +392,9 @@ async fn find(
     Ok((location, store))
 }
 
-/// What is said about a batch whose rows are stored. Tables of spans have no place for what is set
+/// What is said about a batch whose rows are stored. A table of spans has no column for what is set
 /// on a trace as a whole.
-fn written(_batch: &TraceBatch, refused: Vec<Refusal>) -> Written {
+fn written(refused: Vec<Refusal>) -> Written {
     Written {
         refused,
         ..Written::default()

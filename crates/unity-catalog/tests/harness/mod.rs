@@ -15,7 +15,7 @@ use trace_destination_core::{AnyValue, Attribute, ErrorKind, LocationUri, TraceL
 use trace_destination_unity_catalog::{MissingTable, UnityCatalogLocation};
 
 /// Makes the command that runs `trace_destination_conformance::writer::run` on a location.
-type Writer = fn(&LocationUri) -> Command;
+pub(crate) type Writer = fn(&LocationUri) -> Command;
 
 /// Brings [`UnityCatalogLocation`] with the local catalog to the suite. Its tables vanish with it.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Harness for LakeHarness {
 
     /// Every batch is a file and a commit on a real disk.
     fn scale(&self) -> Scale {
-        Scale::small(6, 20, 4)
+        Scale::small(6, 20, 8)
     }
 
     fn declares(&self) -> Declares {

@@ -65,7 +65,7 @@ pub(crate) fn batch(writer: u128, sequence: u64, spans: Vec<SpanRecord>) -> Trac
 
 /// A batch of three spans that no other has.
 pub(crate) fn numbered(writer: u128, sequence: u64) -> TraceBatch {
-    let trace = writer << 64 | u128::from(sequence) + 1;
+    let trace = (writer << 64) | (u128::from(sequence) + 1);
     batch(writer, sequence, (1..=3).map(|i| span(trace, i)).collect())
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn expected(writers: &[u128], batches: u64) -> Vec<(String, String)> 
     let mut all = Vec::new();
     for writer in writers {
         for sequence in 0..batches {
-            let trace = TraceId::from(writer << 64 | u128::from(sequence) + 1);
+            let trace = TraceId::from((writer << 64) | (u128::from(sequence) + 1));
             all.extend((1..=3).map(|i| (trace.to_string(), SpanId::from(i).to_string())));
         }
     }

@@ -48,9 +48,9 @@ async fn orphans_go_and_nothing_else() {
     let now = Some(Duration::ZERO);
     // What is not older than now may be as young as this moment.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(care.orphans(now).await.unwrap(), [orphan.clone()]);
+    assert_eq!(care.orphans(now).await.unwrap(), [orphan.as_str()]);
     assert!(folder.join(&orphan).exists());
-    assert_eq!(care.remove_orphans(now).await.unwrap(), [orphan.clone()]);
+    assert_eq!(care.remove_orphans(now).await.unwrap(), [orphan.as_str()]);
     assert!(!folder.join(&orphan).exists());
     assert_eq!(stored(&folder).await, expected(&[1], 1));
     // Writing goes on, after the versions that maintenance took.
