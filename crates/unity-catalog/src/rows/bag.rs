@@ -38,6 +38,8 @@ pub(super) enum Bags {
     Variants {
         metadata: Numbers<i32>,
         values: ByteStrings,
+        /// Which keys the last bag had.
+        last: usize,
     },
     Maps {
         keys: Texts,
@@ -57,6 +59,7 @@ impl Bags {
             SchemaVersion::V2 => Self::Variants {
                 metadata: Numbers::default(),
                 values: ByteStrings::default(),
+                last: 0,
             },
         }
     }
@@ -68,10 +71,13 @@ impl Bags {
     /// nested too deep, which is checked beforehand.
     pub(super) fn push(&mut self, bag: Attributes<'_>, shared: &mut Shared) -> Result<(), Fault> {
         match self {
-            Self::Variants { metadata, values } => {
-                let place = shared
-                    .variants
-                    .write(bag, &mut shared.blobs, values.open())?;
+            Self::Variants {
+                metadata,
+                values,
+                last,
+            } => {
+                let out = values.open();
+                let place = shared.variants.write(bag, last, &mut shared.blobs, out)?;
                 metadata.push(place);
                 values.end();
             }
@@ -105,7 +111,10 @@ impl Bags {
 
     /// Takes back everything since `mark`. Maps, which cannot fail, have nothing to take back.
     pub(super) fn undo(&mut self, mark: usize) {
-        if let Self::Variants { metadata, values } = self {
+        if let Self::Variants {
+            metadata, values, ..
+        } = self
+        {
             metadata.truncate(mark);
             values.truncate(mark);
         }
@@ -113,7 +122,9 @@ impl Bags {
 
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Variants { metadata, values } => metadata.bytes() + values.bytes(),
+            Self::Variants {
+                metadata, values, ..
+            } => metadata.bytes() + values.bytes(),
             Self::Maps {
                 keys,
                 values,
@@ -124,7 +135,9 @@ impl Bags {
 
     pub(super) fn finish(&mut self, data_type: &DataType, from: &Dictionaries) -> ArrayRef {
         match self {
-            Self::Variants { metadata, values } => structure(
+            Self::Variants {
+                metadata, values, ..
+            } => structure(
                 data_type,
                 vec![metadata.finish_places(&from.blobs), values.finish()],
             ),
@@ -172,7 +185,7 @@ impl SharedBag {
                 let metadata =
                     shared
                         .variants
-                        .write(bag, &mut shared.blobs, &mut shared.scratch)?;
+                        .write(bag, &mut 0, &mut shared.blobs, &mut shared.scratch)?;
                 Ok(Self::Variant(metadata, shared.blobs.push(&shared.scratch)?))
             }
         }

@@ -111,21 +111,34 @@ impl Keys {
         self.own == self.ids.len() && self.own == self.distinct
     }
 
-    fn is_of(&self, bag: Attributes<'_>, count: usize) -> bool {
-        if self.own != bag.len() || self.ends.len() != count {
-            return false;
+    /// Whether these are the keys of a bag.
+    ///
+    /// # Errors
+    /// If its values are nested too deep.
+    fn is_of(&self, bag: Attributes<'_>) -> Result<bool, Fault> {
+        let first = self.ends.first().map_or(0, |end| *end as usize);
+        // Most bags that are others differ here already.
+        if self.own != bag.len()
+            || bag
+                .iter()
+                .next()
+                .is_some_and(|(key, _)| key.as_bytes() != &self.text.as_bytes()[..first])
+        {
+            return Ok(false);
         }
         let (mut text, mut start) = (self.text.as_bytes(), 0);
         let mut ends = self.ends.iter();
         let mut same = true;
-        let _ = each_key(bag, &mut |key| {
-            let end = ends.next().copied().unwrap_or_default();
-            let len = (end - start) as usize;
-            start = end;
-            same &= key.len() == len && text[..len] == *key.as_bytes();
-            text = &text[len..];
-        });
-        same
+        each_key(bag, &mut |key| {
+            let Some(end) = ends.next() else {
+                same = false;
+                return;
+            };
+            let (expected, rest) = text.split_at((end - start) as usize);
+            same &= expected == key.as_bytes();
+            (text, start) = (rest, *end);
+        })?;
+        Ok(same && ends.next().is_none())
     }
 
     fn bytes(&self) -> usize {
@@ -185,21 +198,24 @@ impl Default for KeyCache {
 }
 
 impl KeyCache {
-    /// The keys of a bag, with the place of their metadata among `blobs`.
+    /// The keys of a bag, with the place of their metadata among `blobs`. `last` is what the bag
+    /// before it in its column was found by, which is looked at first.
     ///
     /// # Errors
     /// If its values are nested too deep, or the blobs are full.
     pub(super) fn find(
         &mut self,
         bag: Attributes<'_>,
+        last: &mut usize,
         blobs: &mut Blobs,
     ) -> Result<(&mut Keys, i32), Fault> {
-        let (mut hash, mut count) = (bag.len() as u64, 0);
-        each_key(bag, &mut |key| {
-            hash = mix(hash, key.as_bytes());
-            count += 1;
-        })?;
-        let index = self.look_up(hash, bag, count);
+        let same = self.known.get(*last).map_or(Ok(false), |k| k.is_of(bag))?;
+        if !same {
+            let mut hash = bag.len() as u64;
+            each_key(bag, &mut |key| hash = mix(hash, key.as_bytes()))?;
+            *last = self.look_up(hash, bag)?;
+        }
+        let index = *last;
         let keys = &mut self.known[index];
         if keys.placed.0 != self.batch {
             keys.placed = (self.batch, blobs.push(&keys.metadata)?);
@@ -208,13 +224,13 @@ impl KeyCache {
         Ok((keys, place))
     }
 
-    fn look_up(&mut self, hash: u64, bag: Attributes<'_>, count: usize) -> usize {
+    fn look_up(&mut self, hash: u64, bag: Attributes<'_>) -> Result<usize, Fault> {
         let mut slot = hash;
         for probe in 0..PROBES {
             // Sequences whose hashes are equal, or nearly, stand one after the other.
             slot = hash.wrapping_add(probe);
             match self.by_hash.get(&slot) {
-                Some(&index) if self.known[index].is_of(bag, count) => return index,
+                Some(&index) if self.known[index].is_of(bag)? => return Ok(index),
                 Some(_) => {}
                 None => break,
             }
@@ -226,7 +242,7 @@ impl KeyCache {
         self.bytes += keys.bytes();
         self.known.push(keys);
         self.by_hash.insert(slot, self.known.len() - 1);
-        self.known.len() - 1
+        Ok(self.known.len() - 1)
     }
 
     fn forget(&mut self) {
@@ -283,7 +299,9 @@ mod tests {
         let (mut cache, mut blobs) = (KeyCache::default(), Blobs::default());
         let (one, two) = (bag(&["b", "a"]), bag(&["a", "b"]));
         let mut find = |bag: &[Attribute]| {
-            let (keys, place) = cache.find(Attributes::record(bag), &mut blobs).unwrap();
+            let (keys, place) = cache
+                .find(Attributes::record(bag), &mut 0, &mut blobs)
+                .unwrap();
             (keys.ids.clone(), keys.is_plain(), place)
         };
         assert_eq!(find(&one), (vec![1, 0], true, 0));
@@ -291,19 +309,22 @@ mod tests {
         assert_eq!(find(&one), (vec![1, 0], true, 0));
         cache.next_batch();
         let mut blobs = Blobs::default();
-        let (_, place) = cache.find(Attributes::record(&two), &mut blobs).unwrap();
+        let (_, place) = cache
+            .find(Attributes::record(&two), &mut 1, &mut blobs)
+            .unwrap();
         assert_eq!(place, 0);
     }
 
     #[test]
     fn keys_that_look_alike_to_the_hash_are_told_apart() {
+        let mut last = 0;
         let (mut cache, mut blobs) = (KeyCache::default(), Blobs::default());
         for round in 0..3 {
             for middle in 0..40 {
                 let key = format!("attribute.{middle:04}.of.the.span");
                 let attributes = vec![Attribute::new(key.clone(), 1)];
                 let (keys, _) = cache
-                    .find(Attributes::record(&attributes), &mut blobs)
+                    .find(Attributes::record(&attributes), &mut last, &mut blobs)
                     .unwrap();
                 assert_eq!(keys.text, key, "round {round}");
             }
@@ -311,7 +332,30 @@ mod tests {
     }
 
     #[test]
+    fn bags_are_told_apart_by_the_keys_inside_of_them_too() {
+        let (mut cache, mut blobs) = (KeyCache::default(), Blobs::default());
+        let map = |keys: &[&'static str]| {
+            vec![Attribute::new(
+                "a",
+                trace_destination_core::AnyValue::Map(bag(keys)),
+            )]
+        };
+        let mut last = 0;
+        for _ in 0..2 {
+            for inner in [&[][..], &[""], &["", ""], &["b"], &["a"]] {
+                let bag = map(inner);
+                let (keys, _) = cache
+                    .find(Attributes::record(&bag), &mut last, &mut blobs)
+                    .unwrap();
+                assert_eq!(keys.ids.len(), 1 + inner.len());
+                assert_eq!(keys.text, format!("a{}", inner.concat()));
+            }
+        }
+    }
+
+    #[test]
     fn the_cache_is_bounded() {
+        let mut last = 0;
         let (mut cache, mut blobs) = (KeyCache::default(), Blobs::default());
         for i in 0..5_000 {
             let attributes = vec![Attribute::new(
@@ -319,13 +363,15 @@ mod tests {
                 1,
             )];
             cache
-                .find(Attributes::record(&attributes), &mut blobs)
+                .find(Attributes::record(&attributes), &mut last, &mut blobs)
                 .unwrap();
             assert!(cache.known.len() <= MAX_CACHED);
             assert!(cache.bytes() <= MAX_CACHED_BYTES + 10_000);
         }
         let huge = vec![Attribute::new("x".repeat(1 << 20), 1)];
-        cache.find(Attributes::record(&huge), &mut blobs).unwrap();
+        cache
+            .find(Attributes::record(&huge), &mut last, &mut blobs)
+            .unwrap();
         cache.next_batch();
         assert_eq!(cache.bytes(), 0, "an idle table keeps no megabyte of keys");
     }

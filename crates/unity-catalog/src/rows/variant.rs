@@ -50,6 +50,8 @@ pub(super) struct VariantWriter {
 impl VariantWriter {
     /// Appends the value of a bag to `out` and gives the place of its metadata among `blobs`.
     ///
+    /// `last` is the column's own, and says which keys its last bag had; 0 at first.
+    ///
     /// Of a key that repeats the last value is kept, here and in nested maps.
     ///
     /// # Errors
@@ -57,11 +59,12 @@ impl VariantWriter {
     pub(super) fn write(
         &mut self,
         bag: Attributes<'_>,
+        last: &mut usize,
         blobs: &mut Blobs,
         out: &mut Vec<u8>,
     ) -> Result<i32, Fault> {
         let base = out.len();
-        let (keys, place) = self.keys.find(bag, blobs)?;
+        let (keys, place) = self.keys.find(bag, last, blobs)?;
         self.offsets.clear();
         self.entries.clear();
         let mut writer = Writer {
