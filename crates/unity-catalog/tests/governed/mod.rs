@@ -1,9 +1,8 @@
-//! The backend with a Unity Catalog server keeps every promise. Tables are local files, so that they
-//! can be read back and broken as those of the local catalog are.
+//! The backend with a Unity Catalog server as the conformance suite sees it. Tables are local files,
+//! so that they can be read back and broken as those of the local catalog are.
 
-use crate::WRITES_TO;
 use crate::catalog_server::UnityServer;
-use crate::harness::LakeHarness;
+use crate::harness::{LakeHarness, Writer};
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,18 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 use trace_destination_conformance::{
     Declares, Failure, Harness, Misconfigured, RealFault, Scale, Stored, StoredSpan, Untouched,
-    assert_conforms,
 };
 use trace_destination_core::{ErrorKind, LocationUri, TraceLocation};
 use trace_destination_unity_catalog::{MissingTable, UnityCatalogLocation};
 
-#[test]
-fn governed_tables_conform() {
-    assert_conforms(GovernedHarness::new().expect("a folder can be made"));
-}
-
+/// Brings tables of the stand-in server to the suite.
 #[derive(Debug)]
-struct GovernedHarness {
+pub(crate) struct GovernedHarness {
     server: UnityServer,
     folder: TempDir,
     /// What it does with tables in a folder is done with these as well.
@@ -31,21 +25,13 @@ struct GovernedHarness {
     next: AtomicU64,
 }
 
-fn other_process(uri: &LocationUri) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a test has a program"));
-    command
-        .args(["--exact", "the_other_process", "--ignored", "--nocapture"])
-        .env(WRITES_TO, uri.as_str());
-    command
-}
-
 impl GovernedHarness {
-    fn new() -> std::io::Result<Self> {
+    pub(crate) fn new(writer: Writer) -> std::io::Result<Self> {
         let folder = TempDir::with_prefix("governed-")?;
         Ok(Self {
             server: UnityServer::with_root(folder.path()),
             folder,
-            lake: LakeHarness::new(other_process)?,
+            lake: LakeHarness::new(writer)?,
             next: AtomicU64::new(0),
         })
     }
