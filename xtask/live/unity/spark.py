@@ -25,6 +25,8 @@ spark = (
     .config("spark.sql.session.timeZone", "UTC")
     .config("spark.sql.shuffle.partitions", "2")
     .config("spark.databricks.delta.snapshotPartitions", "1")
+    # VACUUM lists a folder with as many tasks as this, 10,000 unless told otherwise.
+    .config("spark.sql.sources.parallelPartitionDiscovery.parallelism", "2")
     .getOrCreate()
 )
 spark.sparkContext.setLogLevel("ERROR")

@@ -47,7 +47,7 @@ pub(super) fn of_the_store(unity: &mut Unity) -> CaseResult {
     let writer = Writer::new(unity, &uri)
         .with_store(&proxy.url())
         .with_env("LIVE_STORE_TIMEOUT", PATIENCE);
-    let retries = flows(&writer, "faults")?;
+    let retries = flows(&writer, "faults", 0)?;
     if retries == 0 {
         return Err("no pipeline ever tried a batch again".to_owned().into());
     }
@@ -83,11 +83,12 @@ pub(super) fn of_the_store(unity: &mut Unity) -> CaseResult {
     ))
 }
 
-/// The writers' flows, some at the same time; gives how often their pipelines tried again.
-fn flows(writer: &Writer, name: &str) -> Result<u64, String> {
+/// The writers' flows, some at the same time, so many of them before all others; gives how often their pipelines tried again.
+fn flows(writer: &Writer, name: &str, alone: usize) -> Result<u64, String> {
     let mut retries = 0;
     let numbers: Vec<u64> = (1..=BATCHES.writers).collect();
-    for round in numbers.chunks(AT_ONCE as usize) {
+    let (before, others) = numbers.split_at(alone);
+    for round in before.chunks(1).chain(others.chunks(AT_ONCE as usize)) {
         std::thread::scope(|scope| {
             let threads: Vec<_> = round
                 .iter()
@@ -157,7 +158,9 @@ pub(super) fn credentials_expire(unity: &mut Unity) -> CaseResult {
             format!("s3://{BUCKET}/governed"),
         )
         .with_env("UNITY_CATALOG_S3_SESSION_TOKEN", "keep");
-    flows(&writer, "expiring")?;
+    // The open-source server registers a name twice if two ask at the same moment, and then answers
+    // every question about it with 500: one writer creates the table.
+    flows(&writer, "expiring", 1)?;
     let expired = proxy
         .done()
         .get(&Fault::Expired)
