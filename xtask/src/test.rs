@@ -5,7 +5,16 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 /// Variables that would change what is tested.
-const FOREIGN: [&str; 5] = ["MLFLOW_", "OTEL_", "DATABRICKS_", "UC_", "AWS_"];
+const FOREIGN: [&str; 8] = [
+    "MLFLOW_",
+    "OTEL_",
+    "DATABRICKS_",
+    "UC_",
+    "UNITY_CATALOG_",
+    "AWS_",
+    "AZURE_",
+    "GOOGLE_",
+];
 
 #[derive(Default)]
 struct Totals {

@@ -92,7 +92,8 @@
 //! # Durability
 //! A batch that was reported stored is committed: every reader sees it from then on, and it survives
 //! the end of the process in any way. In an object store it survives what the store survives. In
-//! local files a power failure may take back what the system had not yet written to the disk.
+//! local files a power failure may take back what the system had not yet written to the disk, or
+//! leave a commit whose file is incomplete: `object_store` 0.13 does not flush files to the disk.
 //!
 //! # Batches
 //! Files and commits are to be few: a batch is sealed at 16,384 spans, 8 MiB or 5 s, whichever comes
