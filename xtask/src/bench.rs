@@ -56,6 +56,10 @@ impl Bench {
         }
         if !self.table {
             let mut command = cargo(["bench", "--package", "trace-destination-benches"]);
+            if self.smoke {
+                // Nothing is measured, and an optimised build of the lakehouse takes ten minutes.
+                command.args(["--profile", "dev"]);
+            }
             if self.smoke || !self.args.is_empty() {
                 command.arg("--").args(&self.args);
             }
