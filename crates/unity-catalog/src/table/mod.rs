@@ -81,6 +81,15 @@ impl State {
     }
 }
 
+/// How long the maker of a table is given to register it: looked for after each of these.
+const REGISTERED_BY_ITS_MAKER: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(300),
+    Duration::from_millis(500),
+    Duration::from_millis(1_000),
+];
+
 impl Table {
     /// Finds the table; makes and registers it if it is missing and wanted; checks that it can be
     /// written.
@@ -103,14 +112,14 @@ impl Table {
             found => found?,
         };
         let log = Log::new(store, &location)?;
-        let state = match log.load().await? {
-            Some(snapshot) => State::of(snapshot)?,
+        let (state, made_here) = match log.load().await? {
+            Some(snapshot) => (State::of(snapshot)?, false),
             None => make(&log, name, &location, entry.as_ref(), missing).await?,
         };
         let log = match entry {
             Some(_) => log,
             // Only now: what is registered is there and can be written.
-            None => register(catalog, name, &location, &state, log).await?,
+            None => register(catalog, name, &location, &state, made_here, log).await?,
         };
         Ok(Self {
             lane: fingerprint(uri.as_str().as_bytes()),
@@ -306,14 +315,15 @@ fn absent(name: &TableName) -> Error {
     .mend("create it, or leave out create=false")
 }
 
-/// Creates the log of a table that has none.
+/// Creates the log of a table that has none; true if it was written here, and not by somebody else
+/// at the same moment.
 async fn make(
     log: &Log,
     name: &TableName,
     location: &Url,
     entry: Option<&TableEntry>,
     missing: MissingTable,
-) -> Result<State, Error> {
+) -> Result<(State, bool), Error> {
     if missing == MissingTable::Fail {
         return Err(absent(name));
     }
@@ -331,16 +341,17 @@ async fn make(
     }
     let created = create(log, name, location).await;
     if matches!(created, Ok(true)) {
-        return Ok(State {
+        let state = State {
             version: 0,
             shape: Shape::new(COLUMNS),
             history: History::Empty,
             writer: None,
-        });
+        };
+        return Ok((state, true));
     }
     // Made by somebody else, or, after an error, perhaps by us all the same.
     match (log.load().await, created) {
-        (Ok(Some(snapshot)), _) => State::of(snapshot),
+        (Ok(Some(snapshot)), _) => Ok((State::of(snapshot)?, false)),
         (_, Err(error)) | (Err(error), _) => Err(error),
         (Ok(None), Ok(_)) => Err(Error::new(
             ErrorKind::Unavailable,
@@ -353,13 +364,27 @@ async fn make(
 }
 
 /// Makes the table known to the catalog, and takes the store its entry gives access to.
+///
+/// Whoever wrote version 0 does so; others give them time first. The open-source server (main of
+/// August 2026) registers a name twice when two ask at the same moment, and answers every question
+/// about it with status 500 from then on.
 async fn register(
     catalog: &dyn Catalog,
     name: &TableName,
     location: &Url,
     state: &State,
+    made_here: bool,
     log: Log,
 ) -> Result<Log, Error> {
+    if !made_here {
+        for wait in REGISTERED_BY_ITS_MAKER {
+            tokio::time::sleep(wait).await;
+            if catalog.get(name).await?.is_some() {
+                // Registering again finds it, and whether it is the same place.
+                break;
+            }
+        }
+    }
     let new = NewTable {
         location,
         schema: &state.shape.columns.delta(),
