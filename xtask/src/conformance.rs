@@ -1,9 +1,10 @@
 //! `cargo xtask conformance`: the suite on every backend, and the real things with `--live`.
 
-use crate::cargo::{Outcome, Package, cargo, packages, root, text_of};
+use crate::cargo::{Outcome, Package, cargo, packages, root, run, text_of};
 use crate::live::{self, CaseReport, LiveOptions};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use trace_destination_conformance::{
     BACKENDS_VAR, CASES_VAR, MemoryHarness, Outcome as CaseOutcome, REPORT_VAR, Report, Row, Suite,
@@ -34,6 +35,10 @@ pub(crate) struct Conformance {
     /// Lists the cases and runs nothing.
     #[arg(long)]
     list: bool,
+    /// Runs each case that failed once more by itself, and says so: servers, engines and a busy
+    /// machine have bad moments that are no fault of what is tested.
+    #[arg(long)]
+    again: bool,
     /// Also writes the report to a file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -102,8 +107,45 @@ impl Conformance {
         }
         match failed {
             0 => report.verdict().map_err(|f| f.to_string()),
+            _ if self.again => self.run_again(&report),
             _ => Err(format!("{failed} cases failed")),
         }
+    }
+
+    /// Each failed case in a process of its own.
+    fn run_again(&self, report: &Report) -> Outcome {
+        let failed = |row: &&Row| matches!(row.outcome, CaseOutcome::Fail(_));
+        let rows: Vec<&Row> = report.rows.iter().filter(failed).collect();
+        if rows.is_empty() {
+            return Err("something failed that is no case".into());
+        }
+        let program = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
+        let mut failed = Vec::new();
+        for row in &rows {
+            println!("again: {} on {}", row.case, row.backend);
+            let mut command = Command::new(&program);
+            command.args([
+                "conformance",
+                "--backend",
+                &row.backend,
+                "--case",
+                &row.case,
+            ]);
+            if self.live {
+                command.arg("--live");
+            }
+            if run(&mut command).is_err() {
+                failed.push(format!("{} on {}", row.case, row.backend));
+            }
+        }
+        if !failed.is_empty() {
+            return Err(format!("failed twice: {}", failed.join(", ")));
+        }
+        println!(
+            "{} cases failed at first and passed by themselves",
+            rows.len()
+        );
+        Ok(())
     }
 
     /// Runs the conformance test of a package and takes over its reports, one per backend.
