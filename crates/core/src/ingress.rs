@@ -69,8 +69,8 @@ impl<T, L> Entry<'_, T, L> {
         &mut self.queue.beside
     }
 
-    /// Appends `item` and leaves; true if the consumer must be woken. Nothing here can fail, so
-    /// that the item is put together where it stays: one copy instead of three.
+    /// Appends `item` and leaves; true if the consumer must be woken. Nothing here can fail, which
+    /// saves the copies that are kept for unwinding.
     #[inline(always)]
     pub(crate) fn push(mut self, item: T) -> bool {
         debug_assert!(!self.queue.items.is_full(), "made room for by `enter`");

@@ -41,7 +41,7 @@ impl Shared {
     /// route but one, which is returned with the span's size.
     ///
     /// Whatever can fail, wait or unwind is done here, with the span by reference: it is several
-    /// hundred bytes large and is to be copied once, into the ingress.
+    /// hundred bytes large and is to be copied as rarely as can be.
     pub(crate) fn admit_span(
         &self,
         route: RouteId,
@@ -113,10 +113,12 @@ impl Shared {
         spans: u64,
         payload: impl FnOnce() -> Payload,
     ) -> bool {
+        // Made before: a place is a lock, behind which nothing is to be copied or allocated.
+        let payload = payload();
         let place = self.admit(lane, bytes, spans);
         let admitted = place.is_some();
         if let Some(place) = place {
-            self.put(place, lane, bytes, payload());
+            self.put(place, lane, bytes, payload);
         }
         admitted
     }
