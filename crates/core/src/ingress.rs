@@ -183,6 +183,13 @@ impl<T, L: Default> Ingress<T, L> {
         count
     }
 
+    /// Shows what is beside each queue to `visit`, behind its lock.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(&mut L)) {
+        for shard in &self.shards {
+            visit(&mut lock(shard).beside);
+        }
+    }
+
     /// Says that the consumer is going to sleep. Returns false, and takes it back, if there is
     /// something to do.
     pub(crate) fn fall_asleep(&self) -> bool {

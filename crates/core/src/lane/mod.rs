@@ -1,16 +1,16 @@
 //! One location in one pipeline: its queue of sealed batches, its sink and its counters.
 
-mod buffers;
 mod isolate;
 mod open_batch;
 mod scopes;
+mod spent;
 mod turn;
 mod write;
 
-pub(crate) use buffers::Buffers;
 pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
 pub(crate) use scopes::Scopes;
+pub(crate) use spent::Spent;
 pub use turn::waiting_for_turn;
 pub use write::RetryPolicy;
 pub(crate) use write::run;

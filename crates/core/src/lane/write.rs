@@ -2,7 +2,7 @@
 
 use super::isolate::{close, isolated};
 use super::turn::Clock;
-use super::{Buffers, Lane, Phase, Sealed};
+use super::{Lane, Phase, Sealed};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind, Retry};
 use crate::location::Written;
@@ -59,11 +59,11 @@ impl RetryPolicy {
 }
 
 /// Writes what the lane has until it has nothing more.
-pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>, buffers: Arc<Buffers>) {
+pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>) {
     while let Some(mut sealed) = lane.next() {
         write_batch(&lane, &shared, &mut sealed).await;
         shared.lane_progressed();
-        buffers.give(sealed.batch);
+        shared.spent.give(sealed.batch, sealed.bytes);
     }
 }
 

@@ -25,16 +25,27 @@ thread_local! {
     pub(super) static DELIVERY_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Room in the budgets that a queue of the ingress has taken for spans to come, so that most spans
-/// of a run touch no counter that threads share. The delivery thread gives it back in each round.
-#[derive(Debug, Default)]
-pub(crate) struct Credit {
+/// What the threads of a queue of the ingress have at hand, behind its lock.
+#[derive(Default)]
+pub(crate) struct AtHand {
+    credit: Credit,
+    /// Written spans to free.
+    spent: Vec<Span>,
+}
+
+/// What most spans of a run need no counter for that threads share. The delivery thread settles it
+/// in each round.
+#[derive(Default)]
+struct Credit {
     lane: Option<LaneId>,
+    /// Room in the budgets, taken for spans to come.
     bytes: usize,
+    /// Spans that came and are not counted as accepted yet.
+    accepted: u64,
 }
 
 /// A place in the ingress.
-pub(crate) type Place<'a> = Entry<'a, Item, Credit>;
+pub(crate) type Place<'a> = Entry<'a, Item, AtHand>;
 
 impl Shared {
     /// Takes room for a span of the SDK that ended, after sending copies of it to all lanes of its
@@ -127,15 +138,18 @@ impl Shared {
     /// counted.
     fn admit(&self, id: LaneId, bytes: usize, spans: u64) -> Option<Place<'_>> {
         let lane = self.routes.lane(id);
-        lane.counters.accepted.fetch_add(spans, Ordering::Relaxed);
         let Some(mut entry) = self.ingress.enter(self.shard()) else {
+            lane.counters.accepted.fetch_add(spans, Ordering::Relaxed);
             return self.refuse_closed(lane, spans);
         };
-        let credit = entry.beside();
+        let AtHand { credit, spent } = entry.beside();
+        self.spent.free_one(spent);
         if credit.lane == Some(id) && credit.bytes >= bytes {
             credit.bytes -= bytes;
+            credit.accepted += spans;
             return Some(entry);
         }
+        lane.counters.accepted.fetch_add(spans, Ordering::Relaxed);
         if self.take_room(credit, id, lane, bytes) {
             return Some(entry);
         }
@@ -163,7 +177,7 @@ impl Shared {
         let smaller = self.lane_budget.min(self.budget.limit());
         let in_a_run = credit.lane == Some(id) && smaller / AHEAD_SHARE >= AHEAD;
         if !in_a_run {
-            self.give_back(credit);
+            self.settle_credit(credit);
             credit.lane = Some(id);
         }
         if in_a_run && lane.reserve(AHEAD, self.lane_budget, &self.budget) {
@@ -176,14 +190,38 @@ impl Shared {
         lane.reserve(bytes, self.lane_budget, &self.budget)
     }
 
-    /// Gives back the room that nobody has used.
-    pub(super) fn give_back(&self, credit: &mut Credit) {
-        let bytes = std::mem::take(&mut credit.bytes);
-        if bytes > 0
-            && let Some(id) = credit.lane
-        {
-            self.routes.lane(id).release(bytes, &self.budget);
+    /// Counts the spans that came to a queue, and gives back the room that nobody has used.
+    pub(super) fn settle(&self, at_hand: &mut AtHand) {
+        self.settle_credit(&mut at_hand.credit);
+    }
+
+    /// Settles every queue: the counters are going to be read.
+    pub(crate) fn settle_all(&self) {
+        self.ingress.visit(|at_hand| self.settle(at_hand));
+    }
+
+    fn settle_credit(&self, credit: &mut Credit) {
+        let Some(id) = credit.lane else { return };
+        let lane = self.routes.lane(id);
+        let accepted = std::mem::take(&mut credit.accepted);
+        if accepted > 0 {
+            lane.counters
+                .accepted
+                .fetch_add(accepted, Ordering::Relaxed);
         }
+        let bytes = std::mem::take(&mut credit.bytes);
+        if bytes > 0 {
+            lane.release(bytes, &self.budget);
+        }
+    }
+
+    /// Frees what was written and waits for application threads to free it: they rest.
+    pub(super) fn free_spent(&self) {
+        let mut at_hand = Vec::new();
+        self.ingress
+            .visit(|there| at_hand.push(std::mem::take(&mut there.spent)));
+        drop(at_hand);
+        self.spent.free_written();
     }
 
     /// Waits for room where that is allowed; counts the spans as dropped if there is none.

@@ -7,7 +7,7 @@ use crate::config::{EnvSource, millis_var, parse_var};
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Ingress;
-use crate::lane::RetryPolicy;
+use crate::lane::{RetryPolicy, Spent};
 use crate::location::BatchLimits;
 use crate::log::Log;
 use crate::metrics;
@@ -252,6 +252,7 @@ impl PipelineBuilder {
             ),
             resources: boxcar::vec![Arc::new(Resource::default())],
             ingress: Ingress::new((2 * threads).clamp(4, 64)),
+            spent: Spent::new(self.process_budget),
             budget: Budget::new(self.process_budget),
             lane_budget: self.lane_budget,
             overflow: self.overflow,

@@ -13,7 +13,7 @@ use super::{Item, Payload, Shared};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
-use crate::lane::{self, Buffers, LaneId, OpenBatch, Scopes};
+use crate::lane::{self, LaneId, OpenBatch, Scopes};
 use crate::record::BatchId;
 use crate::stats::Dropped;
 use opentelemetry::{Context, InstrumentationScope};
@@ -90,7 +90,6 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         flushes: Vec::new(),
         drained: Drained::default(),
         scopes: Scopes::default(),
-        buffers: Arc::default(),
         sweeper: Sweeper::new(timing),
         warned: (false, false),
         told_overflow: HashMap::new(),
@@ -132,7 +131,6 @@ struct Delivery {
     flushes: Vec<ActiveFlush>,
     drained: Drained<Item>,
     scopes: Scopes,
-    buffers: Arc<Buffers>,
     sweeper: Sweeper,
     /// Whether the application was told of unrouted spans and of scopes without effect.
     warned: (bool, bool),
@@ -175,7 +173,10 @@ impl Delivery {
             let timer = self.next_timer(now);
             if taken > 0 {
                 std::thread::park_timeout(timer.min(ROUND));
-            } else if self.shared.ingress.fall_asleep() {
+                continue;
+            }
+            self.shared.free_spent();
+            if self.shared.ingress.fall_asleep() {
                 std::thread::park_timeout(timer);
                 self.shared.ingress.awake();
             }
@@ -189,7 +190,7 @@ impl Delivery {
         let now = Instant::now();
         let taken = shared.ingress.drain(
             &mut drained,
-            |credit| shared.give_back(credit),
+            |at_hand| shared.settle(at_hand),
             |item| self.collect(item, now),
         );
         self.drained = drained;
@@ -221,7 +222,7 @@ impl Delivery {
                     Some(scope) => self.scopes.of(scope),
                     None => self.scopes.of(&InstrumentationScope::default()),
                 };
-                let buffer = || self.buffers.take(usual);
+                let buffer = || self.shared.spent.take_empty(usual);
                 batch.push_sdk(resource, scope, span, item.bytes, buffer);
             }
             Payload::Group(group) => batch.push_group(*group, item.bytes),
@@ -251,11 +252,7 @@ impl Delivery {
         let sealed = batch.seal(batch_id, self.shared.run_id.as_deref());
         self.growing -= sealed.bytes;
         if lane.push(sealed) {
-            self.spawn(lane::run(
-                lane.clone(),
-                self.shared.clone(),
-                self.buffers.clone(),
-            ));
+            self.spawn(lane::run(lane.clone(), self.shared.clone()));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::budget::{Budget, Overflow};
 use crate::clock::later;
 use crate::destination::Destination;
 use crate::ingress::{Drained, Ingress};
-use crate::lane::{LaneId, RetryPolicy};
+use crate::lane::{LaneId, RetryPolicy, Spent};
 use crate::log::Log;
 use crate::mutant::Switch;
 use crate::processor::DestinationProcessor;
@@ -30,7 +30,7 @@ use crate::sampler::DestinationSampler;
 use crate::scope::Levels;
 use crate::stats::{DropReason, PipelineStats};
 use crate::transform::SpanTransform;
-use admission::Credit;
+use admission::AtHand;
 use delivery::Control;
 use flush::{Asked, FlushState, Unfinished};
 use opentelemetry::Context;
@@ -63,7 +63,8 @@ pub(crate) struct Shared {
     pub(crate) bindings: Bindings,
     pub(crate) routes: Routes,
     pub(crate) resources: boxcar::Vec<Arc<Resource>>,
-    ingress: Ingress<Item, Credit>,
+    ingress: Ingress<Item, AtHand>,
+    pub(crate) spent: Spent,
     pub(crate) budget: Budget,
     lane_budget: usize,
     overflow: Overflow,
@@ -168,7 +169,7 @@ impl Shared {
         self.abandoned.store(true, Ordering::Relaxed);
         self.ingress.close();
         self.budget.wake();
-        let settle = |credit: &mut Credit| self.give_back(credit);
+        let settle = |at_hand: &mut AtHand| self.settle(at_hand);
         self.ingress.drain(&mut Drained::default(), settle, |item| {
             let lane = self.routes.lane(item.lane);
             let spans = match item.payload {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Shared {
     pub(super) fn stats(&self) -> PipelineStats {
+        self.settle_all();
         let open = self.bindings.open_spans();
         let mut open_by_lane = std::collections::HashMap::new();
         for (route, spans) in open {

@@ -17,7 +17,7 @@ impl Delivery {
         if !self.sweeper.is_due(now) {
             return;
         }
-        self.buffers.clear();
+        self.shared.spent.clear();
         let expired = self.sweeper.sweep(&self.shared);
         let totals = &self.shared.totals;
         totals
@@ -49,13 +49,12 @@ impl Delivery {
         for (_, lane) in self.shared.routes.all_lanes() {
             if let Some(sink) = lane.take_idle_sink(idle_since) {
                 let (lane, shared) = (lane.clone(), self.shared.clone());
-                let buffers = self.buffers.clone();
                 self.spawn(async move {
                     if let Err(error) = lane::close(sink).await {
                         shared.log.retrying(&lane.uri, &error);
                     }
                     if lane.closed() {
-                        lane::run(lane, shared, buffers).await;
+                        lane::run(lane, shared).await;
                     }
                 });
             }
