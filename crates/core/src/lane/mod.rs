@@ -118,19 +118,31 @@ impl Lane {
 
     /// Reserves room for a span in this lane and in the pipeline.
     pub(crate) fn reserve(&self, bytes: usize, lane_limit: usize, process: &Budget) -> bool {
-        if !budget::take(&self.bytes, bytes, lane_limit) {
+        if !self.take(bytes, lane_limit) {
             return false;
         }
         if !process.take(bytes) {
-            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+            self.give(bytes);
             return false;
         }
         true
     }
 
+    /// Takes room in this lane alone.
+    pub(crate) fn take(&self, bytes: usize, limit: usize) -> bool {
+        budget::take(&self.bytes, bytes, limit)
+    }
+
+    /// Gives back room in this lane alone.
+    pub(crate) fn give(&self, bytes: usize) {
+        if bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        }
+    }
+
     /// Gives room back.
     pub(crate) fn release(&self, bytes: usize, process: &Budget) {
-        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.give(bytes);
         process.give(bytes);
     }
 

@@ -37,9 +37,12 @@ pub(crate) struct AtHand {
 /// in each round.
 #[derive(Default)]
 struct Credit {
+    /// Where the last span went.
     lane: Option<LaneId>,
-    /// Room in the budgets, taken for spans to come.
-    bytes: usize,
+    /// Room in the budget of that lane, taken for spans to come.
+    lane_bytes: usize,
+    /// Room in the budget of the pipeline, taken for spans to come of any lane.
+    process_bytes: usize,
     /// Spans that came and are not counted as accepted yet.
     accepted: u64,
 }
@@ -144,8 +147,9 @@ impl Shared {
         };
         let AtHand { credit, spent } = entry.beside();
         self.spent.free_one(spent);
-        if credit.lane == Some(id) && credit.bytes >= bytes {
-            credit.bytes -= bytes;
+        if credit.lane == Some(id) && credit.lane_bytes.min(credit.process_bytes) >= bytes {
+            credit.lane_bytes -= bytes;
+            credit.process_bytes -= bytes;
             credit.accepted += spans;
             return Some(entry);
         }
@@ -170,23 +174,33 @@ impl Shared {
         entry
     }
 
-    /// Takes room for a span that no credit covers, and more if the one before it went to the same
-    /// lane: another is likely to follow.
+    /// Takes room for a span that no credit covers, and more for spans to come: in the budget of its
+    /// lane if the span before it went there too, for then another is likely to follow.
     #[inline(never)]
     fn take_room(&self, credit: &mut Credit, id: LaneId, lane: &Lane, bytes: usize) -> bool {
-        let smaller = self.lane_budget.min(self.budget.limit());
-        let in_a_run = credit.lane == Some(id) && smaller / AHEAD_SHARE >= AHEAD;
+        let in_a_run = credit.lane == Some(id);
         if !in_a_run {
-            self.settle_credit(credit);
+            self.settle_lane(credit);
             credit.lane = Some(id);
         }
-        if in_a_run && lane.reserve(AHEAD, self.lane_budget, &self.budget) {
-            credit.bytes += AHEAD;
-            if credit.bytes >= bytes {
-                credit.bytes -= bytes;
-                return true;
-            }
+        if credit.process_bytes < bytes {
+            credit.process_bytes += take_ahead(bytes, self.budget.limit(), |n| self.budget.take(n));
         }
+        if credit.lane_bytes < bytes {
+            let take = |n| lane.take(n, self.lane_budget);
+            credit.lane_bytes += match in_a_run {
+                true => take_ahead(bytes, self.lane_budget, take),
+                false if take(bytes) => bytes,
+                false => 0,
+            };
+        }
+        if credit.process_bytes >= bytes && credit.lane_bytes >= bytes {
+            credit.process_bytes -= bytes;
+            credit.lane_bytes -= bytes;
+            return true;
+        }
+        // What was taken ahead may be what is missing.
+        self.settle_credit(credit);
         lane.reserve(bytes, self.lane_budget, &self.budget)
     }
 
@@ -201,6 +215,14 @@ impl Shared {
     }
 
     fn settle_credit(&self, credit: &mut Credit) {
+        self.settle_lane(credit);
+        let unused = std::mem::take(&mut credit.process_bytes);
+        if unused > 0 {
+            self.budget.give(unused);
+        }
+    }
+
+    fn settle_lane(&self, credit: &mut Credit) {
         let Some(id) = credit.lane else { return };
         let lane = self.routes.lane(id);
         let accepted = std::mem::take(&mut credit.accepted);
@@ -209,10 +231,7 @@ impl Shared {
                 .accepted
                 .fetch_add(accepted, Ordering::Relaxed);
         }
-        let bytes = std::mem::take(&mut credit.bytes);
-        if bytes > 0 {
-            lane.release(bytes, &self.budget);
-        }
+        lane.give(std::mem::take(&mut credit.lane_bytes));
     }
 
     /// Frees what was written and waits for application threads to free it: they rest.
@@ -269,5 +288,18 @@ impl Shared {
                 shard.get()
             })
             .unwrap_or_default()
+    }
+}
+
+/// Takes [`AHEAD`] bytes of a budget of `limit` bytes, or `bytes` where that is more or all there
+/// is; returns how many.
+fn take_ahead(bytes: usize, limit: usize, take: impl Fn(usize) -> bool) -> usize {
+    let ahead = bytes.max(AHEAD);
+    if limit / AHEAD_SHARE >= AHEAD && take(ahead) {
+        ahead
+    } else if take(bytes) {
+        bytes
+    } else {
+        0
     }
 }
