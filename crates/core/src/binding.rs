@@ -5,9 +5,11 @@
 //! one gets a segment that remembers its spans one by one, and a descendant is found through its
 //! parent.
 
+mod hot;
 mod lingering;
 mod segments;
 
+use hot::{Free, Hot};
 use lingering::Lingering;
 use segments::{Segment, Trace};
 
@@ -50,6 +52,7 @@ pub(crate) struct Bindings {
     epoch: AtomicUsize,
     linger: bool,
     hasher: IdHash,
+    hot: Hot,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +69,8 @@ struct Shard {
     scratch: Vec<u32>,
     /// Spans that started but are not ours (suppressed, orphaned): their end must not count.
     ignored: HashMap<(u128, u64), u32, IdHash>,
+    /// Slots of `Bindings::hot`.
+    free: Free,
 }
 
 /// Trace and span ids are random already; a foreign one may be chosen by an adversary, so they are
@@ -81,8 +86,10 @@ pub(crate) struct Swept {
 
 impl Bindings {
     pub(crate) fn new(shards: usize, linger: bool) -> Self {
+        let shards = shards.next_power_of_two();
         Self {
-            shards: (0..shards.next_power_of_two())
+            hot: Hot::new(shards),
+            shards: (0..shards)
                 .map(|_| CachePadded::new(Mutex::new(Shard::default())))
                 .collect(),
             epoch: AtomicUsize::new(0),
@@ -92,7 +99,11 @@ impl Bindings {
     }
 
     fn shard(&self, trace: u128) -> &Mutex<Shard> {
-        &self.shards[self.hasher.hash_one(trace) as usize & (self.shards.len() - 1)]
+        &self.shards[self.shard_index(trace)]
+    }
+
+    fn shard_index(&self, trace: u128) -> usize {
+        self.hasher.hash_one(trace) as usize & (self.shards.len() - 1)
     }
 
     fn now(&self) -> u32 {
@@ -110,11 +121,18 @@ impl Bindings {
         match &mut entry.own {
             None if own_id => entry.own = Some(Segment::new(route, epoch)),
             // An id that came back to the place where its trace goes anyway.
-            Some(own) if own.route == route => own.open_span(&mut shard.lingering),
-            _ => entry
-                .foreign
-                .get_or_insert_default()
-                .add(span, route, epoch),
+            Some(own) if own.route == route => match own.slot {
+                Some(slot) => self.hot.add(slot),
+                None => own.open_span(&mut shard.lingering),
+            },
+            own => {
+                if let Some(own) = own {
+                    // From now on it takes a span's parent to tell whose it is.
+                    own.cool(&self.hot, &mut shard.free);
+                }
+                let foreign = entry.foreign.get_or_insert_default();
+                foreign.add(span, route, epoch);
+            }
         }
     }
 
@@ -126,9 +144,13 @@ impl Bindings {
         parent: SpanId,
     ) -> Option<RouteId> {
         let trace = key(trace);
+        if let Some(route) = self.hot.start(trace) {
+            return Some(route);
+        }
         let span = u64::from_be_bytes(span.to_bytes());
         let parent = u64::from_be_bytes(parent.to_bytes());
-        let mut shard = lock(self.shard(trace));
+        let index = self.shard_index(trace);
+        let mut shard = lock(&self.shards[index]);
         let shard = &mut *shard;
         let entry = match shard.traces.get_mut(&trace) {
             Some(entry) => entry,
@@ -147,7 +169,18 @@ impl Bindings {
             return Some(found.segment.route);
         }
         let own = entry.own.as_mut()?;
-        own.open_span(&mut shard.lingering);
+        match own.slot {
+            Some(slot) => self.hot.add(slot),
+            None => {
+                own.open_span(&mut shard.lingering);
+                if entry.foreign.is_none() && shard.ignored.is_empty() {
+                    own.warm(&self.hot, index, &mut shard.free);
+                }
+            }
+        }
+        if let Some(slot) = own.slot {
+            self.hot.remember(trace, slot, own.route);
+        }
         Some(own.route)
     }
 
@@ -155,14 +188,22 @@ impl Bindings {
     pub(crate) fn ignore(&self, trace: TraceId, span: SpanId) {
         let trace = key(trace);
         let epoch = self.now();
-        lock(self.shard(trace))
-            .ignored
-            .insert((trace, u64::from_be_bytes(span.to_bytes())), epoch);
+        let mut shard = lock(self.shard(trace));
+        let shard = &mut *shard;
+        let span = u64::from_be_bytes(span.to_bytes());
+        shard.ignored.insert((trace, span), epoch);
+        if let Some(own) = shard.traces.get_mut(&trace).and_then(|t| t.own.as_mut()) {
+            // Ends of its spans have to look whether they are ignored.
+            own.cool(&self.hot, &mut shard.free);
+        }
     }
 
     /// The route of a span that ends; `None` if it is none of ours or its binding is gone.
     pub(crate) fn end(&self, trace: TraceId, span: SpanId) -> Ended {
         let trace = key(trace);
+        if let Some(route) = self.hot.end(trace) {
+            return Ended::Bound(route);
+        }
         let span = u64::from_be_bytes(span.to_bytes());
         let epoch = self.now();
         let mut shard = lock(self.shard(trace));
@@ -187,6 +228,13 @@ impl Bindings {
             return Ended::Unbound;
         };
         let route = segment.route;
+        if let Some(slot) = segment.slot {
+            if self.hot.subtract(slot) {
+                self.hot.remember(trace, slot, route);
+                return Ended::Bound(route);
+            }
+            segment.cool(&self.hot, &mut shard.free);
+        }
         match segment.open {
             // An end without a start (a span that outlived an expired binding of a reused id) must
             // not take somebody else's count below zero.
@@ -236,6 +284,7 @@ impl Bindings {
                 shard.retain(|s| s.open > 0 || !over(s));
             }
             if check_age {
+                shard.cool(&self.hot);
                 swept.expired += shard.expire(now, max_age);
             }
         }
@@ -248,8 +297,9 @@ impl Bindings {
         for shard in &self.shards {
             for trace in lock(shard).traces.values() {
                 for segment in trace.segments() {
-                    if segment.open > 0 {
-                        *open.entry(segment.route.0).or_default() += u64::from(segment.open);
+                    let spans = segment.open_spans(&self.hot);
+                    if spans > 0 {
+                        *open.entry(segment.route.0).or_default() += u64::from(spans);
                     }
                 }
             }
@@ -353,6 +403,13 @@ impl Shard {
         let needed = self.traces.len().max(2 * LINGERING_PER_SHARD);
         if self.traces.capacity() > 8 * needed {
             self.traces.shrink_to(2 * needed);
+        }
+    }
+
+    /// Takes all slots back.
+    fn cool(&mut self, hot: &Hot) {
+        for own in self.traces.values_mut().filter_map(|t| t.own.as_mut()) {
+            own.cool(hot, &mut self.free);
         }
     }
 

@@ -152,3 +152,68 @@ fn loom_ignored_spans_take_nothing() {
         assert_eq!(open(&table), 2);
     });
 }
+
+#[test]
+fn loom_threads_that_remember_a_trace_count_every_span_of_it() {
+    bounded(|| {
+        let table = Arc::new(Bindings::new(1, true));
+        table.start_root(trace(), span(1), true, A);
+        let threads: Vec<_> = [10, 20]
+            .into_iter()
+            .map(|first| {
+                let table = table.clone();
+                thread::spawn(move || {
+                    // The first one through the table, the second one without it, and the last one
+                    // to end through it again, if the root has ended.
+                    for id in [first, first + 1] {
+                        if table.start_child(trace(), span(id), span(1)).is_some() {
+                            assert_eq!(table.end(trace(), span(id)), Ended::Bound(A));
+                        }
+                    }
+                })
+            })
+            .collect();
+        assert_eq!(table.end(trace(), span(1)), Ended::Bound(A));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(open(&table), 0);
+        table.sweep(0, 100, true);
+        table.sweep(0, 100, true);
+        assert_eq!(table.len(), 0);
+    });
+}
+
+#[test]
+fn loom_a_trace_that_is_remembered_gets_a_second_tenant_and_an_ignored_span() {
+    bounded(|| {
+        let table = Arc::new(Bindings::new(1, true));
+        table.start_root(trace(), span(1), true, A);
+        let child = {
+            let table = table.clone();
+            thread::spawn(move || {
+                for id in [10, 11] {
+                    assert_eq!(table.start_child(trace(), span(id), span(1)), Some(A));
+                }
+                assert_eq!(table.end(trace(), span(10)), Ended::Bound(A));
+            })
+        };
+        let tenant = {
+            let table = table.clone();
+            thread::spawn(move || {
+                table.start_root(trace(), span(20), false, B);
+                assert_eq!(table.start_child(trace(), span(21), span(20)), Some(B));
+                assert_eq!(table.end(trace(), span(21)), Ended::Bound(B));
+            })
+        };
+        table.ignore(trace(), span(2));
+        assert_eq!(table.end(trace(), span(2)), Ended::Ignored);
+        child.join().unwrap();
+        tenant.join().unwrap();
+        assert_eq!(open(&table), 3);
+        assert_eq!(table.end(trace(), span(20)), Ended::Bound(B));
+        assert_eq!(table.end(trace(), span(11)), Ended::Bound(A));
+        assert_eq!(table.end(trace(), span(1)), Ended::Bound(A));
+        assert_eq!(open(&table), 0);
+    });
+}

@@ -1,5 +1,6 @@
 //! The segments of one trace: who belongs to which.
 
+use super::hot::{Free, Hot, Slot};
 use super::{IdHash, RouteId};
 use std::collections::HashMap;
 
@@ -29,7 +30,10 @@ pub(super) struct ForeignSegment {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) route: RouteId,
+    /// Open spans; one while a slot counts them.
     pub(super) open: u32,
+    /// Where they are counted instead.
+    pub(super) slot: Option<Slot>,
     pub(super) started: u32,
     /// When its last open span ended.
     pub(super) idle_since: u32,
@@ -42,6 +46,7 @@ impl Segment {
         Self {
             route,
             open: 1,
+            slot: None,
             started: epoch,
             idle_since: epoch,
             lingered: 0,
@@ -54,6 +59,25 @@ impl Segment {
             *lingering = lingering.saturating_sub(1);
         }
         self.open += 1;
+    }
+
+    /// Lets threads count its spans without the table's lock, if a slot is free.
+    pub(super) fn warm(&mut self, hot: &Hot, shard: usize, free: &mut Free) {
+        self.slot = hot.give(shard, free, self.open);
+        if self.slot.is_some() {
+            self.open = 1;
+        }
+    }
+
+    /// Takes the slot back.
+    pub(super) fn cool(&mut self, hot: &Hot, free: &mut Free) {
+        if let Some(slot) = self.slot.take() {
+            self.open = hot.take_back(slot, free);
+        }
+    }
+
+    pub(super) fn open_spans(&self, hot: &Hot) -> u32 {
+        self.slot.map_or(self.open, |slot| hot.open(slot))
     }
 
     pub(super) fn is_older(&self, now: u32, max_age: u32) -> bool {
