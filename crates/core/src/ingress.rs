@@ -132,7 +132,7 @@ impl<T, L: Default> Ingress<T, L> {
 
     /// The queue of `shard`, any number, for one push; `None` after [`close`](Self::close). Other
     /// threads of the shard wait until the entry is gone.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(&self, shard: usize) -> Option<Entry<'_, T, L>> {
         // Their number is a power of two.
         let mut queue = lock(&self.shards[shard & (self.shards.len() - 1)]);

@@ -56,6 +56,7 @@ impl Shared {
     ///
     /// Whatever can fail, wait or unwind is done here, with the span by reference: it is several
     /// hundred bytes large and is to be copied as rarely as can be.
+    #[inline(always)]
     pub(crate) fn admit_span(
         &self,
         route: RouteId,
@@ -139,6 +140,7 @@ impl Shared {
 
     /// Takes room for an item, and its place in the ingress. `None` if there is no room, which is
     /// counted.
+    #[inline(always)]
     fn admit(&self, id: LaneId, bytes: usize, spans: u64) -> Option<Place<'_>> {
         let lane = self.routes.lane(id);
         let Some(mut entry) = self.ingress.enter(self.shard()) else {
@@ -279,6 +281,7 @@ impl Shared {
         None
     }
 
+    #[inline]
     fn shard(&self) -> usize {
         SHARD
             .try_with(|shard| {

@@ -340,15 +340,24 @@ pub(crate) fn key_values_bytes(attributes: &[KeyValue]) -> usize {
                 + kv.key.as_str().len()
                 + match &kv.value {
                     Value::String(v) => v.as_str().len(),
-                    Value::Array(Array::Bool(v)) => v.len(),
-                    Value::Array(Array::I64(v)) => v.len() * 8,
-                    Value::Array(Array::F64(v)) => v.len() * 8,
-                    Value::Array(Array::String(v)) => v
-                        .iter()
-                        .map(|s| size_of::<StringValue>() + s.as_str().len())
-                        .sum(),
+                    Value::Array(array) => array_bytes(array),
                     _ => 0,
                 }
         })
         .sum()
+}
+
+/// Apart from the rest, which runs for each span and is to stay small.
+#[inline(never)]
+fn array_bytes(array: &Array) -> usize {
+    match array {
+        Array::Bool(v) => v.len(),
+        Array::I64(v) => v.len() * 8,
+        Array::F64(v) => v.len() * 8,
+        Array::String(v) => v
+            .iter()
+            .map(|s| size_of::<StringValue>() + s.as_str().len())
+            .sum(),
+        _ => 0,
+    }
 }
