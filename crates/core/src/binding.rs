@@ -217,6 +217,7 @@ impl Bindings {
             return own.map_or(Ended::Unbound, |own| Ended::Bound(own.route));
         };
         let entry = found.get_mut();
+        let beside_foreign = entry.foreign.is_some();
         let (key, segment) = match &mut entry.foreign {
             Some(foreign) => match foreign.spans.get(&span).copied() {
                 Some(key) => (Some(key), foreign.segment(key)),
@@ -239,14 +240,15 @@ impl Bindings {
             // An end without a start (a span that outlived an expired binding of a reused id) must
             // not take somebody else's count below zero.
             0 => {}
+            1 if beside_foreign => {
+                segment.end(epoch);
+                shard.linger(trace, key, self.linger);
+            }
             1 => {
-                segment.open = 0;
-                segment.idle_since = epoch;
-                if entry.foreign.is_some() {
-                    shard.linger(trace, key, self.linger);
-                } else if let Some(own) = found.remove().own
+                if let Some(mut own) = found.remove().own
                     && self.linger
                 {
+                    own.end(epoch);
                     shard.ended.push(trace, own, LINGERING_PER_SHARD);
                 }
             }

@@ -9,10 +9,36 @@ use std::collections::VecDeque;
 /// The traces that linger in one shard.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
-    /// A few bits of each trace id, close together: what is looked through to see that a trace is
-    /// not here, which is nearly always so.
+    /// Says of nearly every trace that is not here that it is not.
+    filter: Filter,
+    /// A few bits of each trace id, close together, to be looked through.
     tags: VecDeque<u16>,
     traces: VecDeque<(TraceKey, Segment)>,
+}
+
+/// One bit per group of tags. Bits of tags that are gone stay until it is made anew.
+#[derive(Debug, Default)]
+struct Filter {
+    bits: [u64; 32],
+    /// Tags added since it was made.
+    added: usize,
+}
+
+impl Filter {
+    fn place(tag: u16) -> (usize, u64) {
+        (usize::from(tag >> 6) % 32, 1 << (tag % 64))
+    }
+
+    fn add(&mut self, tag: u16) {
+        let (word, bit) = Self::place(tag);
+        self.bits[word] |= bit;
+        self.added += 1;
+    }
+
+    fn may_hold(&self, tag: u16) -> bool {
+        let (word, bit) = Self::place(tag);
+        self.bits[word] & bit != 0
+    }
 }
 
 /// A trace id in a form that needs no padding beside a segment.
@@ -36,6 +62,11 @@ impl Lingering {
         let key = TraceKey::new(trace);
         self.tags.push_back(key.tag());
         self.traces.push_back((key, segment));
+        self.filter.add(key.tag());
+        if self.filter.added > 2 * limit {
+            self.filter = Filter::default();
+            self.tags.iter().for_each(|tag| self.filter.add(*tag));
+        }
         if self.traces.len() > limit {
             self.pop();
         }
@@ -49,6 +80,9 @@ impl Lingering {
     fn find(&self, trace: u128) -> Option<usize> {
         let key = TraceKey::new(trace);
         let tag = key.tag();
+        if !self.filter.may_hold(tag) {
+            return None;
+        }
         let (older, newer) = self.tags.as_slices();
         if !older.contains(&tag) && !newer.contains(&tag) {
             return None;

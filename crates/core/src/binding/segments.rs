@@ -80,6 +80,12 @@ impl Segment {
         self.slot.map_or(self.open, |slot| hot.open(slot))
     }
 
+    /// Its last open span has ended.
+    pub(super) fn end(&mut self, epoch: u32) {
+        self.open = 0;
+        self.idle_since = epoch;
+    }
+
     pub(super) fn is_older(&self, now: u32, max_age: u32) -> bool {
         now.wrapping_sub(self.started) > max_age
     }
