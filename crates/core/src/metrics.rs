@@ -123,7 +123,7 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         let sums = all.entry(series).or_default();
         let stored = lane.counters.stored.load(Ordering::Relaxed);
         let dropped = lane.counters.dropped();
-        let accepted = lane.counters.accepted.load(Ordering::Relaxed);
+        let accepted = lane.accepted();
         sums.stored += stored;
         sums.hidden = shared.mutant.is(Mutant::MetricsHideFailures);
         sums.waiting += accepted.saturating_sub(stored + dropped.total());

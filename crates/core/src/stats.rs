@@ -69,7 +69,6 @@ impl Dropped {
 /// The counters of one lane. Spans are counted once at acceptance and once where they end.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) accepted: AtomicU64,
     pub(crate) stored: AtomicU64,
     pub(crate) in_flight: AtomicU64,
     pub(crate) batches: AtomicU64,

@@ -144,7 +144,7 @@ impl Shared {
     fn admit(&self, id: LaneId, bytes: usize, spans: u64) -> Option<Place<'_>> {
         let lane = self.routes.lane(id);
         let Some(mut entry) = self.ingress.enter(self.shard()) else {
-            lane.counters.accepted.fetch_add(spans, Ordering::Relaxed);
+            lane.accept(spans);
             return self.refuse_closed(lane, spans);
         };
         let AtHand { credit, spent } = entry.beside();
@@ -155,7 +155,7 @@ impl Shared {
             credit.accepted += spans;
             return Some(entry);
         }
-        lane.counters.accepted.fetch_add(spans, Ordering::Relaxed);
+        lane.accept(spans);
         if self.take_room(credit, id, lane, bytes) {
             return Some(entry);
         }
@@ -229,9 +229,7 @@ impl Shared {
         let lane = self.routes.lane(id);
         let accepted = std::mem::take(&mut credit.accepted);
         if accepted > 0 {
-            lane.counters
-                .accepted
-                .fetch_add(accepted, Ordering::Relaxed);
+            lane.accept(accepted);
         }
         lane.give(std::mem::take(&mut credit.lane_bytes));
     }

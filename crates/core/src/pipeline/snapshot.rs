@@ -32,7 +32,7 @@ impl Shared {
                 let in_flight = lane.counters.in_flight.load(Ordering::Relaxed);
                 drop(guard);
                 // `accepted` is read last: a span that ends meanwhile is counted as queued.
-                let accepted = lane.counters.accepted.load(Ordering::Relaxed);
+                let accepted = lane.accepted();
                 LocationStats {
                     uri: lane.uri.clone(),
                     state,
