@@ -18,5 +18,7 @@ mod help;
 mod lake;
 #[path = "table/maintenance.rs"]
 mod maintenance;
+#[path = "table/many.rs"]
+mod many;
 #[path = "table/processes.rs"]
 mod processes;
