@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// this: a short deadline says how long to repeat, not that the place must be quick.
 const HANGING: Duration = Duration::from_secs(10);
 
+/// Batches of as many bytes are freed beside the next one.
+const LARGE: usize = 1 << 20;
+
 /// When a failed batch is written again, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -63,7 +66,13 @@ pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>) {
     while let Some(mut sealed) = lane.next() {
         write_batch(&lane, &shared, &mut sealed).await;
         shared.lane_progressed();
-        shared.spent.give(sealed.batch, sealed.bytes);
+        if sealed.bytes < LARGE {
+            shared.spent.give(sealed.batch, sealed.bytes);
+        } else {
+            // Freeing it takes a while, which the next batch need not wait for.
+            let shared = shared.clone();
+            tokio::spawn(async move { shared.spent.give(sealed.batch, sealed.bytes) });
+        }
     }
 }
 

@@ -52,13 +52,19 @@ impl Pipeline {
             let chunk: Vec<Span> = spans.by_ref().take(CHUNK).collect();
             let bytes = chunk.iter().map(Span::approximate_bytes).sum();
             let count = chunk.len() as u64;
-            let group = SpanGroup {
+            let mut group = Some(SpanGroup {
                 resource: resource.clone(),
                 scope: scope.clone(),
                 spans: chunk,
-            };
-            for lane in lanes {
-                let payload = || Payload::Group(Box::new(group.clone()));
+            });
+            // The last lane, most often the only one, gets the spans themselves.
+            for (lane, others) in lanes.iter().zip((0..lanes.len()).rev()) {
+                let own = match others {
+                    0 => group.take(),
+                    _ => group.clone(),
+                };
+                let Some(own) = own else { continue };
+                let payload = || Payload::Group(Box::new(own));
                 if shared.offer(*lane, bytes, count, payload) {
                     result.accepted += count;
                 } else {

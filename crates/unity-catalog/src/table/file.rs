@@ -157,11 +157,9 @@ fn give_rows(columns: SchemaVersion, rows: Rows) {
     }
 }
 
-/// FNV-1a, 64 bits: tells contents apart, and stays what it is from version to version.
+/// XXH3, 64 bits: tells contents apart, and stays what it is from version to version.
 pub(super) fn fingerprint(content: &[u8]) -> u64 {
-    content.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    twox_hash::XxHash3_64::oneshot(content)
 }
 
 /// Per-file statistics (Delta protocol, "Per-file Statistics") of the columns files are found by.
