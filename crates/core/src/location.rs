@@ -1,6 +1,6 @@
 //! The two traits a backend implements, and what it declares about itself.
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::record::TraceBatch;
 use crate::uri::LocationUri;
 use async_trait::async_trait;
@@ -74,6 +74,25 @@ pub struct Written {
     /// earlier one, whose values the place did not take although it has the spans. They show as
     /// `lost_updates` in stats and flush reports, with the last error.
     pub lost_updates: Vec<Error>,
+}
+
+impl Written {
+    /// Reports every trace-level value of `batch` as lost: for a sink that stores spans and nothing
+    /// else. `why` says what the place is, as in "a table of spans has no column for …".
+    #[must_use]
+    pub fn without_updates(mut self, batch: &TraceBatch, why: &str) -> Self {
+        let lost = batch.updates().iter().map(|update| {
+            let cause = format!(
+                "values set on trace {} are not stored: {why}",
+                update.trace_id
+            );
+            Error::new(ErrorKind::Unsupported, "write trace-level values", cause).mend(
+                "set them as attributes of a span, or send the trace to an MLflow experiment too",
+            )
+        });
+        self.lost_updates.extend(lost);
+        self
+    }
 }
 
 /// A span that its location did not take.

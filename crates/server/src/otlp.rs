@@ -31,10 +31,9 @@ impl OtlpSink {
 #[async_trait]
 impl TraceSink for OtlpSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
-        // OTLP knows nothing of traces as a whole: values an application set on one have no place
-        // here, and a batch may hold nothing else.
+        const NO_TRACES: &str = "OTLP knows spans, and nothing of a trace as a whole";
         if batch.span_count() == 0 {
-            return Ok(Written::default());
+            return Ok(Written::default().without_updates(batch, NO_TRACES));
         }
         let encoded = EncodedSpans::new(batch.groups(), &mut AsGiven);
         send(
@@ -46,6 +45,7 @@ impl TraceSink for OtlpSink {
             (0..encoded.len()).collect(),
         )
         .await
+        .map(|written| written.without_updates(batch, NO_TRACES))
         .map_err(|fault| fault.during(WRITE).at(&self.uri))
     }
 

@@ -4,6 +4,7 @@
 
 mod support;
 
+use opentelemetry::trace::TraceId;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
 };
@@ -12,8 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::http::{Reply, Server};
-use support::{batch, builder, location, open, root, script};
-use trace_destination_core::{ErrorKind, LocationUri, Retry, TraceLocation as _};
+use support::{batch, builder, location, open, root, script, updated};
+use trace_destination_core::{ErrorKind, LocationUri, Retry, TraceLocation as _, TraceUpdate};
 use trace_destination_server::{Compression, ServerLocation};
 
 fn otlp(server: &Server) -> String {
@@ -272,4 +273,25 @@ fn every_request_is_an_attempt_that_is_counted() {
     assert!(report.all_stored(), "{report}");
     let retries = pipeline.stats().location(&uri).unwrap().retries;
     assert_eq!((server.requests().len() as u64, retries), (4, 3));
+}
+
+#[tokio::test]
+async fn values_of_a_trace_are_told_to_be_lost() {
+    let server = Server::start(|_| Reply::stored());
+    let sink = open(&location(&otlp(&server))).await.unwrap();
+    let update = || vec![TraceUpdate::new(TraceId::from(7))];
+    for (spans, requests) in [(vec![root(7)], 1), (vec![], 1)] {
+        let written = sink.write(&updated(spans, update())).await.unwrap();
+        assert!(written.refused.is_empty());
+        let [lost] = &*written.lost_updates else {
+            panic!("{:?}", written.lost_updates)
+        };
+        assert_eq!(lost.kind(), ErrorKind::Unsupported);
+        let text = lost.to_string();
+        assert!(
+            text.contains("trace 00000000000000000000000000000007"),
+            "{text}"
+        );
+        assert_eq!(server.requests().len(), requests);
+    }
 }

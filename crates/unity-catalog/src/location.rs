@@ -143,7 +143,12 @@ struct UnityCatalogSink {
 #[async_trait]
 impl TraceSink for UnityCatalogSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
-        self.table.append(batch).await.map_err(|e| e.at(&self.uri))
+        let written = self.table.append(batch).await;
+        let written = written.map_err(|e| e.at(&self.uri))?;
+        Ok(written.without_updates(
+            batch,
+            "a table of spans has no column for a trace as a whole",
+        ))
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {

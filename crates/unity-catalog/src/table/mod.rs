@@ -417,8 +417,7 @@ async fn find(
     Ok((location, store))
 }
 
-/// What is said about a batch whose rows are stored. A table of spans has no column for what is set
-/// on a trace as a whole.
+/// What is said about a batch whose rows are stored.
 fn written(refused: Vec<Refusal>) -> Written {
     Written {
         refused,

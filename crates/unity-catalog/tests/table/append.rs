@@ -3,7 +3,7 @@
 use crate::help::*;
 use crate::lake;
 use tempfile::TempDir;
-use trace_destination_core::{AnyValue, TraceLocation as _};
+use trace_destination_core::{AnyValue, ErrorKind, TraceBatch, TraceLocation as _, TraceUpdate};
 use trace_destination_unity_catalog::{MissingTable, UnityCatalogLocation};
 
 #[tokio::test]
@@ -208,4 +208,24 @@ fn resident() -> usize {
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
     let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib << 10
+}
+
+#[tokio::test]
+async fn values_of_a_trace_are_told_to_be_lost_and_the_spans_are_stored() {
+    let dir = TempDir::new().unwrap();
+    let sink = open(&location(dir.path())).await;
+    let groups = numbered(1, 0).groups().to_vec();
+    let update = TraceUpdate::new(groups[0].spans[0].trace_id());
+    let with_update = TraceBatch::new(numbered(1, 0).id(), groups, vec![update.clone()]);
+    let alone = TraceBatch::new(numbered(1, 1).id(), Vec::new(), vec![update]);
+    for batch in [with_update, alone] {
+        let written = sink.write(&batch).await.unwrap();
+        assert!(written.refused.is_empty());
+        let [lost] = &*written.lost_updates else {
+            panic!("{:?}", written.lost_updates)
+        };
+        assert_eq!(lost.kind(), ErrorKind::Unsupported);
+        assert!(lost.to_string().contains("no column"), "{lost}");
+    }
+    assert_eq!(stored(&shop(dir.path())).await, expected(&[1], 1));
 }
