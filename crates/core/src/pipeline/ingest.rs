@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering;
 
 /// Spans of one call that travel together. Small, so that batches keep their limits.
 const CHUNK: usize = 64;
+/// Spans after which the delivery thread is woken: the ingress counts a chunk as one.
+const WAKE_EVERY: u64 = 1024;
 
 /// What became of ingested spans, summed over the locations of their destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +49,7 @@ impl Pipeline {
             }
             route => shared.routes.lanes_of(route),
         };
+        let mut sent = 0;
         let mut spans = spans.into_iter().map(Span::from).peekable();
         while spans.peek().is_some() {
             let chunk: Vec<Span> = spans.by_ref().take(CHUNK).collect();
@@ -70,6 +73,11 @@ impl Pipeline {
                 } else {
                     result.dropped += count;
                 }
+            }
+            sent += count;
+            if sent >= WAKE_EVERY {
+                sent = 0;
+                shared.wake_delivery();
             }
         }
         result
