@@ -17,6 +17,8 @@ use workload::{Side, Workers};
 /// Room for everything a round holds, so that the budget is no part of the measurement.
 const BUDGET: usize = 4 << 30;
 const FLUSH: Duration = Duration::from_secs(30);
+/// The sides are close, and single rounds vary by a third.
+const PAIRS: usize = 120;
 
 /// Our processor, in front of locations that keep nothing.
 fn ours(destinations: usize) -> (Side, Pipeline, Arc<AtomicU64>) {
@@ -111,6 +113,7 @@ fn row(run: &Run, c: &mut Criterion, spans_per_trace: usize, threads: usize, des
         }
     };
     Comparison::new(&name, "BatchSpanProcessor", Goal::AtMost(goal))
+        .with_pairs(PAIRS)
         .with_unit(1e9, "ns per span")
         .with_also(&[
             "CPU of the application threads",

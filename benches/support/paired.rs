@@ -87,6 +87,13 @@ impl Comparison {
         }
     }
 
+    /// Measures `pairs` pairs, where more than usual are needed to tell the sides apart.
+    #[must_use]
+    pub fn with_pairs(mut self, pairs: usize) -> Self {
+        self.pairs = pairs;
+        self
+    }
+
     /// How the absolute figures are printed: `value * factor` and a unit.
     #[must_use]
     pub fn with_unit(mut self, factor: f64, unit: &'static str) -> Self {

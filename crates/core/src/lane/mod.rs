@@ -10,7 +10,7 @@ mod write;
 pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
 pub(crate) use scopes::Scopes;
-pub(crate) use spent::Spent;
+pub(crate) use spent::{Spent, Written};
 pub use turn::waiting_for_turn;
 pub use write::RetryPolicy;
 pub(crate) use write::run;

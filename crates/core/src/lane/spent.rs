@@ -33,15 +33,28 @@ pub(crate) struct Spent {
 
 #[derive(Default)]
 struct Lists {
-    /// Written spans and their bytes.
-    written: Vec<(Vec<Span>, usize)>,
+    written: Vec<Written>,
+    /// Bytes of those, and of the ones that threads have at hand.
     bytes: usize,
     /// A list that grows anew for each batch is copied several times, and its memory goes back to
     /// the kernel and comes again, page by page.
     empty: Vec<Vec<Span>>,
 }
 
+/// Written spans, and the bytes that the whole list had.
+#[derive(Default)]
+pub(crate) struct Written {
+    spans: Vec<Span>,
+    bytes: usize,
+}
+
 impl Lists {
+    fn take_written(&mut self) -> Vec<Written> {
+        let written = std::mem::take(&mut self.written);
+        self.bytes -= written.iter().map(|w| w.bytes).sum::<usize>();
+        written
+    }
+
     fn keep_empty(&mut self, list: Vec<Span>) {
         if WORTH.contains(&list.capacity()) && self.empty.len() < KEPT {
             self.empty.push(list);
@@ -73,27 +86,27 @@ impl Spent {
     pub(crate) fn give(&self, batch: TraceBatch, bytes: usize) {
         let average = bytes / batch.span_count().max(1);
         for group in batch.groups {
-            let mut list = group.spans;
-            if average <= SMALL && list.len() >= SHORT {
-                let bytes = average * list.len();
+            let mut spans = group.spans;
+            if average <= SMALL && spans.len() >= SHORT {
+                let bytes = average * spans.len();
                 let mut lists = self.lock();
                 if lists.bytes + bytes <= self.limit {
                     lists.bytes += bytes;
-                    lists.written.push((list, bytes));
+                    lists.written.push(Written { spans, bytes });
                     self.any.store(true, Ordering::Relaxed);
                     continue;
                 }
             }
-            list.clear();
-            self.lock().keep_empty(list);
+            spans.clear();
+            self.lock().keep_empty(spans);
         }
     }
 
     /// Frees one written span; `at_hand` is where the caller keeps them between two calls.
     #[inline]
-    pub(crate) fn free_one(&self, at_hand: &mut Vec<Span>) {
-        if let Some(left) = at_hand.len().checked_sub(1) {
-            at_hand.truncate(left);
+    pub(crate) fn free_one(&self, at_hand: &mut Written) {
+        if let Some(left) = at_hand.spans.len().checked_sub(1) {
+            at_hand.spans.truncate(left);
         } else if self.any.load(Ordering::Relaxed) {
             self.exchange(at_hand);
         }
@@ -101,36 +114,41 @@ impl Spent {
 
     /// Gives an emptied list for one of written spans, unless somebody else is at it.
     #[cold]
-    fn exchange(&self, at_hand: &mut Vec<Span>) {
+    fn exchange(&self, at_hand: &mut Written) {
         let Ok(mut lists) = self.lists.try_lock() else {
             return;
         };
-        match lists.written.pop() {
-            Some((written, bytes)) => {
-                lists.bytes -= bytes;
-                lists.keep_empty(std::mem::replace(at_hand, written));
-            }
-            None => self.any.store(false, Ordering::Relaxed),
+        let next = lists.written.pop();
+        if next.is_none() {
+            self.any.store(false, Ordering::Relaxed);
         }
+        let emptied = std::mem::replace(at_hand, next.unwrap_or_default());
+        lists.bytes -= emptied.bytes;
+        lists.keep_empty(emptied.spans);
     }
 
-    /// Frees the written spans: no span has ended for a while.
-    pub(crate) fn free_written(&self) {
-        if self.any.swap(false, Ordering::Relaxed) {
+    /// Frees the written spans, and what threads had at hand: no span has ended for a while.
+    pub(crate) fn free_written(&self, at_hand: Vec<Written>) {
+        let bytes: usize = at_hand.iter().map(|w| w.bytes).sum();
+        drop(at_hand);
+        if self.any.swap(false, Ordering::Relaxed) || bytes > 0 {
             let written = {
                 let mut lists = self.lock();
-                lists.bytes = 0;
-                std::mem::take(&mut lists.written)
+                lists.bytes -= bytes;
+                lists.take_written()
             };
             drop(written);
         }
     }
 
-    /// Frees everything.
+    /// Frees everything but what threads have at hand.
     pub(crate) fn clear(&self) {
         self.any.store(false, Ordering::Relaxed);
-        let lists = std::mem::take(&mut *self.lock());
-        drop(lists);
+        let (written, empty) = {
+            let mut lists = self.lock();
+            (lists.take_written(), std::mem::take(&mut lists.empty))
+        };
+        drop((written, empty));
     }
 
     fn lock(&self) -> MutexGuard<'_, Lists> {

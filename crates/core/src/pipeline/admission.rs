@@ -4,7 +4,7 @@ use super::{Item, Payload, Shared};
 use crate::binding::RouteId;
 use crate::budget::Overflow;
 use crate::ingress::Entry;
-use crate::lane::{Lane, LaneId};
+use crate::lane::{Lane, LaneId, Written};
 use crate::mutant::Mutant;
 use crate::record::{Span, TraceUpdate};
 use crate::stats::DropReason;
@@ -30,7 +30,7 @@ thread_local! {
 pub(crate) struct AtHand {
     credit: Credit,
     /// Written spans to free.
-    spent: Vec<Span>,
+    spent: Written,
 }
 
 /// What most spans of a run need no counter for that threads share. The delivery thread settles it
@@ -239,8 +239,7 @@ impl Shared {
         let mut at_hand = Vec::new();
         self.ingress
             .visit(|there| at_hand.push(std::mem::take(&mut there.spent)));
-        drop(at_hand);
-        self.spent.free_written();
+        self.spent.free_written(at_hand);
     }
 
     /// Waits for room where that is allowed; counts the spans as dropped if there is none.

@@ -26,20 +26,21 @@ fn batch(spans: usize) -> TraceBatch {
 fn a_span_is_freed_per_call_and_its_list_comes_back() {
     let spent = Spent::new(1 << 30);
     spent.give(batch(100), 10_000);
-    let mut at_hand = Vec::new();
+    let mut at_hand = Written::default();
     let mut left = Vec::new();
     for _ in 0..102 {
         spent.free_one(&mut at_hand);
-        left.push(at_hand.len());
+        left.push((at_hand.spans.len(), spent.lock().bytes));
     }
     // The first call fetches the list, the last one finds nothing.
-    let expected: Vec<usize> = (0..=100).rev().chain([0]).collect();
+    let while_at_hand = (0..=100).rev().map(|spans| (spans, 10_000));
+    let expected: Vec<_> = while_at_hand.chain([(0, 0)]).collect();
     assert_eq!(left, expected);
     assert!(!spent.any.load(Ordering::Relaxed));
 
     spent.give(batch(64), 10_000);
     spent.free_one(&mut at_hand);
-    assert_eq!(at_hand.len(), 64);
+    assert_eq!(at_hand.spans.len(), 64);
     let list = spent.take_empty(100);
     assert!(list.is_empty());
     assert!(list.capacity() >= 100, "the list that was emptied");
@@ -65,16 +66,17 @@ fn what_is_kept_is_bounded_and_large_spans_are_none_of_it() {
 #[test]
 fn nothing_is_kept_once_the_application_rests() {
     let spent = Spent::new(1 << 30);
-    spent.give(batch(100), 10_000);
-    spent.free_written();
-    let mut at_hand = Vec::new();
+    let mut at_hand = Written::default();
+    for _ in 0..2 {
+        spent.give(batch(100), 10_000);
+    }
     spent.free_one(&mut at_hand);
-    assert!(at_hand.is_empty());
-    assert_eq!(spent.lock().bytes, 0);
-
-    spent.give(batch(100), 10_000);
+    assert_eq!(spent.lock().bytes, 20_000);
     spent.clear();
+    assert_eq!(spent.lock().bytes, 10_000, "at hand");
+    spent.give(batch(100), 10_000);
+    spent.free_written(vec![std::mem::take(&mut at_hand)]);
     assert_eq!(spent.lock().bytes, 0);
     spent.free_one(&mut at_hand);
-    assert!(at_hand.is_empty());
+    assert!(at_hand.spans.is_empty());
 }
