@@ -212,11 +212,14 @@ impl Client {
         };
         match classify(self.dialect, signs) {
             None => Ok(Answer { content_type, body }),
-            Some(class) => Err(self.refused(status, class, code, &body, call.name(&self.base))),
+            Some(class) => {
+                let asked = call.name(&self.base);
+                Err(self.refused(status, class, code, &body, asked).await)
+            }
         }
     }
 
-    fn refused(
+    async fn refused(
         &self,
         status: u16,
         class: Class,
@@ -228,7 +231,8 @@ impl Client {
             status,
             class,
             code,
-            says: self.scrub(shorten(&message(body))),
+            // Before it is shortened: half a secret would not be found.
+            says: shorten(&self.scrub(message(body)).await),
             asked,
             credentials: match self.tokens {
                 Some(_) => "the service principal's token",
@@ -238,7 +242,10 @@ impl Client {
     }
 
     /// Takes our own secrets out of what a server says: some repeat what they were sent.
-    fn scrub(&self, mut text: String) -> String {
+    async fn scrub(&self, mut text: String) -> String {
+        if let Some(tokens) = &self.tokens {
+            text = tokens.scrub(text).await;
+        }
         let header = self.transport().credentials.header();
         let encoded = header.as_deref().and_then(|h| h.split(' ').nth(1));
         let password = match &self.transport().credentials {

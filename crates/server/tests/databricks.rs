@@ -322,3 +322,26 @@ async fn profiles() {
         assert!(error.mend_hint().is_some());
     }
 }
+
+#[tokio::test]
+async fn a_token_that_the_server_repeats_is_in_no_error() {
+    let _alone = ALONE.lock().await;
+    let server = Server::start(|request: &Request| match request.path() {
+        "/oidc/v1/token" => Reply::json(200, json!({"access_token": "dose-of-secrecy"})),
+        _ => {
+            let said = format!("no: {}", request.header("authorization").unwrap());
+            Reply::json(403, json!({"error_code": "DENIED", "message": said}))
+        }
+    });
+    let host = server.url();
+    let vars = [
+        ("DATABRICKS_HOST", &*host),
+        ("DATABRICKS_CLIENT_ID", "id"),
+        ("DATABRICKS_CLIENT_SECRET", "secret"),
+    ];
+    let sink = open(&from_env(TABLE, &vars).unwrap()).await.unwrap();
+    let error = sink.write(&batch([root(1)])).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("no: Bearer [secret]"), "{text}");
+    assert!(!text.contains("dose-of-secrecy"), "{text}");
+}

@@ -74,6 +74,16 @@ impl Tokens {
         Ok(text)
     }
 
+    /// Takes the token out of what a server says.
+    pub(crate) async fn scrub(&self, text: String) -> String {
+        match &*self.current.lock().await {
+            Some(token) if !token.text.expose().is_empty() => {
+                text.replace(token.text.expose(), "[secret]")
+            }
+            _ => text,
+        }
+    }
+
     /// Drops the token: the server did not accept it.
     pub(crate) async fn forget(&self) {
         *self.current.lock().await = None;

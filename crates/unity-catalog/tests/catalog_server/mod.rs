@@ -127,6 +127,20 @@ impl UnityServer {
         server
     }
 
+    /// The same, answering one request after the other, each after a while.
+    #[allow(dead_code, reason = "not every program has a use for it")]
+    pub fn slow(folder: &Path, answer: std::time::Duration) -> Self {
+        let Self { server, state } = Self::with_root(folder);
+        drop(server);
+        let answers = state.clone();
+        let server = Server::start(move |request| {
+            let mut state = answers.lock().unwrap();
+            std::thread::sleep(answer);
+            state.answer(request)
+        });
+        Self { server, state }
+    }
+
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

@@ -1,11 +1,17 @@
 //! Finding, making and registering tables.
 
+use crate::catalog_server::UnityServer;
 use crate::catalog_server::http::Reply;
 use crate::lake;
 use crate::support::{Governed, TABLE, at, traces, write};
+use opentelemetry::trace::{SpanId, TraceId};
 use serde_json::Value;
-use trace_destination_core::{ErrorKind, TraceLocation as _};
-use trace_destination_unity_catalog::MissingTable;
+use std::sync::Arc;
+use std::time::Duration;
+use trace_destination_core::{
+    Destination, ErrorKind, Pipeline, RetryPolicy, SpanRecord, TraceLocation as _,
+};
+use trace_destination_unity_catalog::{CatalogServer, MissingTable};
 use url::Url;
 
 #[tokio::test]
@@ -229,4 +235,34 @@ async fn many_tables_at_once() {
         done.unwrap().unwrap();
     }
     assert_eq!(governed.server.state().tables.len(), 50);
+}
+
+/// More tables than a slow catalog serves in the time that a batch is tried: waiting for a turn at
+/// the catalog costs no spans.
+#[test]
+fn a_slow_catalog_serves_many_tables_one_after_the_other() {
+    const TABLES: usize = 120;
+    let folder = tempfile::tempdir().unwrap();
+    let server = UnityServer::slow(folder.path(), Duration::from_millis(30));
+    let client = CatalogServer::new(&server.url()).unwrap();
+    let pipeline = Pipeline::builder()
+        .strict()
+        .with_retry(RetryPolicy {
+            deadline: Duration::from_secs(1),
+            ..RetryPolicy::default()
+        })
+        .build()
+        .unwrap();
+    let span = SpanRecord::new(TraceId::from(1), SpanId::from(1), "waits", 1, 2);
+    for i in 0..TABLES {
+        let name = format!("main.traces.tenant_{i}");
+        let place = Destination::new(at(&name, client.clone()));
+        let (resource, scope) = (Arc::default(), Arc::default());
+        let sent = pipeline.ingest(resource, scope, vec![span.clone()], &place);
+        assert_eq!(sent.accepted, 1);
+    }
+    // A single attempt may take 10 s by itself, which is less than all of them together.
+    let report = pipeline.flush(Duration::from_secs(120)).wait();
+    assert!(report.all_stored(), "{report}");
+    assert_eq!(server.state().tables.len(), TABLES);
 }

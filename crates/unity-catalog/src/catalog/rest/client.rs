@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use trace_destination_core::{Error, ErrorKind};
+use trace_destination_core::{Error, ErrorKind, waiting_for_turn};
 
 /// Longest time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,7 +91,7 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Answer, Fault> {
         // Only closed with the client, which is borrowed.
-        let _permit = self.permits.acquire().await;
+        let _permit = waiting_for_turn(self.permits.acquire()).await;
         match self.attempt(&method, path, body).await {
             // Taken back before its time: another token may do.
             Err(fault) if fault.status() == Some(401) && self.tokens.forget().await => {
