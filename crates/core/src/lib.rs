@@ -14,7 +14,8 @@
 //!                     └───────────────▶ ingress.rs sharded queues, left at once
 //!  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─
 //!  delivery thread ──▶ pipeline/delivery.rs ──▶ lane/open_batch.rs  one growing batch per lane
-//!  lane task ────────▶ lane/write.rs  transform, open, write, retry ──▶ TraceSink::write
+//!  lane task ────────▶ lane/sealed.rs  transform, encode ──▶ BatchEncoder::encode
+//!                      lane/write.rs   open, write, retry ──▶ TraceSink::write
 //! ```
 //!
 //! ```
@@ -69,7 +70,7 @@ pub use destination::Destination;
 pub use error::{Error, ErrorKind, Retry};
 pub use lane::{RetryPolicy, waiting_for_turn};
 pub use location::{
-    BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
+    BatchEncoder, BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
 };
 pub use memory::{MemoryLocation, MemoryStore, StoredSpan};
 #[doc(hidden)]

@@ -4,7 +4,9 @@ use crate::error::{Error, ErrorKind};
 use crate::record::TraceBatch;
 use crate::uri::LocationUri;
 use async_trait::async_trait;
+use std::any::Any;
 use std::fmt::{Debug, Display};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A place where traces are stored: a value, cheap to make and to compare by its URI. It does
@@ -58,11 +60,33 @@ pub trait TraceSink: Send + Sync {
     /// retry deadline; what was stored stays readable.
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error>;
 
+    /// What encodes batches ahead of their turn, for a sink whose writes begin with work that needs
+    /// neither the place nor an order; none unless a sink says otherwise. Asked once, when the sink
+    /// was opened.
+    fn encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        None
+    }
+
     /// Gives up connections and files. Nothing is pending when it is called.
     ///
     /// # Errors
     /// Only for the log: a sink that returns an error here is closed all the same.
     async fn close(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// Encodes a batch while the one before it is still being written, on another thread: where batches
+/// queue up, the processor's work on one overlaps with the wait for the place of another.
+pub trait BatchEncoder: Send + Sync + 'static {
+    /// Whatever the sink makes of the batch before it is stored, which [`TraceSink::write`] finds as
+    /// [`TraceBatch::encoded`]; `None` leaves everything to the write, errors included.
+    ///
+    /// # Behavior
+    /// - It is asked for a batch at most once, and not for every batch: a write finds nothing encoded
+    ///   where it did not have to wait, or too many others are being encoded.
+    /// - A sink that was opened anew may be given what the encoder of the one before made.
+    /// - What it returns is kept until the batch is done, and no budget counts it: it should be
+    ///   smaller than the batch.
+    fn encode(&self, batch: &TraceBatch) -> Option<Arc<dyn Any + Send + Sync>>;
 }
 
 /// What a successful [`TraceSink::write`] has to say.

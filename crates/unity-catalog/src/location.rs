@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
 use trace_destination_core::{
-    Capabilities, Error, Guarantee, LocationUri, ProcessEnv, TraceBatch, TraceLocation, TraceSink,
-    Written,
+    BatchEncoder, Capabilities, Error, Guarantee, LocationUri, ProcessEnv, TraceBatch,
+    TraceLocation, TraceSink, Written,
 };
 use url::Url;
 
@@ -149,6 +149,10 @@ impl TraceSink for UnityCatalogSink {
             batch,
             "a table of spans has no column for a trace as a whole",
         ))
+    }
+
+    fn encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        Some(self.table.encoder())
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 mod isolate;
 mod open_batch;
 mod scopes;
+mod sealed;
 mod spent;
 mod turn;
 mod write;
@@ -10,6 +11,7 @@ mod write;
 pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
 pub(crate) use scopes::Scopes;
+pub(crate) use sealed::{AHEAD, Sealed, begin_ahead};
 pub(crate) use spent::{Spent, Written};
 pub use turn::waiting_for_turn;
 pub use write::RetryPolicy;
@@ -17,8 +19,7 @@ pub(crate) use write::run;
 
 use crate::budget::{self, Budget};
 use crate::error::Error;
-use crate::location::{BatchLimits, TraceLocation, TraceSink};
-use crate::record::TraceBatch;
+use crate::location::{BatchEncoder, BatchLimits, TraceLocation, TraceSink};
 use crate::stats::{Counters, DropReason, LocationState};
 use crate::uri::LocationUri;
 use std::collections::VecDeque;
@@ -58,7 +59,7 @@ struct Intake {
 #[derive(Default)]
 pub(crate) struct State {
     /// Batches ready to be written, oldest first.
-    sealed: VecDeque<Sealed>,
+    sealed: VecDeque<Arc<Sealed>>,
     /// A task writes this lane now, or closes its sink.
     running: bool,
     /// A task closes its sink.
@@ -67,6 +68,8 @@ pub(crate) struct State {
     pub(crate) sink: Option<Box<dyn TraceSink>>,
     /// There is an open sink, here or in the hands of the task that writes.
     pub(crate) is_open: bool,
+    /// What the open sink does for a batch ahead of its turn.
+    encoder: Option<Arc<dyn BatchEncoder>>,
     pub(crate) phase: Phase,
     pub(crate) last_error: Option<Error>,
     /// Sequence of the last batch sealed.
@@ -87,11 +90,8 @@ pub(crate) enum Phase {
     Failing,
 }
 
-/// A batch with what the budgets know of it.
-pub(crate) struct Sealed {
-    pub(crate) batch: TraceBatch,
-    pub(crate) bytes: usize,
-}
+/// A batch that can be made ready ahead of its turn, and what its sink does for it.
+type Following = (Arc<Sealed>, Arc<dyn BatchEncoder>);
 
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -170,26 +170,37 @@ impl Lane {
         self.intake.bytes.load(Ordering::Relaxed)
     }
 
-    /// Appends a sealed batch; true if a task must be started to write it.
-    pub(crate) fn push(&self, batch: Sealed) -> bool {
+    /// Appends a sealed batch.
+    pub(crate) fn push(&self, batch: Sealed) -> Pushed {
         let mut state = self.state();
-        state.sealed_seq = batch.batch.id.sequence;
-        state.sealed.push_back(batch);
-        !std::mem::replace(&mut state.running, true)
+        state.sealed_seq = batch.sequence;
+        state.sealed.push_back(Arc::new(batch));
+        if !std::mem::replace(&mut state.running, true) {
+            return Pushed::Start;
+        }
+        match state.following() {
+            Some(following) if state.sealed.len() == 1 => Pushed::Follows(following),
+            _ => Pushed::Waits,
+        }
     }
 
-    /// The next batch; `None` ends the task that asks.
-    fn next(&self) -> Option<Sealed> {
+    /// The next batch, and the one after it if something can be done for it; `None` ends the task
+    /// that asks.
+    fn next(&self) -> Option<(Arc<Sealed>, Option<Following>)> {
         let mut state = self.state();
         let next = state.sealed.pop_front();
-        match &next {
-            Some(sealed) => self
-                .counters
-                .in_flight
-                .store(sealed.batch.span_count() as u64, Ordering::Relaxed),
-            None => state.running = false,
+        match next {
+            Some(sealed) => {
+                self.counters
+                    .in_flight
+                    .store(sealed.spans, Ordering::Relaxed);
+                Some((sealed, state.following()))
+            }
+            None => {
+                state.running = false;
+                None
+            }
         }
-        next
     }
 
     /// Whether a task writes or closes this lane now.
@@ -205,7 +216,7 @@ impl Lane {
             return None;
         }
         let sink = state.sink.take()?;
-        state.is_open = false;
+        state.sink_gone();
         state.closing = true;
         // A batch that comes meanwhile waits until the sink is closed: one at a time per location.
         state.running = true;
@@ -227,16 +238,15 @@ impl Lane {
 
     /// Drops everything that waits. What is being written is left to its task.
     pub(crate) fn drop_queued(&self, reason: DropReason, process: &Budget) {
-        let dropped: Vec<Sealed> = {
+        let dropped: Vec<Arc<Sealed>> = {
             let mut state = self.state();
             let sealed = state.sealed.drain(..).collect();
             state.done_seq = state.sealed_seq;
             sealed
         };
         for sealed in dropped {
-            self.counters
-                .drop_spans(reason, sealed.batch.span_count() as u64);
-            self.counters.lose_updates(sealed.batch.updates.len());
+            self.counters.drop_spans(reason, sealed.spans);
+            self.counters.lose_updates(sealed.updates);
             self.release(sealed.bytes, process);
         }
     }
@@ -249,7 +259,37 @@ impl Lane {
     }
 }
 
+/// What is to be done after a batch was appended.
+pub(crate) enum Pushed {
+    /// A task must be started to write the lane.
+    Start,
+    /// The batch is the next one and can be made ready meanwhile.
+    Follows(Following),
+    /// Nothing.
+    Waits,
+}
+
 impl State {
+    /// The first batch that waits, where the sink has something to do for it ahead.
+    fn following(&self) -> Option<Following> {
+        if self.phase != Phase::Healthy {
+            return None;
+        }
+        Some((self.sealed.front()?.clone(), self.encoder.clone()?))
+    }
+
+    /// Notes that there is an open sink.
+    fn sink_opened(&mut self, sink: &dyn TraceSink) {
+        self.is_open = true;
+        self.encoder = sink.encoder();
+    }
+
+    /// Notes that there is none any more.
+    fn sink_gone(&mut self) {
+        self.is_open = false;
+        self.encoder = None;
+    }
+
     /// What the lane is doing, for everybody to see.
     pub(crate) fn public(&self) -> LocationState {
         match (self.phase, self.is_open) {

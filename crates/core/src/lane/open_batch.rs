@@ -117,13 +117,7 @@ impl OpenBatch {
                 }
             }
         }
-        super::Sealed {
-            batch: TraceBatch {
-                id,
-                groups: self.groups,
-                updates: self.updates,
-            },
-            bytes: self.bytes,
-        }
+        let batch = TraceBatch::new(id, self.groups, self.updates);
+        super::Sealed::new(batch, self.bytes)
     }
 }

@@ -1,8 +1,9 @@
 //! Writing one lane: open, write, retry, give up. One task per lane that has something to write.
 
 use super::isolate::{close, isolated};
+use super::sealed::{Ready, Sealed, begin_ahead};
 use super::turn::Clock;
-use super::{Lane, Phase, Sealed};
+use super::{Lane, Phase};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind, Retry};
 use crate::location::Written;
@@ -10,12 +11,12 @@ use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::record::TraceBatch;
 use crate::stats::DropReason;
-use crate::transform::{SpanTransform, Verdict, apply};
 use rand::Rng;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
 /// An attempt that makes no progress is given up after the retry deadline, but not sooner than
 /// this: a short deadline says how long to repeat, not that the place must be quick.
@@ -63,27 +64,41 @@ impl RetryPolicy {
 
 /// Writes what the lane has until it has nothing more.
 pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>) {
-    while let Some(mut sealed) = lane.next() {
-        write_batch(&lane, &shared, &mut sealed).await;
+    while let Some((sealed, following)) = lane.next() {
+        if let Some((following, encoder)) = following {
+            begin_ahead(following, encoder, &lane, &shared, &Handle::current());
+        }
+        write_batch(&lane, &shared, &sealed).await;
         shared.lane_progressed();
-        if sealed.bytes < LARGE {
-            shared.spent.give(sealed.batch, sealed.bytes);
+        // Whoever made it ready ahead may hold it for another moment, and then frees it.
+        let Some(sealed) = Arc::into_inner(sealed) else {
+            continue;
+        };
+        let bytes = sealed.bytes;
+        let Some(batch) = sealed.into_batch() else {
+            continue;
+        };
+        if bytes < LARGE {
+            shared.spent.give(batch, bytes);
         } else {
             // Freeing it takes a while, which the next batch need not wait for.
             let shared = shared.clone();
-            tokio::spawn(async move { shared.spent.give(sealed.batch, sealed.bytes) });
+            tokio::spawn(async move { shared.spent.give(batch, bytes) });
         }
     }
 }
 
-async fn write_batch(lane: &Lane, shared: &Shared, sealed: &mut Sealed) {
-    let sequence = sealed.batch.id.sequence;
-    let (lost, hook_error) = transform(lane, shared, &mut sealed.batch);
+async fn write_batch(lane: &Lane, shared: &Shared, sealed: &Sealed) {
+    let sequence = sealed.sequence;
+    let Ready {
+        batch,
+        lost,
+        hook_error,
+    } = sealed.ready(lane, shared);
     let state = lane.state();
-    let mut flying = InFlight::new(lane, shared, sealed);
-    lane.counters.drop_spans(DropReason::Transform, lost);
+    let mut flying = InFlight::new(lane, shared, batch, sealed.bytes);
+    lane.counters.drop_spans(DropReason::Transform, *lost);
     drop(state);
-    let batch = &sealed.batch;
     let early = shared.mutant.is(Mutant::StoredBeforeWritten);
     if early {
         count_stored(lane, batch.span_count() as u64);
@@ -101,7 +116,7 @@ async fn write_batch(lane: &Lane, shared: &Shared, sealed: &mut Sealed) {
     let (mut refused, mut untold, mut lost, mut recovered) = (None, None, None, false);
     let mut state = lane.state();
     if hook_error.is_some() {
-        state.last_error = hook_error;
+        state.last_error.clone_from(hook_error);
     }
     match outcome {
         // The hook left nothing to write, which says nothing about the place.
@@ -180,15 +195,15 @@ struct InFlight<'a> {
 }
 
 impl<'a> InFlight<'a> {
-    fn new(lane: &'a Lane, shared: &'a Shared, sealed: &Sealed) -> Self {
-        let spans = sealed.batch.span_count() as u64;
+    fn new(lane: &'a Lane, shared: &'a Shared, batch: &TraceBatch, bytes: usize) -> Self {
+        let spans = batch.span_count() as u64;
         lane.counters.in_flight.store(spans, Ordering::Relaxed);
         Self {
             lane,
             shared,
             spans,
-            updates: sealed.batch.updates.len(),
-            bytes: sealed.bytes,
+            updates: batch.updates.len(),
+            bytes,
             landed: false,
         }
     }
@@ -207,43 +222,6 @@ impl Drop for InFlight<'_> {
         drop(state);
         self.lane.release(self.bytes, &self.shared.budget);
     }
-}
-
-/// Runs the hook over the batch; returns how many spans it took out, and why if it panicked.
-fn transform(lane: &Lane, shared: &Shared, batch: &mut TraceBatch) -> (u64, Option<Error>) {
-    let Some(hook) = &shared.transform else {
-        return (0, None);
-    };
-    // A hook is the application's code and may take its time, like a sink.
-    tokio::task::block_in_place(|| transform_with(&**hook, lane, batch))
-}
-
-fn transform_with(
-    hook: &dyn SpanTransform,
-    lane: &Lane,
-    batch: &mut TraceBatch,
-) -> (u64, Option<Error>) {
-    let (mut lost, mut error) = (0, None);
-    for group in &mut batch.groups {
-        group.spans.retain_mut(|span| match apply(hook, &lane.uri, span) {
-            Verdict::Keep => true,
-            Verdict::Drop => {
-                lost += 1;
-                false
-            }
-            Verdict::Panicked(text) => {
-                lost += 1;
-                error = Some(
-                    Error::new(ErrorKind::Internal, "transform span", text)
-                        .at(&lane.uri)
-                        .mend("mend the transform hook; the span was dropped, not stored unredacted"),
-                );
-                false
-            }
-        });
-    }
-    batch.groups.retain(|g| !g.spans.is_empty());
-    (lost, error)
 }
 
 /// Tries until the batch is stored, or not worth trying any more.
@@ -272,7 +250,7 @@ async fn attempt_until_done(
             Some(Err(failure)) => (failure.error.at(&lane.uri), failure.of_batch),
             None => {
                 // The sink went with the attempt.
-                lane.state().is_open = false;
+                lane.state().sink_gone();
                 return Err((DropReason::RetryDeadline, hanging(lane, patience)));
             }
         };
@@ -367,7 +345,7 @@ async fn attempt(lane: &Lane, batch: &TraceBatch) -> Result<Written, Failure> {
                 error,
                 of_batch: false,
             })?;
-            lane.state().is_open = true;
+            lane.state().sink_opened(&*sink);
             sink
         }
     };
@@ -382,7 +360,7 @@ async fn attempt(lane: &Lane, batch: &TraceBatch) -> Result<Written, Failure> {
             if !of_batch && error.retry() == Retry::Never
                 || error.kind() == ErrorKind::Internal =>
         {
-            lane.state().is_open = false;
+            lane.state().sink_gone();
             let _ = close(sink).await;
         }
         _ => lane.state().sink = Some(sink),

@@ -7,7 +7,7 @@ use crate::config::{EnvSource, millis_var, parse_var};
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Ingress;
-use crate::lane::{RetryPolicy, Spent};
+use crate::lane::{AHEAD, RetryPolicy, Spent};
 use crate::location::BatchLimits;
 use crate::log::Log;
 use crate::metrics;
@@ -21,6 +21,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// Spans per batch, as OpenTelemetry's batch span processor reads it.
@@ -253,6 +254,7 @@ impl PipelineBuilder {
             resources: boxcar::vec![Arc::new(Resource::default())],
             ingress: Ingress::new((2 * threads).clamp(4, 64)),
             spent: Spent::new(self.process_budget),
+            ahead: Arc::new(Semaphore::new(AHEAD)),
             budget: Budget::new(self.process_budget),
             lane_budget: self.lane_budget,
             overflow: self.overflow,

@@ -13,7 +13,7 @@ use super::{Item, Payload, Shared};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
-use crate::lane::{self, LaneId, OpenBatch, Scopes};
+use crate::lane::{self, LaneId, OpenBatch, Pushed, Scopes, begin_ahead};
 use crate::record::BatchId;
 use crate::stats::Dropped;
 use opentelemetry::{Context, InstrumentationScope};
@@ -251,8 +251,12 @@ impl Delivery {
         };
         let sealed = batch.seal(batch_id, self.shared.run_id.as_deref());
         self.growing -= sealed.bytes;
-        if lane.push(sealed) {
-            self.spawn(lane::run(lane.clone(), self.shared.clone()));
+        match lane.push(sealed) {
+            Pushed::Start => self.spawn(lane::run(lane.clone(), self.shared.clone())),
+            Pushed::Follows((batch, encoder)) => {
+                begin_ahead(batch, encoder, lane, &self.shared, self.runtime.handle());
+            }
+            Pushed::Waits => {}
         }
     }
 

@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// Bindings and delivery, shared by the tracer providers of an application. Cheap to clone; when
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) resources: boxcar::Vec<Arc<Resource>>,
     ingress: Ingress<Item, AtHand>,
     pub(crate) spent: Spent,
+    /// Places for batches that are made ready ahead.
+    pub(crate) ahead: Arc<Semaphore>,
     pub(crate) budget: Budget,
     lane_budget: usize,
     overflow: Overflow,

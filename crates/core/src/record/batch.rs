@@ -3,6 +3,8 @@
 use super::span::Span;
 use super::trace_update::TraceUpdate;
 use super::value::{Attribute, Attributes};
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -92,11 +94,23 @@ pub struct SpanGroup {
 }
 
 /// What one call of [`TraceSink::write`](crate::TraceSink::write) stores.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TraceBatch {
     pub(crate) id: BatchId,
     pub(crate) groups: Vec<SpanGroup>,
     pub(crate) updates: Vec<TraceUpdate>,
+    pub(crate) encoded: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl fmt::Debug for TraceBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TraceBatch")
+            .field("id", &self.id)
+            .field("groups", &self.groups)
+            .field("updates", &self.updates)
+            .field("encoded", &self.encoded.is_some())
+            .finish()
+    }
 }
 
 impl TraceBatch {
@@ -106,7 +120,13 @@ impl TraceBatch {
             id,
             groups,
             updates,
+            encoded: None,
         }
+    }
+
+    /// What the sink's [`BatchEncoder`](crate::BatchEncoder) made of the batch, if it was asked.
+    pub fn encoded<T: Any>(&self) -> Option<&T> {
+        self.encoded.as_ref()?.downcast_ref()
     }
 
     /// Identity of the batch, the same on every attempt.

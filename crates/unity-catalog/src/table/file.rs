@@ -13,9 +13,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
+use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
-use trace_destination_core::{ErrorKind, Refusal, TraceBatch};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use trace_destination_core::{BatchEncoder, BatchId, ErrorKind, Refusal, TraceBatch};
 
 /// The columns readers find files by.
 const FOUND_BY: [&str; 5] = [
@@ -41,7 +42,7 @@ const KEPT: usize = 4;
 const KEPT_BYTES: usize = 32 << 20;
 
 /// A batch, ready to be stored.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct File {
     /// Name beneath the table.
     pub(super) name: String,
@@ -71,21 +72,78 @@ impl File {
     }
 }
 
+/// What a batch is to a table.
+#[derive(Clone, Debug)]
+pub(super) struct Encoded {
+    /// The columns it was made for.
+    pub(super) columns: SchemaVersion,
+    /// Nothing, if no span is left.
+    pub(super) file: Option<File>,
+    pub(super) refused: Vec<Refusal>,
+}
+
+/// Encodes the batches of a table, ahead of their turn for the columns it had last.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    /// Tells the batches of this place from those of another name for the same table.
+    lane: u64,
+    columns: Mutex<SchemaVersion>,
+}
+
+impl Encoder {
+    pub(super) fn new(lane: u64, columns: SchemaVersion) -> Self {
+        Self {
+            lane,
+            columns: Mutex::new(columns),
+        }
+    }
+
+    /// What the batch is to a table with these columns, which from now on are those to encode for.
+    pub(super) fn encoded(
+        &self,
+        batch: &TraceBatch,
+        columns: SchemaVersion,
+    ) -> Result<Encoded, Fault> {
+        *self.columns.lock().unwrap_or_else(PoisonError::into_inner) = columns;
+        match batch.encoded::<Encoded>() {
+            Some(encoded) if encoded.columns == columns => Ok(encoded.clone()),
+            _ => encode(columns, batch, &self.stem(batch.id())),
+        }
+    }
+
+    fn stem(&self, id: BatchId) -> String {
+        format!(
+            "spans-{}-{:016x}-{:010}",
+            id.writer.simple(),
+            self.lane,
+            id.sequence
+        )
+    }
+}
+
+impl BatchEncoder for Encoder {
+    fn encode(&self, batch: &TraceBatch) -> Option<Arc<dyn Any + Send + Sync>> {
+        let columns = *self.columns.lock().unwrap_or_else(PoisonError::into_inner);
+        let encoded = encode(columns, batch, &self.stem(batch.id())).ok()?;
+        Some(Arc::new(encoded))
+    }
+}
+
 /// Encodes a batch: the file, unless no span is left, and the spans that were refused.
 ///
 /// The same batch gives the same bytes and so the same name: a repetition overwrites the file with
 /// itself and leaves nothing behind. `stem` is what is unique of the batch.
-pub(super) fn encode(
-    columns: SchemaVersion,
-    batch: &TraceBatch,
-    stem: &str,
-) -> Result<(Option<File>, Vec<Refusal>), Fault> {
+fn encode(columns: SchemaVersion, batch: &TraceBatch, stem: &str) -> Result<Encoded, Fault> {
     let mut rows = take_rows(columns);
     let refused = rows.append(batch);
     let records = rows.finish();
     give_rows(columns, rows);
     if records.num_rows() == 0 {
-        return Ok((None, refused));
+        return Ok(Encoded {
+            columns,
+            file: None,
+            refused,
+        });
     }
     let failed = |e| fault(WRITE, "encoding a Parquet file", e);
     // Roughly what the file will have at most; grows if need be.
@@ -102,7 +160,11 @@ pub(super) fn encode(
         stats: stats(&metadata, count).to_string(),
         content: content.into(),
     };
-    Ok((Some(file), refused))
+    Ok(Encoded {
+        columns,
+        file: Some(file),
+        refused,
+    })
 }
 
 /// How files are written.

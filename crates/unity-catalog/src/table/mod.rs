@@ -6,7 +6,7 @@ mod file;
 mod log;
 mod protocol;
 
-pub(crate) use file::{writer_options, writer_properties};
+pub(crate) use file::{Encoder, writer_options, writer_properties};
 pub(crate) use log::Log;
 
 use crate::builder::MissingTable;
@@ -17,7 +17,7 @@ use crate::name::TableName;
 use commit::{Outcome, Stamp, commit};
 use create::{COLUMNS, create, properties};
 use delta_kernel::SnapshotRef;
-use file::{check_size, encode, fingerprint};
+use file::{Encoded, check_size, fingerprint};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use protocol::{Shape, shape_of};
@@ -41,6 +41,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// An open table. What it holds does not grow with the table: the files are the log's business.
 #[derive(Debug)]
 pub(crate) struct Table {
+    encoder: Arc<Encoder>,
     /// Tells the batches of this place from those of another name for the same table.
     lane: u64,
     log: Log,
@@ -121,8 +122,10 @@ impl Table {
             // Only now: what is registered is there and can be written.
             None => register(catalog, name, &location, &state, made_here, log).await?,
         };
+        let lane = fingerprint(uri.as_str().as_bytes());
         Ok(Self {
-            lane: fingerprint(uri.as_str().as_bytes()),
+            encoder: Arc::new(Encoder::new(lane, state.shape.columns)),
+            lane,
             log,
             state: Mutex::new(state),
             checkpoint: std::sync::Mutex::default(),
@@ -131,6 +134,11 @@ impl Table {
 
     pub(crate) fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// What encodes batches ahead of [`append`](Self::append).
+    pub(crate) fn encoder(&self) -> Arc<Encoder> {
+        Arc::clone(&self.encoder)
     }
 
     /// Stores the spans of a batch as one file and one commit, unless that was done before.
@@ -145,7 +153,7 @@ impl Table {
         }
         for _ in 0..CHANGES {
             let shape = state.shape;
-            let (file, refused) = encode(shape.columns, batch, &self.stem(batch.id()))?;
+            let Encoded { file, refused, .. } = self.encoder.encoded(batch, shape.columns)?;
             let Some(file) = file else {
                 return Ok(written(refused));
             };
@@ -241,15 +249,6 @@ impl Table {
             app_id: format!("{APP_ID_PREFIX}:{}:{:016x}", id.writer.simple(), self.lane),
             sequence,
         })
-    }
-
-    fn stem(&self, id: BatchId) -> String {
-        format!(
-            "spans-{}-{:016x}-{:010}",
-            id.writer.simple(),
-            self.lane,
-            id.sequence
-        )
     }
 
     /// Starts a checkpoint after every so many versions, beside the batches and without a say in

@@ -8,18 +8,16 @@ fn batch(spans: usize) -> TraceBatch {
     let record = SpanRecord::new(TraceId::from(1), SpanId::from(1), "op", 1, 2);
     let mut list = Vec::with_capacity(spans);
     list.extend((0..spans).map(|_| Span::from(record.clone())));
-    TraceBatch {
-        id: BatchId {
-            writer: Uuid::nil(),
-            sequence: 1,
-        },
-        groups: vec![SpanGroup {
-            resource: Arc::new(Resource::default()),
-            scope: Arc::new(Scope::default()),
-            spans: list,
-        }],
-        updates: Vec::new(),
-    }
+    let id = BatchId {
+        writer: Uuid::nil(),
+        sequence: 1,
+    };
+    let group = SpanGroup {
+        resource: Arc::new(Resource::default()),
+        scope: Arc::new(Scope::default()),
+        spans: list,
+    };
+    TraceBatch::new(id, vec![group], Vec::new())
 }
 
 #[test]

@@ -1,0 +1,154 @@
+//! A sealed batch on its way to the sink. It is made ready once, by the hook and the sink's encoder:
+//! when its turn comes, or ahead of it, while the batch before it is written.
+
+use super::Lane;
+use crate::error::{Error, ErrorKind};
+use crate::location::BatchEncoder;
+use crate::pipeline::Shared;
+use crate::record::TraceBatch;
+use crate::transform::{SpanTransform, Verdict, apply};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::runtime::Handle;
+
+/// Batches of a pipeline that are made ready ahead at the same time.
+pub(crate) const AHEAD: usize = 2;
+
+/// A batch with what the budgets and the counters know of it.
+pub(crate) struct Sealed {
+    pub(crate) sequence: u64,
+    /// Spans and trace-level values, before the hook took any out.
+    pub(crate) spans: u64,
+    pub(crate) updates: usize,
+    pub(crate) bytes: usize,
+    raw: Mutex<Option<TraceBatch>>,
+    ready: OnceLock<Ready>,
+    /// Somebody makes it ready, or has.
+    claimed: AtomicBool,
+}
+
+/// What is written.
+pub(super) struct Ready {
+    pub(super) batch: TraceBatch,
+    /// Spans that the hook took out.
+    pub(super) lost: u64,
+    /// Why, where it panicked.
+    pub(super) hook_error: Option<Error>,
+}
+
+impl Sealed {
+    pub(crate) fn new(batch: TraceBatch, bytes: usize) -> Self {
+        Self {
+            sequence: batch.id.sequence,
+            spans: batch.span_count() as u64,
+            updates: batch.updates.len(),
+            bytes,
+            raw: Mutex::new(Some(batch)),
+            ready: OnceLock::new(),
+            claimed: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs the hook, unless that was done; waits for whoever does it at the moment.
+    pub(super) fn ready(&self, lane: &Lane, shared: &Shared) -> &Ready {
+        let claimed = self.claimed.swap(true, Ordering::AcqRel);
+        if shared.transform.is_none() && !claimed {
+            return self.make_ready(lane, shared, None);
+        }
+        // A hook is the application's code and may take its time, like a sink.
+        tokio::task::block_in_place(|| self.make_ready(lane, shared, None))
+    }
+
+    fn make_ready(
+        &self,
+        lane: &Lane,
+        shared: &Shared,
+        encoder: Option<&dyn BatchEncoder>,
+    ) -> &Ready {
+        self.ready.get_or_init(|| {
+            let raw = self
+                .raw
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            let mut batch = raw.expect("a batch is taken once, by whoever makes it ready");
+            let (lost, hook_error) = match &shared.transform {
+                Some(hook) => transform(&**hook, lane, &mut batch),
+                None => (0, None),
+            };
+            if let Some(encoder) = encoder {
+                // A panic is the sink's to repeat when its turn comes, where it is reported.
+                let encoded = catch_unwind(AssertUnwindSafe(|| encoder.encode(&batch)));
+                batch.encoded = encoded.ok().flatten();
+            }
+            Ready {
+                batch,
+                lost,
+                hook_error,
+            }
+        })
+    }
+
+    /// The batch, for whoever frees it.
+    pub(super) fn into_batch(self) -> Option<TraceBatch> {
+        let raw = self
+            .raw
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.ready.into_inner().map(|ready| ready.batch).or(raw)
+    }
+}
+
+/// Starts to make `sealed` ready, the next batch of its lane, if the sink has something to do for it
+/// and not too many others are being made ready.
+pub(crate) fn begin_ahead(
+    sealed: Arc<Sealed>,
+    encoder: Arc<dyn BatchEncoder>,
+    lane: &Arc<Lane>,
+    shared: &Arc<Shared>,
+    runtime: &Handle,
+) {
+    let Ok(place) = shared.ahead.clone().try_acquire_owned() else {
+        return;
+    };
+    if sealed.claimed.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let (lane, shared) = (lane.clone(), shared.clone());
+    runtime.spawn_blocking(move || {
+        if !shared.is_abandoned() {
+            sealed.make_ready(&lane, &shared, Some(&*encoder));
+        }
+        drop(place);
+    });
+}
+
+/// Runs the hook over the batch; returns how many spans it took out, and why if it panicked.
+fn transform(
+    hook: &dyn SpanTransform,
+    lane: &Lane,
+    batch: &mut TraceBatch,
+) -> (u64, Option<Error>) {
+    let (mut lost, mut error) = (0, None);
+    for group in &mut batch.groups {
+        group.spans.retain_mut(|span| match apply(hook, &lane.uri, span) {
+            Verdict::Keep => true,
+            Verdict::Drop => {
+                lost += 1;
+                false
+            }
+            Verdict::Panicked(text) => {
+                lost += 1;
+                error = Some(
+                    Error::new(ErrorKind::Internal, "transform span", text)
+                        .at(&lane.uri)
+                        .mend("mend the transform hook; the span was dropped, not stored unredacted"),
+                );
+                false
+            }
+        });
+    }
+    batch.groups.retain(|g| !g.spans.is_empty());
+    (lost, error)
+}
