@@ -11,7 +11,7 @@ mod write;
 pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
 pub(crate) use scopes::Scopes;
-pub(crate) use sealed::{AHEAD, Sealed, begin_ahead};
+pub(crate) use sealed::{AHEAD, Following, Sealed, begin_ahead};
 pub(crate) use spent::{Spent, Written};
 pub use turn::waiting_for_turn;
 pub use write::RetryPolicy;
@@ -89,9 +89,6 @@ pub(crate) enum Phase {
     Retrying,
     Failing,
 }
-
-/// A batch that can be made ready ahead of its turn, and what its sink does for it.
-type Following = (Arc<Sealed>, Arc<dyn BatchEncoder>);
 
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -275,13 +272,16 @@ impl State {
         if self.phase != Phase::Healthy {
             return None;
         }
-        Some((self.sealed.front()?.clone(), self.encoder.clone()?))
+        let encoder = self.encoder.clone()?;
+        let batch = self.sealed.front()?.clone();
+        Some(Following { batch, encoder })
     }
 
-    /// Notes that there is an open sink.
-    fn sink_opened(&mut self, sink: &dyn TraceSink) {
+    /// Notes that there is an open sink; gives the batch it can do something for.
+    fn sink_opened(&mut self, encoder: Option<Arc<dyn BatchEncoder>>) -> Option<Following> {
         self.is_open = true;
-        self.encoder = sink.encoder();
+        self.encoder = encoder;
+        self.following()
     }
 
     /// Notes that there is none any more.

@@ -100,11 +100,16 @@ impl Sealed {
     }
 }
 
-/// Starts to make `sealed` ready, the next batch of its lane, if the sink has something to do for it
-/// and not too many others are being made ready.
+/// The next batch of a lane, and what its sink can do for it ahead.
+pub(crate) struct Following {
+    pub(super) batch: Arc<Sealed>,
+    pub(super) encoder: Arc<dyn BatchEncoder>,
+}
+
+/// Starts to make a batch ready ahead of its turn, unless that was started or too many others are
+/// being made ready.
 pub(crate) fn begin_ahead(
-    sealed: Arc<Sealed>,
-    encoder: Arc<dyn BatchEncoder>,
+    following: Following,
     lane: &Arc<Lane>,
     shared: &Arc<Shared>,
     runtime: &Handle,
@@ -112,13 +117,14 @@ pub(crate) fn begin_ahead(
     let Ok(place) = shared.ahead.clone().try_acquire_owned() else {
         return;
     };
-    if sealed.claimed.swap(true, Ordering::AcqRel) {
+    let Following { batch, encoder } = following;
+    if batch.claimed.swap(true, Ordering::AcqRel) {
         return;
     }
     let (lane, shared) = (lane.clone(), shared.clone());
     runtime.spawn_blocking(move || {
         if !shared.is_abandoned() {
-            sealed.make_ready(&lane, &shared, Some(&*encoder));
+            batch.make_ready(&lane, &shared, Some(&*encoder));
         }
         drop(place);
     });

@@ -65,8 +65,8 @@ impl RetryPolicy {
 /// Writes what the lane has until it has nothing more.
 pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>) {
     while let Some((sealed, following)) = lane.next() {
-        if let Some((following, encoder)) = following {
-            begin_ahead(following, encoder, &lane, &shared, &Handle::current());
+        if let Some(following) = following {
+            begin_ahead(following, &lane, &shared, &Handle::current());
         }
         write_batch(&lane, &shared, &sealed).await;
         shared.lane_progressed();
@@ -88,7 +88,7 @@ pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>) {
     }
 }
 
-async fn write_batch(lane: &Lane, shared: &Shared, sealed: &Sealed) {
+async fn write_batch(lane: &Arc<Lane>, shared: &Arc<Shared>, sealed: &Sealed) {
     let sequence = sealed.sequence;
     let Ready {
         batch,
@@ -226,8 +226,8 @@ impl Drop for InFlight<'_> {
 
 /// Tries until the batch is stored, or not worth trying any more.
 async fn attempt_until_done(
-    lane: &Lane,
-    shared: &Shared,
+    lane: &Arc<Lane>,
+    shared: &Arc<Shared>,
     batch: &TraceBatch,
 ) -> Result<Written, (DropReason, Error)> {
     let retry = &shared.retry;
@@ -244,7 +244,7 @@ async fn attempt_until_done(
         // Made before the attempt, so that a flush that comes meanwhile is not missed.
         let flushed = lane.skip_backoff.notified();
         let patience = retry.deadline.max(HANGING);
-        let attempted = clock.limit(patience, attempt(lane, batch)).await;
+        let attempted = clock.limit(patience, attempt(lane, shared, batch)).await;
         let (error, of_batch) = match attempted {
             Some(Ok(written)) => return Ok(written),
             Some(Err(failure)) => (failure.error.at(&lane.uri), failure.of_batch),
@@ -333,19 +333,30 @@ struct Failure {
 }
 
 /// Opens the sink if need be and writes the batch once.
-async fn attempt(lane: &Lane, batch: &TraceBatch) -> Result<Written, Failure> {
+async fn attempt(
+    lane: &Arc<Lane>,
+    shared: &Arc<Shared>,
+    batch: &TraceBatch,
+) -> Result<Written, Failure> {
     let taken = lane.state().sink.take();
     // The calls are made inside the futures: a sink may panic before it returns one.
     let sink = match taken {
         Some(sink) => sink,
         None => {
-            let open = pin!(async { lane.location.open().await });
+            let open = pin!(async {
+                let sink = lane.location.open().await?;
+                let encoder = sink.encoder();
+                Ok((sink, encoder))
+            });
             let opened = isolated(open, "open location").await;
-            let sink = opened.map_err(|error| Failure {
+            let (sink, encoder) = opened.map_err(|error| Failure {
                 error,
                 of_batch: false,
             })?;
-            lane.state().sink_opened(&*sink);
+            let following = lane.state().sink_opened(encoder);
+            if let Some(following) = following {
+                begin_ahead(following, lane, shared, &Handle::current());
+            }
             sink
         }
     };

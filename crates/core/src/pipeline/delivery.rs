@@ -253,8 +253,8 @@ impl Delivery {
         self.growing -= sealed.bytes;
         match lane.push(sealed) {
             Pushed::Start => self.spawn(lane::run(lane.clone(), self.shared.clone())),
-            Pushed::Follows((batch, encoder)) => {
-                begin_ahead(batch, encoder, lane, &self.shared, self.runtime.handle());
+            Pushed::Follows(following) => {
+                begin_ahead(following, lane, &self.shared, self.runtime.handle());
             }
             Pushed::Waits => {}
         }

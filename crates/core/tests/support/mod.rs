@@ -6,15 +6,16 @@ use async_trait::async_trait;
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use trace_destination_core::{
-    BatchId, BatchLimits, Capabilities, Destination, Error, ErrorKind, GlobalSlot, Guarantee,
-    LocationStats, LocationUri, MemoryLocation, Pipeline, PipelineBuilder, Refusal, RetryPolicy,
-    Span, TraceBatch, TraceLocation, TraceSink, TraceUpdate, Written,
+    BatchEncoder, BatchId, BatchLimits, Capabilities, Destination, Error, ErrorKind, GlobalSlot,
+    Guarantee, LocationStats, LocationUri, MemoryLocation, Pipeline, PipelineBuilder, Refusal,
+    RetryPolicy, Span, TraceBatch, TraceLocation, TraceSink, TraceUpdate, Written,
 };
 
 /// Long enough for a loaded machine; nothing waits that long unless something is broken.
@@ -49,6 +50,7 @@ struct Inner {
     capabilities: Capabilities,
     on_open: Script<()>,
     on_write: Script<TraceBatch>,
+    encoder: Option<Arc<dyn BatchEncoder>>,
     seen: Mutex<Seen>,
     opens: AtomicU32,
     closes: AtomicU32,
@@ -91,11 +93,31 @@ impl Place {
         on_open: impl Fn(u32, &()) -> Step + Send + Sync + 'static,
         on_write: impl Fn(u32, &TraceBatch) -> Step + Send + Sync + 'static,
     ) -> Self {
+        Self::made(name, None, on_open, on_write)
+    }
+
+    /// A place whose batches are encoded ahead by `encode`.
+    pub(crate) fn encoding<T: Send + Sync + 'static>(
+        name: &str,
+        encode: impl Fn(&TraceBatch) -> Option<T> + Send + Sync + 'static,
+        on_write: impl Fn(u32, &TraceBatch) -> Step + Send + Sync + 'static,
+    ) -> Self {
+        let encoder = Arc::new(EncodesBy(encode));
+        Self::made(name, Some(encoder), |_, _| Step::Do, on_write)
+    }
+
+    fn made(
+        name: &str,
+        encoder: Option<Arc<dyn BatchEncoder>>,
+        on_open: impl Fn(u32, &()) -> Step + Send + Sync + 'static,
+        on_write: impl Fn(u32, &TraceBatch) -> Step + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(Inner {
             uri: LocationUri::from_parts("script", None, name, []).unwrap(),
             capabilities: Capabilities::new(Guarantee::AtLeastOnce),
             on_open: Box::new(on_open),
             on_write: Box::new(on_write),
+            encoder,
             seen: Mutex::default(),
             opens: AtomicU32::new(0),
             closes: AtomicU32::new(0),
@@ -230,12 +252,28 @@ impl TraceSink for Place {
         }
     }
 
+    fn encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        self.0.encoder.clone()
+    }
+
     async fn close(self: Box<Self>) -> Result<(), Error> {
         if self.0.uri.path().ends_with("closes-slowly") {
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         self.0.closes.fetch_add(1, Ordering::SeqCst);
         Ok(())
+    }
+}
+
+struct EncodesBy<F>(F);
+
+impl<T, F> BatchEncoder for EncodesBy<F>
+where
+    T: Send + Sync + 'static,
+    F: Fn(&TraceBatch) -> Option<T> + Send + Sync + 'static,
+{
+    fn encode(&self, batch: &TraceBatch) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(Arc::new((self.0)(batch)?))
     }
 }
 
