@@ -265,7 +265,7 @@ fn main() {
     let run = Run::from_args();
     let workloads = [
         Workload::small(run.choose(6_400, 40)),
-        Workload::agents(run.choose(24, 1)),
+        Workload::agents(run.choose(96, 1)),
     ];
     for work in workloads {
         let name = |what: &str| format!("unity-catalog: {}, {what}", work.name);

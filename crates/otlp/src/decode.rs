@@ -1,5 +1,6 @@
 //! OTLP protobuf to records.
 
+use crate::keys::key;
 use crate::request::{self, ResourceSpans, identity, invalid_span, non_empty};
 use bytes::Bytes;
 use opentelemetry::trace::{SpanId, TraceId};
@@ -189,7 +190,7 @@ fn id<const N: usize>(name: &str, what: &str, bytes: &[u8]) -> Result<[u8; N], E
 fn attributes(list: Vec<common::KeyValue>) -> Vec<Attribute> {
     list.into_iter()
         .map(|kv| Attribute {
-            key: kv.key.into(),
+            key: key(kv.key),
             value: any_value(kv.value),
         })
         .collect()

@@ -22,6 +22,7 @@ mod decode;
 mod encode;
 mod file;
 mod json;
+mod keys;
 mod request;
 pub mod sample;
 mod wire;

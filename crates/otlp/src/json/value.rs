@@ -1,5 +1,6 @@
 //! Values in OTLP/JSON, read as leniently as the protobuf JSON mapping asks for.
 
+use crate::keys::key;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -22,7 +23,7 @@ pub(super) struct KeyValue {
 impl From<KeyValue> for Attribute {
     fn from(kv: KeyValue) -> Self {
         Attribute {
-            key: kv.key.unwrap_or_default().into(),
+            key: key(kv.key.unwrap_or_default()),
             value: kv.value.map(|v| v.0).unwrap_or_default(),
         }
     }
