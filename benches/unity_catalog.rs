@@ -16,8 +16,8 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 use trace_destination_benches::{Comparison, Goal, Run, Sample, Void};
 use trace_destination_core::{
-    BatchId, BatchLimits, Destination, LocationUri, Pipeline, Resource, Scope, Span, SpanGroup,
-    SpanRecord, TraceBatch, TraceLocation,
+    BatchId, BatchLimits, Destination, Error, LocationUri, Pipeline, Resource, Scope, Span,
+    SpanGroup, SpanRecord, TraceBatch, TraceLocation, TraceSink,
 };
 use trace_destination_unity_catalog::UnityCatalogLocation;
 use trace_destination_unity_catalog::bench_support::{Converter, writer_options};
@@ -213,27 +213,38 @@ fn bare(work: &Workload, ready: &[RecordBatch]) -> Result<Sample, Void> {
     Ok(work.rate(started.elapsed().as_secs_f64()))
 }
 
+async fn store(
+    opened: Result<Box<dyn TraceSink>, Error>,
+    batches: &[TraceBatch],
+) -> Result<(), Void> {
+    let sink = opened.map_err(void)?;
+    for batch in batches {
+        let written = sink.write(batch).await.map_err(void)?;
+        if !written.refused.is_empty() {
+            return Err(void("a span was refused"));
+        }
+    }
+    Ok(())
+}
+
 /// Batches to committed files, as many tables at once as there are threads.
 fn tables(work: &Workload, threads: usize) -> Result<Sample, Void> {
     let folder = tempfile::tempdir().map_err(void)?;
     let together = Barrier::new(threads);
     let run = |table: usize| -> Result<(Instant, Instant), Void> {
+        let batches = work.batches(uuid::Uuid::new_v4());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(void)?;
-        let batches = work.batches(uuid::Uuid::new_v4());
+            .expect("a runtime needs no more than a few file handles");
         let opened = runtime.block_on(location(folder.path(), table).open());
         together.wait();
-        let sink = opened.map_err(void)?;
         let started = Instant::now();
-        for batch in &batches {
-            let written = runtime.block_on(sink.write(batch)).map_err(void)?;
-            if !written.refused.is_empty() {
-                return Err(void("a span was refused"));
-            }
-        }
-        Ok((started, Instant::now()))
+        let stored = runtime.block_on(store(opened, &batches));
+        let ended = Instant::now();
+        // Freeing the batches is not measured, of neither thread.
+        together.wait();
+        stored.map(|()| (started, ended))
     };
     let times: Result<Vec<_>, Void> = std::thread::scope(|scope| {
         let run = &run;
