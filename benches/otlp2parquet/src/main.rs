@@ -114,8 +114,6 @@ fn batch(bytes: &[u8]) -> TraceBatch {
 }
 
 fn ours(converter: &mut Converter, batch: &TraceBatch, zstd: bool) -> usize {
-    let (rows, refused) = converter.convert(batch);
-    assert!(refused.is_empty() && rows.num_rows() == batch.span_count());
     let compression = match zstd {
         true => Compression::ZSTD(ZstdLevel::default()),
         false => Compression::UNCOMPRESSED,
@@ -125,12 +123,17 @@ fn ours(converter: &mut Converter, batch: &TraceBatch, zstd: bool) -> usize {
         .set_compression(compression)
         .set_max_row_group_row_count(Some(ROW_GROUP))
         .build();
-    let mut file = Vec::new();
-    let mut writer =
-        ArrowWriter::try_new(&mut file, rows.schema(), Some(properties)).expect("a writer");
-    writer.write(&rows).expect("it takes rows");
-    writer.close().expect("it closes");
-    black_box(file).len()
+    let (mut writer, mut properties, mut written) = (None, Some(properties), 0);
+    let refused = converter.each_slice(batch, |rows| {
+        let writer = writer.get_or_insert_with(|| {
+            ArrowWriter::try_new(Vec::new(), rows.schema(), properties.take()).expect("a writer")
+        });
+        writer.write(&rows).expect("it takes rows");
+        written += rows.num_rows();
+    });
+    assert!(refused.is_empty() && written == batch.span_count());
+    let file = writer.expect("there are spans").into_inner();
+    black_box(file.expect("it closes")).len()
 }
 
 fn theirs(rows: &their_arrow::RecordBatch, zstd: bool) -> usize {

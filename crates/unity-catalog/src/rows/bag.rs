@@ -120,6 +120,14 @@ impl Bags {
         }
     }
 
+    /// Bytes of what the bags say.
+    pub(super) fn value_bytes(&self) -> usize {
+        match self {
+            Self::Variants { values, .. } => values.len_bytes(),
+            Self::Maps { values, .. } => values.len_bytes(),
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Variants {

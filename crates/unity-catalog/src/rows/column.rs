@@ -161,6 +161,10 @@ impl Texts {
         self.builder.append_null();
     }
 
+    pub(super) fn len_bytes(&self) -> usize {
+        self.builder.values_slice().len()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.builder.values_slice().len() + 9 * self.builder.offsets_slice().len()
     }
@@ -210,6 +214,10 @@ impl ByteStrings {
         self.offsets.truncate(len + 1);
         let end = self.offsets.last().map_or(0, |end| *end as usize);
         self.bytes.truncate(end);
+    }
+
+    pub(super) fn len_bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(super) fn bytes(&self) -> usize {

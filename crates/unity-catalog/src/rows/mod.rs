@@ -1,8 +1,8 @@
-//! Spans as rows: a batch of traces becomes an Arrow record batch of a spans table.
+//! Spans as rows: a batch of traces becomes Arrow record batches of a spans table.
 //!
 //! ```text
 //! TraceBatch ── group by group ──▶ resource, scope: converted once, places repeated per row
-//!            └─ span by span ────▶ columns of numbers, text, VARIANT bytes ──▶ RecordBatch
+//!            └─ span by span ────▶ columns of numbers, text, VARIANT bytes ──▶ RecordBatches
 //! ```
 //!
 //! What a row says, where the documented tables leave it open:
@@ -65,15 +65,24 @@ impl Rows {
         }
     }
 
-    /// Appends the spans of a batch, and gives those that cannot be rows, by their position in
+    /// Makes the rows of a batch, slice by slice, each with the schema [`SchemaVersion::arrow`] and at
+    /// least one row. Gives the spans that cannot be rows, by their position in
     /// [`TraceBatch::spans`], with the reason.
-    pub(crate) fn append(&mut self, batch: &TraceBatch) -> Vec<Refusal> {
+    ///
+    /// # Errors
+    /// The first of `take`, which gets no slice after it.
+    pub(crate) fn convert<E>(
+        &mut self,
+        batch: &TraceBatch,
+        slice: Slice,
+        mut take: impl FnMut(RecordBatch) -> Result<(), E>,
+    ) -> Result<Vec<Refusal>, E> {
         let mut refused = Vec::new();
-        let mut first = 0;
+        let mut index = 0;
         for group in batch.groups() {
-            let fault = self.groups.prepare(group, &mut self.shared).err();
+            let mut fault = self.groups.prepare(group, &mut self.shared).err();
             let mut taken = 0;
-            for (i, span) in group.spans.iter().enumerate() {
+            for span in &group.spans {
                 let outcome = match &fault {
                     None => self.spans.append(span, &mut self.shared),
                     Some(fault) => Err(fault.clone()),
@@ -81,15 +90,24 @@ impl Rows {
                 match outcome {
                     Ok(()) => taken += 1,
                     Err(fault) => refused.push(Refusal {
-                        index: first + i,
+                        index,
                         error: fault.of(span),
                     }),
                 }
+                index += 1;
+                if slice.is_full(&self.spans) {
+                    self.groups.repeat(group, std::mem::take(&mut taken));
+                    take(self.finish())?;
+                    // What it refers to went with the slice.
+                    fault = self.groups.prepare(group, &mut self.shared).err();
+                }
             }
             self.groups.repeat(group, taken);
-            first += group.spans.len();
         }
-        refused
+        if self.spans.len() > 0 {
+            take(self.finish())?;
+        }
+        Ok(refused)
     }
 
     /// Memory held, estimated.
@@ -97,8 +115,8 @@ impl Rows {
         self.shared.bytes() + self.groups.bytes() + self.spans.bytes()
     }
 
-    /// The rows so far, with the schema [`SchemaVersion::arrow`]; none are left.
-    pub(crate) fn finish(&mut self) -> RecordBatch {
+    /// The rows so far; none are left.
+    fn finish(&mut self) -> RecordBatch {
         let from = Dictionaries {
             blobs: self.shared.blobs.finish(),
             terms: self.shared.terms.finish(),
@@ -122,11 +140,29 @@ impl Rows {
     }
 }
 
-#[cfg(test)]
-impl Rows {
-    /// Number of rows.
-    fn len(&self) -> usize {
-        self.spans.len()
+/// How much of a batch becomes one record batch: whichever is reached first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slice {
+    rows: usize,
+    /// Of the spans' own attributes, which is most of what a row holds.
+    bytes: usize,
+}
+
+impl Slice {
+    /// What stays in a processor's cache between its conversion and its encoding, and is large
+    /// enough not to show in what encoding costs: by measurement.
+    pub(crate) const CACHED: Self = Self {
+        rows: 2048,
+        bytes: 1 << 20,
+    };
+    /// Everything at once.
+    pub(crate) const ALL: Self = Self {
+        rows: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    fn is_full(self, spans: &SpanColumns) -> bool {
+        spans.len() >= self.rows || spans.value_bytes() >= self.bytes
     }
 }
 

@@ -218,8 +218,12 @@ impl SpanColumns {
             .push(saturated(span.dropped_links_count()));
     }
 
+    /// Bytes of the spans' own attributes.
+    pub(super) fn value_bytes(&self) -> usize {
+        self.attributes.value_bytes()
+    }
+
     /// Number of rows.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.flags.len()
     }

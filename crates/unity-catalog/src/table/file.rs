@@ -1,7 +1,7 @@
 //! One batch as one Parquet file, and what the log says about it.
 
 use crate::error::{Fault, WRITE, fault};
-use crate::rows::Rows;
+use crate::rows::{Rows, Slice};
 use crate::schema::SchemaVersion;
 use bytes::Bytes;
 use deltalake::kernel::Add;
@@ -39,7 +39,7 @@ const PREFIX: usize = 32;
 /// Builders that are kept for the next batch, whatever table it is for.
 const KEPT: usize = 4;
 /// Builders larger than this are not kept.
-const KEPT_BYTES: usize = 32 << 20;
+const KEPT_BYTES: usize = 1 << 20;
 
 /// A batch, ready to be stored.
 #[derive(Clone, Debug)]
@@ -134,26 +134,30 @@ impl BatchEncoder for Encoder {
 /// The same batch gives the same bytes and so the same name: a repetition overwrites the file with
 /// itself and leaves nothing behind. `stem` is what is unique of the batch.
 fn encode(columns: SchemaVersion, batch: &TraceBatch, stem: &str) -> Result<Encoded, Fault> {
+    let failed = |e| fault(WRITE, "encoding a Parquet file", e);
     let mut rows = take_rows(columns);
-    let refused = rows.append(batch);
-    let records = rows.finish();
+    // Roughly what the file will have at most; grows if need be.
+    let mut content = Vec::with_capacity(64 << 10);
+    let mut writer =
+        ArrowWriter::try_new_with_options(&mut content, columns.arrow(), writer_options())
+            .map_err(failed)?;
+    let mut count = 0;
+    let refused = rows
+        .convert(batch, Slice::CACHED, |slice| {
+            count += slice.num_rows();
+            writer.write(&slice)
+        })
+        .map_err(failed)?;
     give_rows(columns, rows);
-    if records.num_rows() == 0 {
+    if count == 0 {
         return Ok(Encoded {
             columns,
             file: None,
             refused,
         });
     }
-    let failed = |e| fault(WRITE, "encoding a Parquet file", e);
-    // Roughly what the file will have at most; grows if need be.
-    let mut content = Vec::with_capacity(64 << 10);
-    let mut writer =
-        ArrowWriter::try_new_with_options(&mut content, records.schema(), writer_options())
-            .map_err(failed)?;
-    writer.write(&records).map_err(failed)?;
     let metadata = writer.close().map_err(failed)?;
-    let count = i64::try_from(records.num_rows()).unwrap_or(i64::MAX);
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
     let file = File {
         name: format!("{stem}-{:016x}.zstd.parquet", fingerprint(&content)),
         rows: count,

@@ -5,19 +5,16 @@ use parquet::file::reader::FileReader;
 use trace_destination_core::{SpanKind, Status, StatusCode};
 
 fn refusals(batch: &TraceBatch, version: SchemaVersion) -> Vec<Refusal> {
-    let mut rows = Rows::new(version);
-    let refused = rows.append(batch);
-    assert_eq!(rows.len() + refused.len(), batch.span_count());
+    let (rows, refused) = rows_of(&mut Rows::new(version), batch);
     // What was refused left nothing behind.
-    assert_eq!(rows.finish().num_rows() + refused.len(), batch.span_count());
+    assert_eq!(rows.num_rows() + refused.len(), batch.span_count());
     refused
 }
 
 /// What remains when the refused spans are taken out, compared with what was stored.
 fn assert_rest_is_stored(all: &TraceBatch, refused: &[Refusal], version: SchemaVersion) {
-    let mut rows = Rows::new(version);
-    rows.append(all);
-    let found = decode::round_trip(&rows.finish(), version);
+    let (rows, _) = rows_of(&mut Rows::new(version), all);
+    let found = decode::round_trip(&rows, version);
     let mut groups = all.groups().to_vec();
     let mut first = 0;
     for group in &mut groups {
@@ -331,9 +328,8 @@ fn of_repeated_keys_the_last_value_is_stored_alone() {
     for version in [SchemaVersion::V1, SchemaVersion::V2] {
         assert_stored(&all, version);
     }
-    let mut rows = Rows::new(SchemaVersion::V2);
-    rows.append(&all);
-    let size = decode::file(&rows.finish(), SchemaVersion::V2);
+    let (rows, _) = rows_of(&mut Rows::new(SchemaVersion::V2), &all);
+    let size = decode::file(&rows, SchemaVersion::V2);
     assert!(
         !size.windows(300).any(|w| w.iter().all(|b| *b == b'x')),
         "no trace of the first"
@@ -342,9 +338,9 @@ fn of_repeated_keys_the_last_value_is_stored_alone() {
 
 #[test]
 fn the_file_holds_plain_groups_and_no_schema_of_arrow() {
-    let mut rows = Rows::new(SchemaVersion::V2);
-    rows.append(&batch(vec![group(vec![record()])]));
-    let file = decode::file(&rows.finish(), SchemaVersion::V2);
+    let one = batch(vec![group(vec![record()])]);
+    let (rows, _) = rows_of(&mut Rows::new(SchemaVersion::V2), &one);
+    let file = decode::file(&rows, SchemaVersion::V2);
     let reader = parquet::file::reader::SerializedFileReader::new(file).unwrap();
     let metadata = reader.metadata().file_metadata();
     assert!(
@@ -390,9 +386,8 @@ fn what_is_kept_between_batches_is_bounded() {
                 )])
             })
             .collect();
-        rows.append(&batch(vec![group(spans)]));
-        assert!(rows.bytes() > 200 * 500);
-        rows.finish();
+        let (made, _) = rows_of(&mut rows, &batch(vec![group(spans)]));
+        assert!(made.get_array_memory_size() > 200 * 500);
         assert!(
             rows.bytes() < 200 << 10,
             "{} bytes after batch {i}",

@@ -2,6 +2,7 @@ use super::*;
 use crate::schema::SchemaVersion;
 use opentelemetry::trace::{SpanId, TraceId};
 use serde_json::Value;
+use std::convert::Infallible;
 use std::sync::Arc;
 use trace_destination_core::{
     AnyValue, Attribute, BatchId, ErrorKind, Event, Link, Resource, Scope, Span, SpanGroup,
@@ -41,6 +42,28 @@ fn record() -> SpanRecord {
     )
 }
 
+/// The rows of a batch, all at once, and what was refused.
+fn rows_of(rows: &mut Rows, batch: &TraceBatch) -> (RecordBatch, Vec<Refusal>) {
+    let mut slices = slices_of(rows, batch, Slice::ALL);
+    assert!(slices.0.len() <= 1);
+    (slices.0.pop().unwrap_or_else(|| rows.finish()), slices.1)
+}
+
+/// The rows of a batch in slices, and what was refused.
+fn slices_of(
+    rows: &mut Rows,
+    batch: &TraceBatch,
+    slice: Slice,
+) -> (Vec<RecordBatch>, Vec<Refusal>) {
+    let mut slices = Vec::new();
+    let Ok(refused) = rows.convert(batch, slice, |rows| {
+        slices.push(rows);
+        Ok::<_, Infallible>(())
+    });
+    assert_eq!(rows.spans.len(), 0);
+    (slices, refused)
+}
+
 fn with_attributes(attributes: Vec<Attribute>) -> SpanRecord {
     SpanRecord {
         attributes,
@@ -50,11 +73,10 @@ fn with_attributes(attributes: Vec<Attribute>) -> SpanRecord {
 
 /// What a Parquet file of the batch holds, with nothing refused.
 fn stored(batch: &TraceBatch, version: SchemaVersion) -> Vec<Value> {
-    let mut rows = Rows::new(version);
-    let refused = rows.append(batch);
+    let (rows, refused) = rows_of(&mut Rows::new(version), batch);
     assert!(refused.is_empty(), "{refused:?}");
-    assert_eq!(rows.len(), batch.span_count());
-    decode::round_trip(&rows.finish(), version)
+    assert_eq!(rows.num_rows(), batch.span_count());
+    decode::round_trip(&rows, version)
 }
 
 /// Compares what is stored with what is expected, as text: doubles keep the sign of their zero.

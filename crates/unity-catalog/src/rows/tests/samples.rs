@@ -36,20 +36,86 @@ fn rows_are_reused_from_batch_to_batch() {
     for version in [SchemaVersion::V1, SchemaVersion::V2] {
         let mut rows = Rows::new(version);
         for batch in [&one, &two, &one, &two] {
-            assert!(rows.append(batch).is_empty());
-            assert_eq!(
-                decode::round_trip(&rows.finish(), version),
-                stored(batch, version)
-            );
-            assert_eq!(rows.len(), 0);
+            let (found, refused) = rows_of(&mut rows, batch);
+            assert!(refused.is_empty());
+            assert_eq!(decode::round_trip(&found, version), stored(batch, version));
         }
-        // Several batches in one.
-        rows.append(&one);
-        rows.append(&two);
-        let both = decode::round_trip(&rows.finish(), version);
-        assert_eq!(both[..252], stored(&one, version));
-        assert_eq!(both[252..], stored(&two, version));
     }
+}
+
+#[test]
+fn slices_together_are_the_whole() {
+    let agents = captured();
+    // Several resources and scopes, so that slices end within groups and at their ends.
+    let made: Vec<_> = sample::generated().iter().map(|r| groups_of(r)).collect();
+    let all = made
+        .iter()
+        .chain([&agents])
+        .flat_map(|b| b.groups().to_vec());
+    let all = batch(all.collect());
+    for version in [SchemaVersion::V1, SchemaVersion::V2] {
+        let whole = stored(&all, version);
+        let mut rows = Rows::new(version);
+        for (rows_each, bytes) in [(1, usize::MAX), (7, usize::MAX), (100, 20_000), (2, 1)] {
+            let slice = Slice {
+                rows: rows_each,
+                bytes,
+            };
+            let (slices, refused) = slices_of(&mut rows, &all, slice);
+            assert!(refused.is_empty());
+            assert!(
+                slices
+                    .iter()
+                    .all(|s| (1..=rows_each).contains(&s.num_rows()))
+            );
+            let together: Vec<_> = slices
+                .iter()
+                .flat_map(|slice| decode::round_trip(slice, version))
+                .collect();
+            assert_eq!(together, whole);
+        }
+    }
+}
+
+#[test]
+fn a_refused_span_is_named_by_its_place_in_the_batch_whatever_the_slices() {
+    let bad = || SpanRecord {
+        start_time_unix_nano: u64::MAX,
+        ..record()
+    };
+    let spans = vec![bad(), record(), record(), bad(), record(), bad(), bad()];
+    let all = batch(vec![
+        group(spans),
+        group(vec![bad()]),
+        group(vec![record(), bad()]),
+    ]);
+    let expected = [0, 3, 5, 6, 7, 9];
+    for rows in [1, 2, 3, usize::MAX] {
+        let slice = Slice {
+            rows,
+            bytes: usize::MAX,
+        };
+        let (slices, refused) = slices_of(&mut Rows::new(SchemaVersion::V2), &all, slice);
+        assert_eq!(slices.iter().map(|s| s.num_rows()).sum::<usize>(), 4);
+        assert!(slices.iter().all(|s| s.num_rows() > 0));
+        let refused: Vec<_> = refused.iter().map(|r| r.index).collect();
+        assert_eq!(refused, expected);
+    }
+}
+
+#[test]
+fn nothing_is_made_after_an_error() {
+    let all = batch(vec![group(vec![record(), record(), record()])]);
+    let mut calls = 0;
+    let slice = Slice {
+        rows: 1,
+        bytes: usize::MAX,
+    };
+    let outcome = Rows::new(SchemaVersion::V2).convert(&all, slice, |_| {
+        calls += 1;
+        Err("full")
+    });
+    assert_eq!((outcome.unwrap_err(), calls), ("full", 1));
 }
 
 #[test]
