@@ -26,6 +26,7 @@ use crate::mutant::{Mutant, Switch};
 use crate::routes::Routes;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId, TraceState};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -103,6 +104,10 @@ pub(crate) fn in_scope(cx: &Context) -> Option<&Destination> {
     if !EVER_SCOPED.load(Ordering::Relaxed) {
         return None;
     }
+    scoped(cx)
+}
+
+fn scoped(cx: &Context) -> Option<&Destination> {
     cx.get::<Scoped>().map(|s| &s.0)
 }
 
@@ -111,44 +116,61 @@ fn with_local<T>(cx: &Context, f: impl Fn(&Destination) -> T) -> Option<T> {
     if !EVER_SCOPED.load(Ordering::Relaxed) {
         return None;
     }
-    match in_scope(cx) {
+    match scoped(cx) {
         Some(local) => Some(f(local)),
-        None => with_current(|current| in_scope(current).map(f)).flatten(),
+        None => with_current(|current| scoped(current).map(f)).flatten(),
     }
+}
+
+/// Whether a thread has a current context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Current {
+    /// Nobody has looked.
+    Unknown,
+    There,
+    /// The thread is being torn down.
+    Gone,
 }
 
 thread_local! {
-    /// Alive only while OpenTelemetry's own thread-local is: it is initialised after that one, and
+    /// Without a destructor, so that it can be read at any time and at the cost of a load.
+    static CURRENT: Cell<Current> = const { Cell::new(Current::Unknown) };
+    /// Goes before OpenTelemetry's own thread-local: it is initialised after that one, and
     /// destructors of thread-locals run in reverse order.
-    static CONTEXT_ALIVE: Sentinel = Sentinel::after_context();
+    static SENTINEL: Sentinel = const { Sentinel };
 }
 
-struct Sentinel {
-    /// Whether there was a context when this was made. There is none if the first span of a thread
-    /// starts in a destructor that runs after the context's own.
-    context: bool,
-}
-
-impl Sentinel {
-    fn after_context() -> Self {
-        let touch = || Context::map_current(|_| ());
-        Self {
-            context: std::panic::catch_unwind(touch).is_ok(),
-        }
-    }
-}
+struct Sentinel;
 
 impl Drop for Sentinel {
-    fn drop(&mut self) {}
+    fn drop(&mut self) {
+        CURRENT.set(Current::Gone);
+    }
 }
 
 /// Runs `f` on the current context, or returns `None` where the thread is being torn down and has
 /// none: touching it then would abort the process.
 pub(crate) fn with_current<T>(f: impl FnOnce(&Context) -> T) -> Option<T> {
-    match CONTEXT_ALIVE.try_with(|sentinel| sentinel.context) {
-        Ok(true) => Some(Context::map_current(f)),
-        Ok(false) | Err(_) => None,
+    if CURRENT.get() != Current::There && !look_for_current() {
+        return None;
     }
+    Some(Context::map_current(f))
+}
+
+/// There is none if the first span of a thread starts in a destructor that runs after the context's
+/// own.
+#[cold]
+fn look_for_current() -> bool {
+    if CURRENT.get() == Current::Gone {
+        return false;
+    }
+    let touch = || Context::map_current(|_| ());
+    let there = std::panic::catch_unwind(touch).is_ok() && SENTINEL.try_with(|_| ()).is_ok();
+    CURRENT.set(match there {
+        true => Current::There,
+        false => Current::Gone,
+    });
+    there
 }
 
 /// The levels below the context, as one pipeline sees them.
