@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use trace_destination_core::{
-    BatchId, Capabilities, Error, ErrorKind, LocationUri, Refusal, SpanGroup, TraceBatch,
-    TraceLocation, TraceSink, Written,
+    BatchEncoder, BatchId, Capabilities, Error, ErrorKind, LocationUri, Refusal, SpanGroup,
+    TraceBatch, TraceLocation, TraceSink, Written,
 };
 
 /// What a [`Faulty`] location does with one call.
@@ -355,6 +355,10 @@ impl TraceSink for FaultySink {
             self.control.state().sent += batch.span_count() - written.refused.len();
         }
         result
+    }
+
+    fn encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        self.inner.encoder()
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {

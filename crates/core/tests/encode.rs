@@ -15,6 +15,9 @@ use trace_destination_core::{
 /// What the encoders here make of a batch: its number and how many spans they saw.
 type Made = (u64, usize);
 
+/// What a write found of a batch.
+type Seen = (u64, Option<Made>);
+
 fn made(batch: &TraceBatch) -> Made {
     (batch.id().sequence, batch.span_count())
 }
@@ -50,7 +53,7 @@ impl Count {
 fn the_next_batch_is_encoded_while_one_is_written() {
     const BATCHES: u64 = 20;
     let encoded = Arc::new(Count::default());
-    let seen: Arc<Mutex<Vec<(u64, Option<Made>)>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
     let place = Place::encoding(
         "ahead",
         {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trace_destination::{
-    Capabilities, Error, LocationUri, TraceBatch, TraceLocation, TraceSink, Written,
+    BatchEncoder, Capabilities, Error, LocationUri, TraceBatch, TraceLocation, TraceSink, Written,
 };
 
 /// Passes everything on.
@@ -79,6 +79,7 @@ struct TimedSink {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl TraceSink for TimedSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
         let written = self.inner.write(batch).await?;
@@ -96,6 +97,10 @@ impl TraceSink for TimedSink {
             ));
         }
         Ok(written)
+    }
+
+    fn encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        self.inner.encoder()
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
