@@ -271,7 +271,8 @@ fn said(kind: ErrorKind, error: &trace_destination_core::Error) -> Fault {
     )
 }
 
-async fn read(mut response: reqwest::Response) -> Result<Bytes, Fault> {
+/// The body of an answer, cut where it is longer than any should be.
+pub(crate) async fn read(mut response: reqwest::Response) -> Result<Bytes, Fault> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failure)? {
         let room = MAX_ANSWER - body.len();

@@ -1,6 +1,6 @@
 //! Access tokens of a service principal: OAuth client credentials, renewed before they end.
 
-use crate::client::failure;
+use crate::client::{failure, read};
 use crate::config::RENEW_BEFORE;
 use crate::error::{Fault, shorten};
 use crate::secret::Secret;
@@ -119,12 +119,12 @@ impl Tokens {
             .map_err(failure)?;
         let status = response.status();
         if !status.is_success() {
-            let said = match response.text().await {
-                Ok(text) => shorten(&text)
-                    .replace(client_secret.expose(), "[secret]")
-                    .replace(&pair, "[secret]"),
-                Err(_) => String::new(),
-            };
+            let said = read(response).await.unwrap_or_default();
+            // In this order: of a secret that is cut off, a part would be left.
+            let said = String::from_utf8_lossy(&said)
+                .replace(client_secret.expose(), "[secret]")
+                .replace(&pair, "[secret]");
+            let said = shorten(&said);
             let cause = format!("POST {PATH} was answered with {}: {said}", status.as_u16());
             return Err(match status.as_u16() {
                 429 | 500..=599 => Fault::passing(
@@ -135,7 +135,7 @@ impl Tokens {
                 _ => denied(cause, ErrorKind::Unauthenticated),
             });
         }
-        let body = response.bytes().await.map_err(failure)?;
+        let body = read(response).await?;
         serde_json::from_slice(&body).map_err(|_| {
             denied(
                 format!("POST {PATH} was answered with something else than a token"),

@@ -67,6 +67,33 @@ async fn a_token_that_is_missing_wrong_or_over() {
     let error = write(&at("main.traces.shop", server), 1).await.unwrap_err();
     let text = format!("{error} {error:?}");
     assert!(text.contains("[secret] is over"), "{text}");
+    // And one that says so much that its words are cut, in the middle of the token.
+    let long = format!("{} hunter2-over", "x".repeat(290));
+    let echo = crate::catalog_server::error(401, "UNAUTHENTICATED", &long);
+    governed.server.state().script.push(("/tables/", echo));
+    let server = governed.client().with_token("hunter2-over");
+    let error = write(&at("main.traces.shop", server), 1).await.unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(
+        text.contains("xxx [se") && !text.contains("hunter2"),
+        "{text}"
+    );
+    governed.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_has_no_end() {
+    let governed = Governed::start();
+    governed.server.state().oauth = Some(("client".into(), "right".into(), 3600));
+    let flood = crate::catalog_server::error(200, "OK", &"x".repeat(9 << 20));
+    governed.server.state().script.push(("/oidc/", flood));
+    let server = governed.client().with_oauth("client", "right");
+    let error = write(&at("main.traces.shop", server), 1).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("/oidc/v1/token was answered with more than 8 MiB"),
+        "{text}"
+    );
     governed.assert_untouched();
 }
 

@@ -2,7 +2,7 @@
 //! end.
 
 use super::answer::{Fault, shorten};
-use super::client::failure;
+use super::client::{failure, read};
 use crate::storage::{Secret, scrub};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -160,10 +160,14 @@ impl Tokens {
             .send();
         let response = sent.await.map_err(|e| failure(e, &url))?;
         let status = response.status().as_u16();
-        let body = response.bytes().await.map_err(|e| failure(e, &url))?;
+        let body = read(response, &url, || format!("POST {url}")).await?;
         if !(200..300).contains(&status) {
-            let said = shorten(&String::from_utf8_lossy(&body));
-            let said = scrub(said, [secret.expose(), &pair]);
+            // In this order: of a secret that is cut off, a part would be left.
+            let said = scrub(
+                String::from_utf8_lossy(&body).into_owned(),
+                [secret.expose(), &pair],
+            );
+            let said = shorten(&said);
             let cause = format!("POST {url} was answered with {status}: {said}");
             return Err(match status {
                 429 | 500..=599 => Fault::passing(

@@ -118,8 +118,8 @@ impl Client {
                 .header(CONTENT_TYPE, "application/json")
                 .body(body.to_string());
         }
-        let failed = |e| failure(e, &self.base);
-        let mut response = request.send().await.map_err(failed)?;
+        let response = request.send().await;
+        let response = response.map_err(|e| failure(e, &self.base))?;
         let status = response.status().as_u16();
         let header = |name: HeaderName| {
             let value = response.headers().get(name)?;
@@ -128,21 +128,8 @@ impl Client {
         let delay = header(RETRY_AFTER).and_then(|text| retry_after(&text, Timestamp::now()));
         let date =
             header(DATE).and_then(|text| DateTimeParser::new().parse_timestamp(text.trim()).ok());
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > MAX_ANSWER {
-                return Err(Fault::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "{method} {path} at {} was answered with more than 8 MiB",
-                        self.base
-                    ),
-                    "check the address: this is no Unity Catalog",
-                ));
-            }
-        }
         let asked = || format!("{method} {path} at {}", self.base);
+        let bytes = read(response, &self.base, asked).await?;
         let Some(class) = classify(status, error_code(&bytes).as_deref(), delay) else {
             let body = serde_json::from_slice(&bytes).map_err(|_| {
                 Fault::new(
@@ -157,7 +144,7 @@ impl Client {
             status,
             class,
             code: error_code(&bytes),
-            says: self.tokens.scrub(shorten(&message(&bytes))).await,
+            says: shorten(&self.tokens.scrub(message(&bytes)).await),
             asked: asked(),
             credentials: self.tokens.name(),
         }))
@@ -183,6 +170,26 @@ fn authorities(file: &Path) -> Result<Vec<Certificate>, Error> {
         true => Err(unusable("holds no PEM certificates")),
         false => Ok(list),
     }
+}
+
+/// The body of an answer to what was `asked` of a server, up to a size.
+pub(super) async fn read(
+    mut response: reqwest::Response,
+    server: &str,
+    asked: impl FnOnce() -> String,
+) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| failure(e, server))? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_ANSWER {
+            return Err(Fault::new(
+                ErrorKind::Unsupported,
+                format!("{} was answered with more than 8 MiB", asked()),
+                "check the address: this is another kind of server",
+            ));
+        }
+    }
+    Ok(bytes)
 }
 
 /// The server's own name for an error.
