@@ -41,8 +41,10 @@ pub enum Need {
     Broken,
     /// A place has a second name.
     Alias,
-    /// The harness reads back trace-level values.
+    /// The place keeps trace-level values, and the harness reads them back.
     TraceValues,
+    /// The place keeps none.
+    NoTraceValues,
     /// The harness starts another process that writes.
     Writer,
 }
@@ -187,6 +189,7 @@ const TABLE: &[Case] = &[
     case!(8, fidelity::sdk_spans, "a span of the SDK comes back with everything the backend keeps"),
     case!(8, fidelity::otlp_spans, "an ingested OTLP span of every value kind comes back with everything the backend keeps"),
     case!(8, around::trace_values, "trace-level values come back, merged", needs TraceValues),
+    case!(8, around::values_that_are_not_kept, "trace-level values that a place does not keep are counted as lost, with the reason", needs NoTraceValues),
     case!(8, around::transform_hook, "a transform hook edits and drops spans per location; a panic in it drops the span"),
     case!(8, around::sampling_per_destination, "a destination's own sampling ratio applies to its traces"),
 ];

@@ -169,7 +169,8 @@ pub struct Declares {
     pub broken: bool,
     /// [`Harness::alias`] names a place in another way.
     pub alias: bool,
-    /// [`Harness::read_back`] returns [`Stored::updates`].
+    /// Places keep trace-level values and [`Harness::read_back`] returns [`Stored::updates`]. Places
+    /// that keep none say so ([`Written::lost_updates`](trace_destination_core::Written)).
     pub trace_values: bool,
     /// Resource and scope of a span come back with it.
     pub groups: bool,
@@ -197,7 +198,7 @@ impl Declares {
         self
     }
 
-    /// Declares that trace-level values can be read back.
+    /// Declares that trace-level values are kept and can be read back.
     #[must_use]
     pub fn with_trace_values(mut self) -> Self {
         self.trace_values = true;

@@ -240,6 +240,10 @@ impl Profile {
                     self.declares.trace_values,
                     "trace-level values cannot be read back",
                 ),
+                Need::NoTraceValues => (
+                    !self.declares.trace_values,
+                    "its places keep trace-level values",
+                ),
                 Need::Writer => (self.has_writer, "its places do not outlive their process"),
             };
             (!there).then(|| reason.to_owned())

@@ -72,6 +72,32 @@ pub(crate) async fn trace_values(w: Arc<World>) -> Verdict {
     Ok(())
 }
 
+pub(crate) async fn values_that_are_not_kept(w: Arc<World>) -> Verdict {
+    let (a, b) = (w.place("a").await?, w.place("b").await?);
+    let rig = w.rig()?;
+    let cx = Context::new().with_span(rig.start("root", &a.context()));
+    {
+        let _running = cx.clone().attach();
+        let accepted = update_current_trace(|t| {
+            t.tags.insert("env".into(), "dev".into());
+        });
+        ensure!(accepted, "an update was not accepted");
+    }
+    a.expect(cx.span().span_context());
+    cx.span().end();
+    b.end(rig.start("plain", &b.context()));
+    w.verify(&rig).await?;
+    let lost = |place: &Place| rig.stats(place).map(|s| s.lost_updates);
+    ensure_eq!(lost(&a), Some(1), "updates counted as lost");
+    ensure_eq!(lost(&b), Some(0), "updates counted as lost elsewhere");
+    let error = rig.stats(&a).and_then(|s| s.last_error);
+    ensure!(
+        error.is_some_and(|e| e.mend_hint().is_some()),
+        "no error says why, and what to do"
+    );
+    Ok(())
+}
+
 pub(crate) async fn transform_hook(w: Arc<World>) -> Verdict {
     let (redacted, plain) = (w.place("redacted").await?, w.place("plain").await?);
     let uri = redacted.uri().clone();
