@@ -49,34 +49,33 @@ impl Count {
     }
 }
 
+/// An encoder that counts up to the number of each batch.
+fn counted_by(count: &Arc<Count>) -> impl Fn(&TraceBatch) -> Option<Made> + use<> {
+    let count = count.clone();
+    move |batch| {
+        count.set(batch.id().sequence);
+        Some(made(batch))
+    }
+}
+
 #[test]
 fn the_next_batch_is_encoded_while_one_is_written() {
     const BATCHES: u64 = 20;
     let encoded = Arc::new(Count::default());
     let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-    let place = Place::encoding(
-        "ahead",
-        {
-            let encoded = encoded.clone();
-            move |batch| {
-                encoded.set(batch.id().sequence);
-                Some(made(batch))
-            }
-        },
-        {
-            let seen = seen.clone();
-            move |_, batch| {
-                let number = batch.id().sequence;
-                let made = batch.encoded::<Made>().copied();
-                seen.lock().unwrap().push((number, made));
-                // Not before the one after it is encoded: it would wait forever if that were done
-                // after this one.
-                let overlaps = number == BATCHES || encoded.reaches(number + 1);
-                assert!(overlaps, "batch {} was not encoded meanwhile", number + 1);
-                Step::Do
-            }
-        },
-    );
+    let place = Place::encoding("ahead", counted_by(&encoded), {
+        let seen = seen.clone();
+        move |_, batch| {
+            let number = batch.id().sequence;
+            let made = batch.encoded::<Made>().copied();
+            seen.lock().unwrap().push((number, made));
+            // Not before the one after it is encoded: it would wait forever if that were done
+            // after this one.
+            let overlaps = number == BATCHES || encoded.reaches(number + 1);
+            assert!(overlaps, "batch {} was not encoded meanwhile", number + 1);
+            Step::Do
+        }
+    });
     let pipeline = one_by_one().build().unwrap();
     let tracer = tracer(&pipeline);
     for i in 0..BATCHES {
@@ -96,20 +95,12 @@ fn the_next_batch_is_encoded_while_one_is_written() {
 #[test]
 fn a_batch_that_comes_while_one_is_written_is_encoded_too() {
     let encoded = Arc::new(Count::default());
-    let place = Place::encoding(
-        "late",
-        {
-            let encoded = encoded.clone();
-            move |batch| {
-                encoded.set(batch.id().sequence);
-                Some(made(batch))
-            }
-        },
-        |_, batch| match batch.id().sequence {
+    let place = Place::encoding("late", counted_by(&encoded), |_, batch| {
+        match batch.id().sequence {
             2 => Step::Sleep(Duration::from_millis(500)),
             _ => Step::Do,
-        },
-    );
+        }
+    });
     let pipeline = one_by_one().build().unwrap();
     let tracer = tracer(&pipeline);
     span_to(&tracer, &place.to(), "opens");

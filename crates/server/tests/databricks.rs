@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::http::{Reply, Request, Server};
 use support::{batch, child, open, root, updated};
-use trace_destination_core::{AnyValue, ErrorKind, LocationUri, Retry, SpanRecord, TraceUpdate};
+use trace_destination_core::{
+    AnyValue, ErrorKind, LocationUri, Retry, SpanRecord, TraceSink, TraceUpdate,
+};
 use trace_destination_server::ServerLocation;
 
 /// Each test has a workspace of its own behind the same location, which is one place at a time.
@@ -218,6 +220,17 @@ async fn tokens_of_a_service_principal_are_shared_and_renewed() {
     assert_eq!(server.requests_to("/token").len(), 2);
 }
 
+/// The table, written by an OAuth client.
+async fn open_as_client(server: &Server) -> Box<dyn TraceSink> {
+    let host = server.url();
+    let vars = [
+        ("DATABRICKS_HOST", &*host),
+        ("DATABRICKS_CLIENT_ID", "id"),
+        ("DATABRICKS_CLIENT_SECRET", "secret"),
+    ];
+    open(&from_env(TABLE, &vars).unwrap()).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_client_that_is_refused_says_so_without_its_secret() {
     let _alone = ALONE.lock().await;
@@ -228,13 +241,7 @@ async fn a_client_that_is_refused_says_so_without_its_secret() {
         ),
         _ => Reply::stored(),
     });
-    let host = server.url();
-    let vars = [
-        ("DATABRICKS_HOST", &*host),
-        ("DATABRICKS_CLIENT_ID", "id"),
-        ("DATABRICKS_CLIENT_SECRET", "secret"),
-    ];
-    let sink = open(&from_env(TABLE, &vars).unwrap()).await.unwrap();
+    let sink = open_as_client(&server).await;
     let error = sink.write(&batch([root(1)])).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.retry()),
@@ -333,13 +340,7 @@ async fn a_token_that_the_server_repeats_is_in_no_error() {
             Reply::json(403, json!({"error_code": "DENIED", "message": said}))
         }
     });
-    let host = server.url();
-    let vars = [
-        ("DATABRICKS_HOST", &*host),
-        ("DATABRICKS_CLIENT_ID", "id"),
-        ("DATABRICKS_CLIENT_SECRET", "secret"),
-    ];
-    let sink = open(&from_env(TABLE, &vars).unwrap()).await.unwrap();
+    let sink = open_as_client(&server).await;
     let error = sink.write(&batch([root(1)])).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("no: Bearer [secret]"), "{text}");

@@ -90,13 +90,9 @@ impl Sealed {
         })
     }
 
-    /// The batch, for whoever frees it.
+    /// The batch, if it was made ready, for whoever frees it.
     pub(super) fn into_batch(self) -> Option<TraceBatch> {
-        let raw = self
-            .raw
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.ready.into_inner().map(|ready| ready.batch).or(raw)
+        self.ready.into_inner().map(|ready| ready.batch)
     }
 }
 

@@ -4,7 +4,6 @@ use super::span::Span;
 use super::trace_update::TraceUpdate;
 use super::value::{Attribute, Attributes};
 use std::any::Any;
-use std::fmt;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -94,23 +93,12 @@ pub struct SpanGroup {
 }
 
 /// What one call of [`TraceSink::write`](crate::TraceSink::write) stores.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TraceBatch {
     pub(crate) id: BatchId,
     pub(crate) groups: Vec<SpanGroup>,
     pub(crate) updates: Vec<TraceUpdate>,
     pub(crate) encoded: Option<Arc<dyn Any + Send + Sync>>,
-}
-
-impl fmt::Debug for TraceBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TraceBatch")
-            .field("id", &self.id)
-            .field("groups", &self.groups)
-            .field("updates", &self.updates)
-            .field("encoded", &self.encoded.is_some())
-            .finish()
-    }
 }
 
 impl TraceBatch {

@@ -86,7 +86,7 @@ pub(super) struct Encoded {
 #[derive(Debug)]
 pub(crate) struct Encoder {
     /// Tells the batches of this place from those of another name for the same table.
-    lane: u64,
+    pub(super) lane: u64,
     columns: Mutex<SchemaVersion>,
 }
 

@@ -42,8 +42,6 @@ const CLOSING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Table {
     encoder: Arc<Encoder>,
-    /// Tells the batches of this place from those of another name for the same table.
-    lane: u64,
     log: Log,
     state: Mutex<State>,
     checkpoint: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -125,7 +123,6 @@ impl Table {
         let lane = fingerprint(uri.as_str().as_bytes());
         Ok(Self {
             encoder: Arc::new(Encoder::new(lane, state.shape.columns)),
-            lane,
             log,
             state: Mutex::new(state),
             checkpoint: std::sync::Mutex::default(),
@@ -246,7 +243,11 @@ impl Table {
         let sequence =
             i64::try_from(id.sequence).map_err(|e| fault(WRITE, "numbering a batch", e))?;
         Ok(Stamp {
-            app_id: format!("{APP_ID_PREFIX}:{}:{:016x}", id.writer.simple(), self.lane),
+            app_id: format!(
+                "{APP_ID_PREFIX}:{}:{:016x}",
+                id.writer.simple(),
+                self.encoder.lane
+            ),
             sequence,
         })
     }
