@@ -16,8 +16,8 @@ use segments::{Segment, Trace};
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 use crossbeam_utils::CachePadded;
 use opentelemetry::trace::{SpanId, TraceId};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 
 /// Index of a route in its pipeline.
@@ -307,6 +307,17 @@ impl Bindings {
             }
         }
         open
+    }
+
+    /// Routes that a trace is bound to, lingering ones included.
+    pub(crate) fn routes(&self) -> HashSet<RouteId> {
+        let mut routes = HashSet::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let open = shard.traces.values().flat_map(Trace::segments);
+            routes.extend(open.chain(shard.ended.segments()).map(|s| s.route));
+        }
+        routes
     }
 
     /// Traces that are bound, lingering ones included.

@@ -1,4 +1,18 @@
-//! Byte budgets: what may be held in memory between acceptance and storage.
+//! Byte budgets: what may be held in memory between acceptance and storage, and who may hold it.
+//!
+//! Room is shared by max–min fairness with priorities. Every lane has a [`Standing`], and a bound
+//! for what the pipeline may hold in all when a lane of that standing takes more:
+//!
+//! ```text
+//! 0            stuck            new          draining          all
+//! ├──────────────┼───────────────┼───────────────┼───────────────┤
+//!             10/16           12/16           14/16           16/16
+//! ```
+//!
+//! So lanes that do not drain leave room in front of those that do, and everybody leaves a last
+//! part from which each active lane takes its guaranteed share. Where more is held than a standing's
+//! bound, the delivery thread takes the excess back, from the largest lanes first
+//! (`pipeline/delivery/room.rs`). A pipeline with a single lane has nobody to leave room for.
 
 use crate::clock::later;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,16 +25,58 @@ pub enum Overflow {
     /// The span that just ended is dropped and counted.
     #[default]
     DropNewest,
-    /// The thread that ends a span waits for room, at most this long; then the span is dropped and
-    /// counted. The one setting under which application threads wait for a destination.
+    /// The thread that ends a span waits until its location has room again, at most this long; then
+    /// the span is dropped and counted. A thread waits for the location of its own span and never
+    /// because of what others hold. The one setting under which application threads wait for a
+    /// destination.
     Block(Duration),
 }
+
+/// How well a lane passes on what it is given: its priority where room is short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Standing {
+    /// Its last attempt failed, or a batch has been waiting for longer than [`PROMPT`], or than
+    /// [`FIRST`] where nothing was stored yet.
+    Stuck,
+    /// Nothing was stored yet, and nothing failed.
+    #[default]
+    New,
+    /// What was sealed is stored soon.
+    Draining,
+}
+
+/// How long a sealed batch may wait for its end in a lane that counts as draining.
+pub(crate) const PROMPT: Duration = Duration::from_secs(2);
+/// How long in a lane that counts as new.
+pub(crate) const FIRST: Duration = Duration::from_millis(500);
+
+impl Standing {
+    /// Every standing, the lowest priority first.
+    pub(crate) const ALL: [Self; 3] = [Self::Stuck, Self::New, Self::Draining];
+
+    pub(crate) fn from_u8(value: u8) -> Self {
+        Self::ALL
+            .get(usize::from(value))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+/// Parts of the budget: bounds are given in these.
+const PARTS: usize = 16;
+/// The bound of each standing, in parts.
+const BOUNDS: [usize; 3] = [10, 12, 14];
+/// Parts from which lanes get their guaranteed shares.
+const SHARED_OUT: usize = PARTS - BOUNDS[2];
 
 /// The budget of the whole pipeline, and where blocked threads wait.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
+    /// Lanes that hold something, as far as anybody has counted.
+    lanes: AtomicUsize,
     waiting: AtomicUsize,
     lock: Mutex<()>,
     freed: Condvar,
@@ -31,6 +87,7 @@ impl Budget {
         Self {
             limit,
             used: AtomicUsize::new(0),
+            lanes: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             lock: Mutex::new(()),
             freed: Condvar::new(),
@@ -45,9 +102,50 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Takes `bytes` if they fit.
-    pub(crate) fn take(&self, bytes: usize) -> bool {
+    /// Notes how many lanes share the budget.
+    pub(crate) fn share_among(&self, lanes: usize) {
+        self.lanes.store(lanes, Ordering::Relaxed);
+    }
+
+    /// Notes that one more lane shares the budget.
+    pub(crate) fn another_lane(&self) {
+        self.lanes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What may be held in all when a lane of this standing takes more.
+    pub(crate) fn bound(&self, standing: Standing) -> usize {
+        if self.lanes.load(Ordering::Relaxed) <= 1 {
+            return self.limit;
+        }
+        parts(self.limit, BOUNDS[standing as usize])
+    }
+
+    /// The free room that is made in front of a bound, so that it is not made for every span.
+    pub(crate) fn margin(&self) -> usize {
+        self.limit / PARTS
+    }
+
+    /// What every active lane may hold, whatever the others hold.
+    pub(crate) fn share(&self) -> usize {
+        match self.lanes.load(Ordering::Relaxed) {
+            0 | 1 => self.limit,
+            lanes => parts(self.limit, SHARED_OUT) / lanes,
+        }
+    }
+
+    /// Takes `bytes` for a lane of this standing if they fit.
+    pub(crate) fn take(&self, bytes: usize, standing: Standing) -> bool {
+        take(&self.used, bytes, self.bound(standing))
+    }
+
+    /// Takes `bytes` of a lane's guaranteed share.
+    pub(crate) fn take_of_share(&self, bytes: usize) -> bool {
         take(&self.used, bytes, self.limit)
+    }
+
+    /// Counts bytes that are held already, whether they fit or not.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::SeqCst);
     }
 
     /// Gives `bytes` back.
@@ -90,6 +188,26 @@ impl Budget {
     }
 }
 
+/// `limit` in sixteenths, without overflow.
+fn parts(limit: usize, parts: usize) -> usize {
+    limit / PARTS * parts + limit % PARTS * parts / PARTS
+}
+
+/// The highest level at which `held`, each cut to it, fit into `room`: max–min fairness. Sorts
+/// `held`. `usize::MAX` if everything fits.
+pub(crate) fn fair_level(held: &mut [usize], room: usize) -> usize {
+    held.sort_unstable();
+    let mut left = room;
+    for (i, bytes) in held.iter().enumerate() {
+        let level = left / (held.len() - i);
+        if *bytes > level {
+            return level;
+        }
+        left -= bytes;
+    }
+    usize::MAX
+}
+
 /// Adds `bytes` to `used` unless that would exceed `limit`. What does not fit into an empty budget
 /// is let in alone: otherwise a span larger than the budget could never pass.
 pub(crate) fn take(used: &AtomicUsize, bytes: usize, limit: usize) -> bool {
@@ -108,35 +226,73 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
 
+    fn take(budget: &Budget, bytes: usize) -> bool {
+        budget.take(bytes, Standing::Draining)
+    }
+
+    #[test]
+    fn each_standing_leaves_room_for_those_above_and_all_for_the_shares() {
+        let budget = Budget::new(1_600);
+        budget.share_among(4);
+        for (standing, bound) in Standing::ALL.into_iter().zip([1_000, 1_200, 1_400]) {
+            assert_eq!(budget.bound(standing), bound);
+            while budget.take(1, standing) {}
+            assert_eq!(budget.used(), bound, "{standing:?}");
+        }
+        assert_eq!(budget.share(), 50);
+        assert!(budget.take_of_share(200) && !budget.take_of_share(1));
+        budget.share_among(1);
+        assert_eq!(
+            budget.bound(Standing::Stuck),
+            1_600,
+            "nobody to leave room for"
+        );
+        assert_eq!(
+            Budget::new(usize::MAX).bound(Standing::Draining),
+            usize::MAX
+        );
+    }
+
+    #[test]
+    fn the_fair_level_cuts_the_largest_and_spares_the_small() {
+        let level = |held: &[usize], room| fair_level(&mut held.to_vec(), room);
+        assert_eq!(level(&[10, 20, 30], 60), usize::MAX);
+        assert_eq!(level(&[10, 100, 30], 60), 25);
+        assert_eq!(level(&[100, 100, 100], 60), 20);
+        assert_eq!(level(&[5, 100, 5, 100], 60), 25);
+        assert_eq!(level(&[7, 7], 0), 0);
+        assert_eq!(level(&[], 0), usize::MAX);
+    }
+
     #[test]
     fn an_empty_budget_takes_one_item_of_any_size() {
         let budget = Budget::new(10);
-        assert!(budget.take(1_000));
-        assert!(!budget.take(1));
+        assert!(take(&budget, 1_000));
+        assert!(!take(&budget, 1));
         budget.give(1_000);
-        assert!(budget.take(4) && budget.take(6));
-        assert!(!budget.take(1));
+        assert!(take(&budget, 4) && take(&budget, 6));
+        assert!(!take(&budget, 1));
         assert_eq!(budget.used(), 10);
     }
 
     #[test]
     fn an_item_that_does_not_fit_never_keeps_out_one_that_does() {
         let budget = Arc::new(Budget::new(1_000));
-        assert!(budget.take(1));
+        assert!(take(&budget, 1));
         let stop = Arc::new(AtomicBool::new(false));
         let large: Vec<_> = (0..2)
             .map(|_| {
                 let (budget, stop) = (budget.clone(), stop.clone());
                 std::thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        assert!(!budget.take(5_000));
+                        assert!(!take(&budget, 5_000));
                     }
                 })
             })
             .collect();
         let refused = (0..200_000)
             .filter(|_| {
-                let taken = budget.take(1);
+                let taken = take(&budget, 1);
                 if taken {
                     budget.give(1);
                 }
@@ -153,15 +309,15 @@ mod tests {
     #[test]
     fn a_waiter_gets_the_room_that_is_given_back() {
         let budget = Arc::new(Budget::new(1));
-        assert!(budget.take(1));
+        assert!(take(&budget, 1));
         let waiter = {
             let budget = budget.clone();
             // Also: waiting for ever is no overflow.
-            std::thread::spawn(move || budget.wait_for(Duration::MAX, || budget.take(1)))
+            std::thread::spawn(move || budget.wait_for(Duration::MAX, || take(&budget, 1)))
         };
         std::thread::sleep(Duration::from_millis(20));
         budget.give(1);
         assert!(waiter.join().unwrap());
-        assert!(!budget.wait_for(Duration::from_millis(1), || budget.take(1)));
+        assert!(!budget.wait_for(Duration::from_millis(1), || take(&budget, 1)));
     }
 }

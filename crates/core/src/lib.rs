@@ -78,7 +78,7 @@ pub use mutant::Mutant;
 pub use pipeline::{
     Flush, FlushGuard, FlushReport, Ingested, LocationReport, MLFLOW_RUN_ID,
     MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_SCHEDULE_DELAY, Pipeline,
-    PipelineBuilder,
+    PipelineBuilder, RefusedSpans,
 };
 pub use processor::DestinationProcessor;
 pub use record::{
@@ -92,7 +92,9 @@ pub use scope::{
     DestinationExt, GlobalSlot, ScopeGuard, WithDestination, clear_global, current, global,
     new_root, reset, set_global,
 };
-pub use stats::{DropReason, Dropped, LocationState, LocationStats, PipelineStats};
+pub use stats::{
+    DropReason, Dropped, ForgottenLocations, LocationState, LocationStats, PipelineStats,
+};
 pub use trace::{current_trace_id, update_current_trace};
 pub use transform::{SpanTransform, Transformed};
 pub use uri::LocationUri;

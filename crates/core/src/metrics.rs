@@ -115,7 +115,7 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         return all;
     };
     shared.settle_all();
-    for (index, (_, lane)) in shared.routes.all_lanes().enumerate() {
+    for (index, lane) in shared.routes.all_lanes().iter().enumerate() {
         let series = Series {
             backend: lane.uri.scheme().to_owned(),
             location: (index < locations).then(|| lane.uri.to_string()),
@@ -129,6 +129,19 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         sums.waiting += accepted.saturating_sub(stored + dropped.total());
         for reason in DropReason::ALL {
             sums.dropped[reason as usize] += dropped.by(reason);
+        }
+    }
+    // A counter never falls: what was forgotten stays in its backend's sum.
+    for (backend, forgotten) in shared.routes.forgotten().0 {
+        let series = Series {
+            backend,
+            location: None,
+        };
+        let sums = all.entry(series).or_default();
+        sums.stored += forgotten.stored;
+        sums.hidden = shared.mutant.is(Mutant::MetricsHideFailures);
+        for reason in DropReason::ALL {
+            sums.dropped[reason as usize] += forgotten.dropped.by(reason);
         }
     }
     all

@@ -5,28 +5,54 @@ use crate::binding::RouteId;
 use crate::destination::{Destination, Legs};
 use crate::lane::{Lane, LaneId};
 use crate::location::BatchLimits;
+use crate::stats::Forgotten;
 use crate::uri::LocationUri;
-use std::collections::HashMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use arc_swap::{ArcSwapOption, Guard};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// All routes and lanes of one pipeline. They are only added to, so that a span needs no reference
-/// count and no lock to find its lane.
+/// All routes and lanes of one pipeline.
+///
+/// Indices are never given twice, so a span that holds one can never reach another tenant's lane.
+/// What an index leads to is forgotten once nobody uses it; an empty slot of 16 bytes stays.
 #[derive(Debug)]
 pub(crate) struct Routes {
     /// Distinguishes pipelines in the memo of a destination.
     pipeline: u32,
     limits: Option<BatchLimits>,
     lane_budget: usize,
-    routes: boxcar::Vec<Box<[LaneId]>>,
-    lanes: boxcar::Vec<Arc<Lane>>,
+    routes: boxcar::Vec<Slot>,
     known: Mutex<Known>,
+    /// Lanes in `known`.
+    lanes: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    route: ArcSwapOption<Route>,
+    /// Cleared when nobody seems to use the route, set again by whoever looks it up. A route that is
+    /// not in use may be forgotten.
+    in_use: AtomicBool,
+}
+
+/// The lanes of a set of locations.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) lanes: Box<[Arc<Lane>]>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     routes: HashMap<Box<[LaneId]>, RouteId>,
-    lanes: HashMap<LocationUri, LaneId>,
+    ids: HashMap<LocationUri, LaneId>,
+    /// In the order in which they were first used.
+    lanes: BTreeMap<LaneId, Arc<Lane>>,
+    next_lane: u32,
+    forgotten: Forgotten,
+    /// The highest sequence number of a lane that was forgotten. A location that comes back goes on
+    /// from here: a store that remembers batch ids must never see one twice.
+    sequence: u64,
 }
 
 impl Routes {
@@ -36,9 +62,18 @@ impl Routes {
             limits,
             lane_budget,
             routes: boxcar::Vec::new(),
-            lanes: boxcar::Vec::new(),
             known: Mutex::default(),
+            lanes: AtomicUsize::new(0),
         }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, route: RouteId) -> Option<&Slot> {
+        let index = route.0.wrapping_sub(RouteId::FIRST);
+        self.routes.get(index as usize)
     }
 
     /// The route of a destination; `None` stands for no destination.
@@ -55,8 +90,12 @@ impl Routes {
         };
         // Acquire, so that whoever reads the number also sees the route and its lanes.
         let memo = legs.route.load(Ordering::Acquire);
-        if (memo >> 32) as u32 == self.pipeline {
-            return RouteId(memo as u32);
+        let route = RouteId(memo as u32);
+        if (memo >> 32) as u32 == self.pipeline
+            && let Some(slot) = self.slot(route)
+            && slot.in_use.load(Ordering::Acquire)
+        {
+            return route;
         }
         self.find(legs)
     }
@@ -69,25 +108,40 @@ impl Routes {
             .iter()
             .map(|location| self.limits.unwrap_or_else(|| location.capabilities().batch));
         let limits: Vec<BatchLimits> = limits.collect();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         let known = &mut *known;
         let lanes: Box<[LaneId]> = legs
             .locations()
             .iter()
             .zip(limits)
             .map(|(location, limits)| {
-                *known
-                    .lanes
-                    .entry(location.uri().clone())
-                    .or_insert_with(|| {
-                        let lane = Arc::new(Lane::new(location.clone(), limits, self.lane_budget));
-                        LaneId(index(self.lanes.push(lane)))
-                    })
+                *known.ids.entry(location.uri().clone()).or_insert_with(|| {
+                    let id = LaneId(known.next_lane);
+                    known.next_lane += 1;
+                    let lane = Lane::new(id, location.clone(), limits, self.lane_budget);
+                    lane.state().sealed_seq = known.sequence;
+                    known.lanes.insert(id, Arc::new(lane));
+                    id
+                })
             })
             .collect();
-        let route = *known.routes.entry(lanes).or_insert_with_key(|lanes| {
-            RouteId(RouteId::FIRST + index(self.routes.push(lanes.clone())))
+        self.lanes.store(known.lanes.len(), Ordering::Relaxed);
+        let route = *known.routes.entry(lanes).or_insert_with_key(|ids| {
+            let lanes = ids.iter().filter_map(|id| known.lanes.get(id).cloned());
+            let route = Route {
+                lanes: lanes.collect(),
+            };
+            RouteId(
+                RouteId::FIRST
+                    + index(self.routes.push(Slot {
+                        route: ArcSwapOption::from_pointee(route),
+                        in_use: AtomicBool::new(true),
+                    })),
+            )
         });
+        if let Some(slot) = self.slot(route) {
+            slot.in_use.store(true, Ordering::Release);
+        }
         legs.route.store(
             u64::from(self.pipeline) << 32 | u64::from(route.0),
             Ordering::Release,
@@ -95,25 +149,108 @@ impl Routes {
         route
     }
 
-    /// The lanes of a route that leads somewhere.
-    pub(crate) fn lanes_of(&self, route: RouteId) -> &[LaneId] {
-        let index = route.0.wrapping_sub(RouteId::FIRST);
-        self.routes.get(index as usize).map_or(&[], |lanes| lanes)
+    /// The lanes of a route; `None` if it leads nowhere or was forgotten.
+    pub(crate) fn get(&self, route: RouteId) -> Option<Guard<Option<Arc<Route>>>> {
+        let guard = self.slot(route)?.route.load();
+        guard.is_some().then_some(guard)
     }
 
-    pub(crate) fn lane(&self, id: LaneId) -> &Arc<Lane> {
-        // Ids are handed out by `find` only, after the push.
-        &self.lanes[id.0 as usize]
+    /// The lane with this index, unless it was forgotten.
+    pub(crate) fn lane(&self, id: LaneId) -> Option<Arc<Lane>> {
+        self.known().lanes.get(&id).cloned()
     }
 
-    pub(crate) fn all_lanes(&self) -> impl Iterator<Item = (LaneId, &Arc<Lane>)> {
-        self.lanes.iter().map(|(i, lane)| (LaneId(index(i)), lane))
+    /// Every lane, in the order in which they were first used.
+    pub(crate) fn all_lanes(&self) -> Vec<Arc<Lane>> {
+        self.known().lanes.values().cloned().collect()
+    }
+
+    /// What one lane may hold, in bytes.
+    pub(crate) fn lane_budget(&self) -> usize {
+        self.lane_budget
+    }
+
+    /// How many lanes there are.
+    pub(crate) fn lane_count(&self) -> usize {
+        self.lanes.load(Ordering::Relaxed)
+    }
+
+    /// What is known of the lanes that were forgotten.
+    pub(crate) fn forgotten(&self) -> Forgotten {
+        self.known().forgotten.clone()
+    }
+
+    /// Marks the routes all of whose lanes rest, and returns them. Whoever looks one up meanwhile
+    /// takes the mark away.
+    pub(crate) fn retire(&self, rests: impl Fn(&Lane) -> bool) -> HashSet<RouteId> {
+        let known = self.known();
+        let resting = |ids: &[LaneId]| {
+            ids.iter()
+                .all(|id| known.lanes.get(id).is_none_or(|lane| rests(lane)))
+        };
+        let routes = known.routes.iter().filter(|(ids, _)| resting(ids));
+        let routes: HashSet<RouteId> = routes.map(|(_, route)| *route).collect();
+        for slot in routes.iter().filter_map(|route| self.slot(*route)) {
+            slot.in_use.store(false, Ordering::Release);
+        }
+        routes
+    }
+
+    /// Forgets those of `routes` that were not looked up since they were retired, whose lanes rest,
+    /// and which are not `held` by a trace. Lanes that no route leads to go with them; their
+    /// counters are kept in sum. Returns those lanes.
+    pub(crate) fn forget(
+        &self,
+        routes: &HashSet<RouteId>,
+        held: impl Fn(RouteId) -> bool,
+        rests: impl Fn(&Lane) -> bool,
+    ) -> Vec<Arc<Lane>> {
+        let mut known = self.known();
+        let known = &mut *known;
+        let mut gone = Vec::new();
+        known.routes.retain(|ids, route| {
+            let Some(slot) = self.slot(*route) else {
+                return true;
+            };
+            let rests = |id| known.lanes.get(id).is_none_or(|lane| rests(lane));
+            let stays = !routes.contains(route)
+                || slot.in_use.load(Ordering::Acquire)
+                || held(*route)
+                || !ids.iter().all(rests);
+            if !stays {
+                slot.route.store(None);
+                gone.extend(ids.iter().copied());
+            }
+            stays
+        });
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        let led_to: HashSet<LaneId> = known
+            .routes
+            .keys()
+            .flat_map(|ids| ids.iter().copied())
+            .collect();
+        gone.retain(|id| !led_to.contains(id));
+        let gone: Vec<Arc<Lane>> = gone
+            .iter()
+            .filter_map(|id| known.lanes.remove(id))
+            .collect();
+        for lane in &gone {
+            known.ids.remove(&lane.uri);
+            known.sequence = known.sequence.max(lane.state().sealed_seq);
+            known
+                .forgotten
+                .add(&lane.uri, lane.accepted(), &lane.counters);
+        }
+        self.lanes.store(known.lanes.len(), Ordering::Relaxed);
+        gone
     }
 }
 
 fn index(index: usize) -> u32 {
     u32::try_from(index)
-        .unwrap_or_else(|_| unreachable!("four billion lanes do not fit into memory"))
+        .unwrap_or_else(|_| unreachable!("four billion routes do not fit into memory"))
 }
 
 #[cfg(test)]
@@ -123,6 +260,48 @@ mod tests {
 
     fn to(name: &str) -> Destination {
         Destination::new(MemoryLocation::new(name))
+    }
+
+    fn lanes(routes: &Routes, to: &Destination) -> Vec<LaneId> {
+        let found = routes.get(routes.of(Some(to))).unwrap();
+        let route = found.as_ref().unwrap();
+        route.lanes.iter().map(|lane| lane.id).collect()
+    }
+
+    #[test]
+    fn what_nobody_uses_is_forgotten_in_two_steps_and_ids_are_never_given_twice() {
+        let routes = Routes::new(1, None, 1 << 20);
+        let (a, b) = (to("forget-a"), to("forget-b"));
+        let both = Destination::all([a.clone(), b.clone()]).unwrap();
+        let [a_route, b_route, both_route] = [&a, &b, &both].map(|d| routes.of(Some(d)));
+        let [a_lane, b_lane] = [&a, &b].map(|d| lanes(&routes, d)[0]);
+        routes.lane(b_lane).unwrap().state().sealed_seq = 7;
+        routes.lane(b_lane).unwrap().accept(3);
+        // A lane that does not rest keeps every route that leads to it.
+        let rests = |lane: &Lane| lane.id != a_lane;
+        let retired = routes.retire(rests);
+        assert_eq!(retired, HashSet::from([b_route]));
+        // Looking it up takes the mark away.
+        assert_eq!(routes.of(Some(&b)), b_route);
+        assert!(routes.forget(&retired, |_| false, rests).is_empty());
+
+        let retired = routes.retire(|_| true);
+        assert_eq!(retired.len(), 3);
+        // A trace is still bound to one of them.
+        let gone = routes.forget(&retired, |route| route == both_route, |_| true);
+        assert!(gone.is_empty(), "a route that stays leads to both lanes");
+        assert!(routes.get(a_route).is_none() && routes.get(both_route).is_some());
+        let gone = routes.forget(&retired, |_| false, |_| true);
+        assert_eq!(gone.len(), 2);
+        assert_eq!((routes.lane_count(), routes.all_lanes().len()), (0, 0));
+        let sum = routes.forgotten().sum();
+        assert_eq!((sum.locations, sum.accepted), (2, 3));
+
+        let again = routes.of(Some(&b));
+        assert!(![a_route, b_route, both_route].contains(&again));
+        let lane = lanes(&routes, &b)[0];
+        assert!(![a_lane, b_lane].contains(&lane));
+        assert_eq!(routes.lane(lane).unwrap().state().sealed_seq, 7);
     }
 
     #[test]
@@ -137,8 +316,8 @@ mod tests {
         let ab = Destination::all([a.clone(), b.clone()]).unwrap();
         let ba = Destination::all([b, a.clone(), a]).unwrap();
         assert_eq!(routes.of(Some(&ab)), routes.of(Some(&ba)));
-        assert_eq!(routes.lanes_of(routes.of(Some(&ab))).len(), 2);
-        assert_eq!(routes.all_lanes().count(), 2);
+        assert_eq!(lanes(&routes, &ab).len(), 2);
+        assert_eq!(routes.all_lanes().len(), 2);
     }
 
     #[test]
@@ -148,7 +327,7 @@ mod tests {
         assert_eq!(routes.of(Some(&Destination::unset())), RouteId::UNROUTED);
         assert_eq!(routes.of(Some(&Destination::discard())), RouteId::DISCARD);
         for route in [RouteId::UNROUTED, RouteId::DISCARD, RouteId(99)] {
-            assert!(routes.lanes_of(route).is_empty());
+            assert!(routes.get(route).is_none());
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::uri::LocationUri;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a span was not stored. In metrics this is `error.type`.
@@ -61,6 +62,10 @@ impl Dropped {
         self.0.iter().sum()
     }
 
+    fn plus(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] - earlier.0[i]))
     }
@@ -95,6 +100,65 @@ impl Counters {
     }
 }
 
+/// What is kept of locations that were closed, empty and unused for a while: their counters in sum.
+/// A location that is used again begins anew, and counts again when it is forgotten again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ForgottenLocations {
+    /// How many.
+    pub locations: u64,
+    /// Spans that ended and were bound to them.
+    pub accepted: u64,
+    /// Spans stored.
+    pub stored: u64,
+    /// Spans not stored, by reason.
+    pub dropped: Dropped,
+    /// Batches written.
+    pub batches: u64,
+    /// Attempts that failed and were repeated.
+    pub retries: u64,
+    /// Trace-level updates not stored.
+    pub lost_updates: u64,
+}
+
+impl ForgottenLocations {
+    fn add(&mut self, other: &Self) {
+        self.locations += other.locations;
+        self.accepted += other.accepted;
+        self.stored += other.stored;
+        self.dropped = self.dropped.plus(&other.dropped);
+        self.batches += other.batches;
+        self.retries += other.retries;
+        self.lost_updates += other.lost_updates;
+    }
+}
+
+/// The counters of lanes that were forgotten, by scheme.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Forgotten(pub(crate) BTreeMap<String, ForgottenLocations>);
+
+impl Forgotten {
+    pub(crate) fn add(&mut self, uri: &LocationUri, accepted: u64, counters: &Counters) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let sums = self.0.entry(uri.scheme().to_owned()).or_default();
+        sums.add(&ForgottenLocations {
+            locations: 1,
+            accepted,
+            stored: count(&counters.stored),
+            dropped: counters.dropped(),
+            batches: count(&counters.batches),
+            retries: count(&counters.retries),
+            lost_updates: count(&counters.lost_updates),
+        });
+    }
+
+    pub(crate) fn sum(&self) -> ForgottenLocations {
+        let mut sum = ForgottenLocations::default();
+        self.0.values().for_each(|sums| sum.add(sums));
+        sum
+    }
+}
+
 /// What a location is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -105,7 +169,9 @@ pub enum LocationState {
     Open,
     /// The last attempt failed and will be repeated.
     Retrying,
-    /// It fails for good; spans are dropped at once and it is probed now and then.
+    /// The last attempt failed in a way that trying again does not mend, such as a refused
+    /// credential. Spans are kept as far as the location's share of the budget and the retry
+    /// deadline allow, and it is tried again at growing intervals.
     Failing,
 }
 
@@ -162,8 +228,10 @@ pub struct PipelineStats {
     pub bound_traces: u64,
     /// Bytes of span data held in memory, of all locations.
     pub bytes: usize,
-    /// Every location seen so far, sorted by URI.
+    /// Every location in use, sorted by URI.
     pub locations: Vec<LocationStats>,
+    /// Locations that were in use, in sum.
+    pub forgotten: ForgottenLocations,
 }
 
 impl PipelineStats {

@@ -33,7 +33,9 @@ fn does_not_disturb(name: &str, count: usize, step: fn() -> Step) {
         span_to(&tracer, &good.to(), format!("good-{i}"));
         std::thread::sleep(Duration::from_millis(1));
     }
-    eventually("the good ones are stored", || good.len() == 100);
+    eventually("the good ones are stored", || {
+        good.stats(&pipeline).stored == 100
+    });
     assert!(
         began.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -305,13 +307,14 @@ fn never_as_a_deadline_or_delay_is_no_overflow() {
         0 => Step::Fail(shaky()),
         1 => Step::Do,
         2 => Step::Fail(broken()),
-        _ => Step::Fail(shaky().retry_after(Duration::MAX)),
+        _ => Step::Do,
     });
     span_to(&tracer, &place.to(), "a");
     assert!(pipeline.flush(Duration::MAX).wait().all_stored());
     span_to(&tracer, &place.to(), "b");
-    assert!(pipeline.flush(Duration::MAX).wait().is_complete());
-    assert_eq!(place.stats(&pipeline).dropped.by(DropReason::Failed), 1);
+    let report = pipeline.flush(Duration::MAX).wait();
+    assert!(!report.timed_out && !report.is_complete(), "{report}");
+    assert!(pipeline.flush(Duration::MAX).wait().all_stored());
 
     let throttled = Place::on_write("never-again", |_, _| {
         Step::Fail(shaky().retry_after(Duration::MAX))
@@ -419,7 +422,7 @@ fn a_flush_in_the_middle_of_an_attempt_skips_the_backoff_after_it() {
 }
 
 #[test]
-fn a_location_that_fails_for_good_fails_fast_is_probed_and_heals() {
+fn a_location_that_fails_for_good_says_so_at_once_keeps_its_spans_and_heals() {
     let pipeline = quick().build().unwrap();
     let tracer = tracer(&pipeline);
     let healed = Arc::new(AtomicBool::new(false));
@@ -431,37 +434,51 @@ fn a_location_that_fails_for_good_fails_fast_is_probed_and_heals() {
             Step::Fail(broken())
         }
     });
-    span_to(&tracer, &place.to(), "first");
-    flush(&pipeline);
-    let stats = place.stats(&pipeline);
-    assert_eq!(stats.state, LocationState::Failing);
-    assert_eq!(stats.dropped.by(DropReason::Failed), 1);
-    let error = stats.last_error.unwrap();
-    assert_eq!(error.location(), Some(place.uri()));
-    assert_eq!(error.mend_hint(), Some("make it"));
-
-    for _ in 0..20 {
-        span_to(&tracer, &place.to(), "dropped");
-        flush(&pipeline);
+    let began = Instant::now();
+    for i in 0..20 {
+        span_to(&tracer, &place.to(), format!("{i:02}"));
+        let report = pipeline.flush(PATIENCE).wait();
+        assert!(!report.timed_out, "a flush does not wait for it");
+        let said = report.location(place.uri()).unwrap();
+        assert_eq!((said.pending, said.lost), (i + 1, 0), "{report}");
+        let error = said.error.as_ref().unwrap();
+        assert_eq!(error.location(), Some(place.uri()));
+        assert_eq!(error.mend_hint(), Some("make it"));
+        assert_eq!(place.stats(&pipeline).state, LocationState::Failing);
     }
-    assert!(
-        place.opens() < 15,
-        "{} attempts: it does not fail fast",
-        place.opens()
-    );
-    let before = place.opens();
-    eventually("it is probed", || {
-        span_to(&tracer, &place.to(), "probe");
-        flush(&pipeline);
-        place.opens() > before
-    });
+    assert!(began.elapsed() < PATIENCE / 2);
     healed.store(true, Ordering::SeqCst);
-    eventually("it heals", || {
-        span_to(&tracer, &place.to(), "kept");
-        flush(&pipeline);
-        place.stats(&pipeline).state == LocationState::Open
+    eventually("it heals by itself", || place.len() == 20);
+    assert_eq!(place.stats(&pipeline).state, LocationState::Open);
+    assert_eq!(place.stats(&pipeline).dropped.total(), 0);
+    settled(&pipeline);
+}
+
+#[test]
+fn a_location_that_fails_for_good_is_asked_less_and_less_often_and_given_up_in_the_end() {
+    let deadline = Duration::from_millis(600);
+    let pipeline = quick()
+        .with_retry(RetryPolicy {
+            deadline,
+            initial: Duration::from_millis(10),
+            probe: Duration::from_millis(160),
+            ..RetryPolicy::default()
+        })
+        .build()
+        .unwrap();
+    let tracer = tracer(&pipeline);
+    let place = Place::on_write("given-up", |_, _| Step::Fail(broken()));
+    span_to(&tracer, &place.to(), "a");
+    eventually("it is given up", || {
+        place.stats(&pipeline).dropped.by(DropReason::Failed) == 1
     });
-    assert!(place.names().iter().all(|n| n == "kept"));
+    // 10, 20, 40, 80 and then 160 ms apart, each drawn from its upper half.
+    let attempts = place.attempts();
+    assert!((5..=14).contains(&attempts), "{attempts}");
+    // What comes later is tried anew.
+    span_to(&tracer, &place.to(), "b");
+    eventually("it is tried", || place.attempts() > attempts);
+    pipeline.shutdown(PATIENCE).wait();
     settled(&pipeline);
 }
 
@@ -587,12 +604,17 @@ fn a_fan_out_with_one_dead_leg_serves_the_others() {
     for i in 0..10 {
         span_to(&tracer, &all, format!("{i}"));
     }
-    flush(&pipeline);
+    assert!(!pipeline.flush(PATIENCE).wait().timed_out);
     assert_eq!(good.len(), 10);
     assert_eq!(slow.len(), 10);
     assert_eq!(good.names(), slow.names());
-    assert_eq!(dead.stats(&pipeline).dropped.by(DropReason::Failed), 10);
+    assert_eq!(
+        dead.stats(&pipeline).queued + dead.stats(&pipeline).in_flight,
+        10
+    );
+    assert!(!pipeline.shutdown(PATIENCE).wait().timed_out);
     settled(&pipeline);
+    assert_eq!(dead.stats(&pipeline).dropped.by(DropReason::Shutdown), 10);
 }
 
 #[test]
@@ -744,7 +766,10 @@ fn a_hook_edits_drops_and_may_panic() {
 #[test]
 fn a_batch_of_which_a_hook_left_nothing_does_not_heal_a_failing_location() {
     let pipeline = quick()
-        .with_retry(patient())
+        .with_retry(RetryPolicy {
+            deadline: Duration::from_millis(20),
+            ..patient()
+        })
         .with_transform(|_: &LocationUri, span: &mut trace_destination_core::Span| {
             match span.name() {
                 "secret" => Transformed::Drop,
@@ -756,11 +781,14 @@ fn a_batch_of_which_a_hook_left_nothing_does_not_heal_a_failing_location() {
     let tracer = tracer(&pipeline);
     let place = Place::on_write("hook-failing", |_, _| Step::Fail(broken()));
     span_to(&tracer, &place.to(), "a");
-    flush(&pipeline);
+    eventually("it is given up", || {
+        place.stats(&pipeline).dropped.by(DropReason::Failed) == 1
+    });
+    let attempts = place.attempts();
     span_to(&tracer, &place.to(), "secret");
     flush(&pipeline);
     assert_eq!(place.stats(&pipeline).state, LocationState::Failing);
-    assert_eq!(place.attempts(), 1);
+    assert_eq!(place.attempts(), attempts);
     settled(&pipeline);
 }
 

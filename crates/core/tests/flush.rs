@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use support::*;
 use trace_destination_core::{
-    Destination, DropReason, FlushReport, LocationState, Overflow, Pipeline,
+    Destination, DropReason, Error, ErrorKind, FlushReport, LocationState, Overflow, Pipeline,
 };
 
 fn stored_once(flush: impl FnOnce(&Pipeline) -> FlushReport) {
@@ -340,7 +340,8 @@ fn two_providers_on_one_pipeline() {
 fn a_provider_says_what_its_flush_lost() {
     let pipeline = quick().build().unwrap();
     let provider = provider(&pipeline);
-    let place = Place::on_write("provider-lost", |_, _| Step::Fail(broken()));
+    let condemned = || Error::new(ErrorKind::InvalidSpan, "write", "bad").mend("make it");
+    let place = Place::on_write("provider-lost", move |_, _| Step::Fail(condemned()));
     span_to(&provider.tracer("t"), &place.to(), "a");
     let error = provider.force_flush().unwrap_err().to_string();
     assert!(

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 use support::*;
-use trace_destination_core::{Destination, LocationState, Pipeline};
+use trace_destination_core::{Destination, LocationState, Pipeline, RetryPolicy};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
@@ -76,7 +76,14 @@ fn lines(about: &str) -> Vec<Line> {
 #[test]
 fn a_failing_location_is_told_once_and_so_is_its_recovery() {
     LazyLock::force(&LINES);
-    let pipeline = quick().build().unwrap();
+    let pipeline = quick()
+        .with_retry(RetryPolicy {
+            deadline: Duration::from_millis(20),
+            initial: Duration::from_millis(5),
+            ..RetryPolicy::default()
+        })
+        .build()
+        .unwrap();
     let tracer = tracer(&pipeline);
     let healed = Arc::new(AtomicBool::new(false));
     let switch = healed.clone();
@@ -89,13 +96,13 @@ fn a_failing_location_is_told_once_and_so_is_its_recovery() {
     });
     for _ in 0..20 {
         span_to(&tracer, &place.to(), "a");
-        flush(&pipeline);
+        let _ = pipeline.flush(PATIENCE).wait();
         std::thread::sleep(Duration::from_millis(10));
     }
     healed.store(true, Ordering::SeqCst);
     eventually("it heals", || {
         span_to(&tracer, &place.to(), "a");
-        flush(&pipeline);
+        let _ = pipeline.flush(PATIENCE).wait();
         place.stats(&pipeline).state == LocationState::Open
     });
     let told = lines("script:log-fails");

@@ -8,7 +8,9 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceState, Tracer};
 use std::collections::BTreeMap;
 use support::*;
-use trace_destination_core::{Destination, TraceUpdate, current_trace_id, update_current_trace};
+use trace_destination_core::{
+    Destination, Error, ErrorKind, TraceUpdate, current_trace_id, update_current_trace,
+};
 
 /// Everything a place was told about one trace, merged in order.
 fn told(place: &Place) -> TraceUpdate {
@@ -152,7 +154,8 @@ fn updates_count_against_the_budget_and_not_as_spans() {
 fn updates_that_are_not_stored_are_counted() {
     let pipeline = quick().with_batch_limits(unhurried()).build().unwrap();
     let tracer = tracer(&pipeline);
-    let place = Place::on_write("api-lost", |_, _| Step::Fail(broken()));
+    let condemned = || Error::new(ErrorKind::InvalidSpan, "write", "bad").mend("make it");
+    let place = Place::on_write("api-lost", move |_, _| Step::Fail(condemned()));
     {
         let _cx = root(&tracer, &place.to(), "root").attach();
         update_current_trace(|t| t.name = Some("failed".into()));

@@ -118,6 +118,10 @@ impl Lingering {
         self.tags = self.traces.iter().map(|(k, _)| k.tag()).collect();
     }
 
+    pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.traces.iter().map(|(_, segment)| segment)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.traces.len()
     }

@@ -2,6 +2,7 @@
 
 mod isolate;
 mod open_batch;
+mod retry;
 mod scopes;
 mod sealed;
 mod spent;
@@ -10,20 +11,20 @@ mod write;
 
 pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
+pub use retry::RetryPolicy;
 pub(crate) use scopes::Scopes;
 pub(crate) use sealed::{AHEAD, Following, Sealed, begin_ahead};
 pub(crate) use spent::{Spent, Written};
 pub use turn::waiting_for_turn;
-pub use write::RetryPolicy;
 pub(crate) use write::run;
 
-use crate::budget::{self, Budget};
+use crate::budget::{self, Budget, FIRST, PROMPT, Standing};
 use crate::error::Error;
 use crate::location::{BatchEncoder, BatchLimits, TraceLocation, TraceSink};
 use crate::stats::{Counters, DropReason, LocationState};
 use crate::uri::LocationUri;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -34,25 +35,32 @@ pub(crate) struct LaneId(pub(crate) u32);
 
 /// What stays of a location for the life of the pipeline, open or not.
 pub(crate) struct Lane {
+    pub(crate) id: LaneId,
     pub(crate) uri: LocationUri,
     pub(crate) location: Arc<dyn TraceLocation>,
     pub(crate) limits: BatchLimits,
     pub(crate) counters: Counters,
     intake: Intake,
     state: Mutex<State>,
-    /// Ends the lane's own backoff early; made when the lane first waits.
+    /// Ends the lane's own backoff early.
     skip_backoff: Notify,
+    /// Tells the task that the batch it holds has to become smaller.
+    cut: Notify,
 }
 
 /// What application threads change when a span ends, in one line of the cache: where many locations
 /// are in use, it comes from another core more often than not.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
 struct Intake {
     /// Spans that ended and were bound to this location.
     accepted: AtomicU64,
     /// Bytes of spans from acceptance until stored or dropped.
     bytes: AtomicUsize,
+    /// What `bytes` may reach: the lane's budget, or less while room is short.
+    cap: AtomicUsize,
+    /// The lane's [`Standing`].
+    standing: AtomicU8,
 }
 
 /// What changes while a lane works.
@@ -74,12 +82,16 @@ pub(crate) struct State {
     pub(crate) last_error: Option<Error>,
     /// Sequence of the last batch sealed.
     pub(crate) sealed_seq: u64,
-    /// Sequence of the last batch that is done: stored, refused or dropped.
-    pub(crate) done_seq: u64,
+    /// The batch being written, and when it was sealed.
+    writing: Option<(u64, Instant)>,
+    /// What the batch being written may hold at most, in bytes, where it holds too much.
+    keep: Option<usize>,
+    /// Attempts that ended, whatever came of them.
+    pub(crate) attempts: u64,
+    /// A batch was stored.
+    proven: bool,
     /// When a batch was last done.
     last_used: Option<Instant>,
-    /// When the sink was last asked to take the next batch after a failure.
-    pub(crate) probe_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,11 +112,13 @@ impl Lane {
     /// A lane whose batches are cut at `limits`, and so that one batch cannot fill the lane's
     /// `budget` while it still grows.
     pub(crate) fn new(
+        id: LaneId,
         location: Arc<dyn TraceLocation>,
         limits: BatchLimits,
         budget: usize,
     ) -> Self {
         Self {
+            id,
             uri: location.uri().clone(),
             limits: BatchLimits {
                 spans: limits.spans.max(1),
@@ -113,9 +127,15 @@ impl Lane {
             },
             location,
             counters: Counters::default(),
-            intake: Intake::default(),
+            intake: Intake {
+                accepted: AtomicU64::new(0),
+                bytes: AtomicUsize::new(0),
+                cap: AtomicUsize::new(budget),
+                standing: AtomicU8::new(Standing::default() as u8),
+            },
             state: Mutex::default(),
             skip_backoff: Notify::const_new(),
+            cut: Notify::const_new(),
         }
     }
 
@@ -134,20 +154,47 @@ impl Lane {
     }
 
     /// Reserves room for a span in this lane and in the pipeline.
-    pub(crate) fn reserve(&self, bytes: usize, lane_limit: usize, process: &Budget) -> bool {
-        if !self.take(bytes, lane_limit) {
+    pub(crate) fn reserve(&self, bytes: usize, process: &Budget) -> bool {
+        if !self.take(bytes) {
             return false;
         }
-        if !process.take(bytes) {
-            self.give(bytes);
-            return false;
+        if process.take(bytes, self.standing()) {
+            return true;
         }
-        true
+        // Whatever others hold, each active lane has its share.
+        if self.bytes() <= process.share() && process.take_of_share(bytes) {
+            return true;
+        }
+        self.give(bytes);
+        false
     }
 
     /// Takes room in this lane alone.
-    pub(crate) fn take(&self, bytes: usize, limit: usize) -> bool {
-        budget::take(&self.intake.bytes, bytes, limit)
+    pub(crate) fn take(&self, bytes: usize) -> bool {
+        budget::take(&self.intake.bytes, bytes, self.cap())
+    }
+
+    /// What the lane may hold at the moment.
+    pub(crate) fn cap(&self) -> usize {
+        self.intake.cap.load(Ordering::Relaxed)
+    }
+
+    /// Sets what the lane may hold. What it holds beyond that is for [`Lane::cut_to`].
+    pub(crate) fn set_cap(&self, cap: usize) {
+        self.intake.cap.store(cap, Ordering::Relaxed);
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        Standing::from_u8(self.intake.standing.load(Ordering::Relaxed))
+    }
+
+    /// Judges anew how well the lane drains.
+    pub(crate) fn judge(&self, state: &State, now: Instant) -> Standing {
+        let standing = state.standing(now);
+        self.intake
+            .standing
+            .store(standing as u8, Ordering::Relaxed);
+        standing
     }
 
     /// Gives back room in this lane alone.
@@ -191,6 +238,7 @@ impl Lane {
                 self.counters
                     .in_flight
                     .store(sealed.spans, Ordering::Relaxed);
+                state.writing = Some((sealed.sequence, sealed.since));
                 Some((sealed, state.following()))
             }
             None => {
@@ -198,6 +246,16 @@ impl Lane {
                 None
             }
         }
+    }
+
+    /// Whether nothing is held, open or under way here, and nothing was since `before`.
+    pub(crate) fn rests(&self, before: Instant) -> bool {
+        let state = self.state();
+        self.bytes() == 0
+            && !state.running
+            && !state.is_open
+            && state.sealed.is_empty()
+            && state.last_used.is_none_or(|used| used < before)
     }
 
     /// Whether a task writes or closes this lane now.
@@ -237,15 +295,63 @@ impl Lane {
     pub(crate) fn drop_queued(&self, reason: DropReason, process: &Budget) {
         let dropped: Vec<Arc<Sealed>> = {
             let mut state = self.state();
-            let sealed = state.sealed.drain(..).collect();
-            state.done_seq = state.sealed_seq;
-            sealed
+            state.sealed.drain(..).collect()
         };
         for sealed in dropped {
-            self.counters.drop_spans(reason, sealed.spans);
-            self.counters.lose_updates(sealed.updates);
-            self.release(sealed.bytes, process);
+            self.account_dropped(reason, Gone::of(&sealed), process);
         }
+    }
+
+    /// Drops the newest of what waits until the lane holds `keep` bytes at most. What is being
+    /// written is cut by its task, between two attempts.
+    pub(crate) fn cut_to(&self, keep: usize, process: &Budget) {
+        let mut dropped = Vec::new();
+        // Freed when the lock is released.
+        let (mut whole, mut cut) = (Vec::new(), None);
+        {
+            let mut state = self.state();
+            let mut excess = self.bytes().saturating_sub(keep);
+            while excess > 0
+                && let Some(newest) = state.sealed.pop_back()
+            {
+                if newest.bytes <= excess {
+                    excess -= newest.bytes;
+                    dropped.push(Gone::of(&newest));
+                    whole.push(newest);
+                    continue;
+                }
+                let (gone, left) = (Gone::of(&newest), newest.bytes - excess);
+                excess = 0;
+                // Somebody who encodes it ahead may hold it; then it goes as a whole.
+                match Arc::try_unwrap(newest).ok().and_then(|b| b.cut_to(left)) {
+                    Some((left, some)) => {
+                        state.sealed.push_back(Arc::new(left));
+                        cut = Some(some);
+                    }
+                    None => dropped.push(gone),
+                }
+            }
+            if excess > 0 && state.writing.is_some() {
+                state.keep = Some(keep);
+                self.cut.notify_waiters();
+            }
+        }
+        if let Some(cut) = cut {
+            dropped.push(Gone {
+                spans: cut.spans.len() as u64,
+                updates: 0,
+                bytes: cut.bytes,
+            });
+        }
+        for gone in dropped {
+            self.account_dropped(DropReason::Overflow, gone, process);
+        }
+    }
+
+    fn account_dropped(&self, reason: DropReason, gone: Gone, process: &Budget) {
+        self.counters.drop_spans(reason, gone.spans);
+        self.counters.lose_updates(gone.updates);
+        self.release(gone.bytes, process);
     }
 
     /// Ends the lane's own backoff once: the one it is in, or the one after the attempt it is in.
@@ -253,6 +359,23 @@ impl Lane {
         // Each attempt listens from its beginning, so nothing needs to be remembered for a backoff
         // that may come much later.
         self.skip_backoff.notify_waiters();
+    }
+}
+
+/// What is counted of spans that are dropped before they are written.
+struct Gone {
+    spans: u64,
+    updates: usize,
+    bytes: usize,
+}
+
+impl Gone {
+    fn of(sealed: &Sealed) -> Self {
+        Self {
+            spans: sealed.spans,
+            updates: sealed.updates,
+            bytes: sealed.bytes,
+        }
     }
 }
 
@@ -282,6 +405,25 @@ impl State {
         self.is_open = true;
         self.encoder = encoder;
         self.following()
+    }
+
+    /// Whether every batch up to `sequence` is stored, refused or dropped.
+    pub(crate) fn is_done(&self, sequence: u64) -> bool {
+        self.writing.is_none_or(|(writing, _)| writing > sequence)
+            && self.sealed.front().is_none_or(|b| b.sequence > sequence)
+    }
+
+    /// How well the lane passes on what it is given.
+    fn standing(&self, now: Instant) -> Standing {
+        let writing = self.writing.map(|(_, since)| since);
+        let oldest = writing.or_else(|| self.sealed.front().map(|b| b.since));
+        let prompt = if self.proven { PROMPT } else { FIRST };
+        let late = oldest.is_some_and(|since| now.saturating_duration_since(since) > prompt);
+        match self.phase {
+            Phase::Healthy if !late && self.proven => Standing::Draining,
+            Phase::Healthy if !late => Standing::New,
+            _ => Standing::Stuck,
+        }
     }
 
     /// Notes that there is none any more.

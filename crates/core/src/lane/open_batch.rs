@@ -1,5 +1,6 @@
 //! The batch of a lane that is still growing. Only the delivery thread touches it.
 
+use super::sealed::Cut;
 use crate::location::BatchLimits;
 use crate::record::{BatchId, Resource, Scope, Span, SpanGroup, TraceBatch, TraceUpdate};
 use std::sync::Arc;
@@ -84,6 +85,19 @@ impl OpenBatch {
             Some(there) => there.merge(update),
             None => self.updates.push(update),
         }
+    }
+
+    /// Takes the newest spans out until `excess` bytes are free, or none is left.
+    pub(crate) fn cut(&mut self, excess: usize) -> Cut {
+        let cut = Cut::of(&mut self.groups, excess);
+        self.bytes = self.bytes.saturating_sub(cut.bytes);
+        self.spans -= cut.spans.len();
+        cut
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spans == 0 && self.updates.is_empty()
     }
 
     /// Whether the batch has reached a size limit.

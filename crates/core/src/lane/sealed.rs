@@ -5,11 +5,12 @@ use super::Lane;
 use crate::error::{Error, ErrorKind};
 use crate::location::BatchEncoder;
 use crate::pipeline::Shared;
-use crate::record::TraceBatch;
+use crate::record::{Span, SpanGroup, TraceBatch};
 use crate::transform::{SpanTransform, Verdict, apply};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 use tokio::runtime::Handle;
 
 /// Batches of a pipeline that are made ready ahead at the same time.
@@ -18,6 +19,8 @@ pub(crate) const AHEAD: usize = 2;
 /// A batch with what the budgets and the counters know of it.
 pub(crate) struct Sealed {
     pub(crate) sequence: u64,
+    /// When it was sealed.
+    pub(crate) since: Instant,
     /// Spans and trace-level values, before the hook took any out.
     pub(crate) spans: u64,
     pub(crate) updates: usize,
@@ -41,6 +44,7 @@ impl Sealed {
     pub(crate) fn new(batch: TraceBatch, bytes: usize) -> Self {
         Self {
             sequence: batch.id.sequence,
+            since: Instant::now(),
             spans: batch.span_count() as u64,
             updates: batch.updates.len(),
             bytes,
@@ -52,6 +56,9 @@ impl Sealed {
 
     /// Runs the hook, unless that was done; waits for whoever does it at the moment.
     pub(super) fn ready(&self, lane: &Lane, shared: &Shared) -> &Ready {
+        if let Some(ready) = self.ready.get() {
+            return ready;
+        }
         let claimed = self.claimed.swap(true, Ordering::AcqRel);
         if shared.transform.is_none() && !claimed {
             return self.make_ready(lane, shared, None);
@@ -90,10 +97,69 @@ impl Sealed {
         })
     }
 
-    /// The batch, if it was made ready, for whoever frees it.
+    /// The batch, if it was made ready, for whoever frees or cuts it.
     pub(super) fn into_batch(self) -> Option<TraceBatch> {
         self.ready.into_inner().map(|ready| ready.batch)
     }
+
+    /// Takes the newest spans out until `keep` bytes are left. `None` if nothing would be left, or
+    /// if the batch was made ready already: what was encoded holds all of it.
+    pub(super) fn cut_to(self, keep: usize) -> Option<(Self, Cut)> {
+        let (since, updates, bytes) = (self.since, self.updates, self.bytes);
+        let raw = self
+            .raw
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut batch = raw?;
+        let cut = batch_cut(&mut batch, bytes, keep);
+        let left = Self {
+            since,
+            updates,
+            ..Self::new(batch, bytes.saturating_sub(cut.bytes))
+        };
+        (left.spans > 0).then_some((left, cut))
+    }
+}
+
+/// What was taken out of a batch, the newest spans first.
+#[derive(Default)]
+pub(crate) struct Cut {
+    /// Freed by whoever has no lock.
+    pub(crate) spans: Vec<Span>,
+    pub(crate) bytes: usize,
+}
+
+impl Cut {
+    /// Takes spans out until they make `excess` bytes.
+    pub(super) fn of(groups: &mut Vec<SpanGroup>, excess: usize) -> Self {
+        let mut cut = Self::default();
+        while cut.bytes < excess
+            && let Some(group) = groups.last_mut()
+        {
+            match group.spans.pop() {
+                Some(span) => {
+                    cut.bytes += span.approximate_bytes();
+                    cut.spans.push(span);
+                }
+                None => {
+                    groups.pop();
+                }
+            }
+        }
+        groups.retain(|g| !g.spans.is_empty());
+        cut
+    }
+}
+
+/// Takes spans out of a batch that counts `held` bytes, until it counts `keep`.
+pub(super) fn batch_cut(batch: &mut TraceBatch, held: usize, keep: usize) -> Cut {
+    let mut cut = Cut::of(&mut batch.groups, held.saturating_sub(keep));
+    if !cut.spans.is_empty() {
+        // It was made of spans that are gone.
+        batch.encoded = None;
+    }
+    cut.bytes = cut.bytes.min(held);
+    cut
 }
 
 /// The next batch of a lane, and what its sink can do for it ahead.

@@ -2,7 +2,7 @@
 
 use super::{Item, Payload, Shared};
 use crate::binding::RouteId;
-use crate::budget::Overflow;
+use crate::budget::{Overflow, Standing};
 use crate::ingress::Entry;
 use crate::lane::{Lane, LaneId, Written};
 use crate::mutant::Mutant;
@@ -10,6 +10,7 @@ use crate::record::{Span, TraceUpdate};
 use crate::stats::DropReason;
 use opentelemetry_sdk::trace::SpanData;
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Room that a queue takes ahead where spans of one lane come in a run, in bytes. Where a budget is
@@ -38,13 +39,29 @@ pub(crate) struct AtHand {
 #[derive(Default)]
 struct Credit {
     /// Where the last span went.
-    lane: Option<LaneId>,
+    lane: Option<Arc<Lane>>,
+    /// The route that leads to that lane and nowhere else, by which the last span went.
+    route: Option<RouteId>,
     /// Room in the budget of that lane, taken for spans to come.
     lane_bytes: usize,
     /// Room in the budget of the pipeline, taken for spans to come of any lane.
     process_bytes: usize,
     /// Spans that came and are not counted as accepted yet.
     accepted: u64,
+}
+
+impl Credit {
+    /// Takes room that was taken ahead; false if there is not enough.
+    #[inline(always)]
+    fn spend(&mut self, bytes: usize, spans: u64) -> bool {
+        let covered = self.lane_bytes.min(self.process_bytes) >= bytes;
+        if covered {
+            self.lane_bytes -= bytes;
+            self.process_bytes -= bytes;
+            self.accepted += spans;
+        }
+        covered
+    }
 }
 
 /// A place in the ingress.
@@ -63,8 +80,69 @@ impl Shared {
         source: u32,
         span: &SpanData,
     ) -> Option<(Place<'_>, LaneId, usize)> {
-        let (lane, bytes) = self.accept_others(route, source, span)?;
-        Some((self.admit(lane, bytes, 1)?, lane, bytes))
+        let route = match self.mutant.is(Mutant::NeighboursLane) {
+            true => RouteId(self.mutant.neighbour(route.0)),
+            false => route,
+        };
+        let bytes = Span::sdk_bytes(span);
+        let mut place = self.ingress.enter(self.shard());
+        if let Some(entry) = &mut place {
+            let AtHand { credit, spent } = entry.beside();
+            self.spent.free_one(spent);
+            if credit.route == Some(route)
+                && let Some(lane) = &credit.lane
+            {
+                let id = lane.id;
+                if credit.spend(bytes, 1) {
+                    return place.map(|place| (place, id, bytes));
+                }
+            }
+        }
+        self.admit_by_route(place, route, source, span, bytes)
+    }
+
+    #[inline(never)]
+    fn admit_by_route<'a>(
+        &'a self,
+        place: Option<Place<'a>>,
+        route: RouteId,
+        source: u32,
+        span: &SpanData,
+        bytes: usize,
+    ) -> Option<(Place<'a>, LaneId, usize)> {
+        let found = self.routes.get(route);
+        let lanes = found.as_ref().and_then(|found| found.as_ref());
+        let Some((last, others)) = lanes.and_then(|route| route.lanes.split_last()) else {
+            self.count_without_lane(route, 1);
+            return None;
+        };
+        let place = if others.is_empty() {
+            self.admit(place, Some(route), last, bytes, 1)
+        } else {
+            drop(place);
+            for lane in others {
+                let copy = || Payload::Sdk(source, Span::from(span.clone()));
+                // What is refused is counted.
+                let _ = self.offer(lane, bytes, 1, copy);
+            }
+            self.admit(self.ingress.enter(self.shard()), None, last, bytes, 1)
+        };
+        place.map(|place| (place, last.id, bytes))
+    }
+
+    /// Counts spans whose route leads nowhere.
+    #[cold]
+    pub(super) fn count_without_lane(&self, route: RouteId, spans: u64) {
+        match route {
+            RouteId::DISCARD => &self.totals.discarded,
+            RouteId::UNROUTED => &self.totals.unrouted,
+            // It was forgotten between the start of its trace and now.
+            _ => {
+                self.levels.forget(route);
+                &self.totals.orphaned
+            }
+        }
+        .fetch_add(spans, Ordering::Relaxed);
     }
 
     /// Puts an item at the place that was taken for it.
@@ -80,86 +158,74 @@ impl Shared {
         }
     }
 
-    /// Sends copies of a span to all lanes of its route but the last, which gets the span itself:
-    /// returns that lane, and the span's size.
-    fn accept_others(
-        &self,
-        route: RouteId,
-        source: u32,
-        span: &SpanData,
-    ) -> Option<(LaneId, usize)> {
-        let route = match self.mutant.is(Mutant::NeighboursLane) {
-            true => RouteId(self.mutant.neighbour(route.0)),
-            false => route,
-        };
-        let Some((last, others)) = self.routes.lanes_of(route).split_last() else {
-            match route {
-                RouteId::DISCARD => &self.totals.discarded,
-                _ => &self.totals.unrouted,
-            }
-            .fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
-        let bytes = Span::sdk_bytes(span);
-        for lane in others {
-            self.offer(*lane, bytes, 1, || {
-                Payload::Sdk(source, Span::from(span.clone()))
-            });
-        }
-        Some((*last, bytes))
-    }
-
     /// Sends trace-level values along a route.
     pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
         let bytes = update.approximate_bytes();
-        for id in self.routes.lanes_of(route) {
+        let found = self.routes.get(route);
+        let lanes = found.as_ref().and_then(|found| found.as_ref());
+        for lane in lanes.iter().flat_map(|route| &route.lanes) {
             let payload = || Payload::Update(Box::new(update.clone()));
-            if !self.offer(*id, bytes, 0, payload) {
-                self.routes.lane(*id).counters.lose_updates(1);
+            if self.offer(lane, bytes, 0, payload).is_err() {
+                lane.counters.lose_updates(1);
             }
         }
     }
 
-    /// Puts an item into the ingress if the budgets allow it; true if they did.
+    /// Puts an item into the ingress if the budgets allow it, else gives it back.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what is refused is given back as it came"
+    )]
     pub(super) fn offer(
         &self,
-        lane: LaneId,
+        lane: &Arc<Lane>,
         bytes: usize,
         spans: u64,
         payload: impl FnOnce() -> Payload,
-    ) -> bool {
+    ) -> Result<(), Payload> {
         // Made before: a place is a lock, behind which nothing is to be copied or allocated.
         let payload = payload();
-        let place = self.admit(lane, bytes, spans);
-        let admitted = place.is_some();
-        if let Some(place) = place {
-            self.put(place, lane, bytes, payload);
+        let place = self.ingress.enter(self.shard());
+        let place = self.admit(place, None, lane, bytes, spans);
+        match place {
+            Some(place) => {
+                self.put(place, lane.id, bytes, payload);
+                Ok(())
+            }
+            None => Err(payload),
         }
-        admitted
     }
 
-    /// Takes room for an item, and its place in the ingress. `None` if there is no room, which is
-    /// counted.
-    #[inline(always)]
-    fn admit(&self, id: LaneId, bytes: usize, spans: u64) -> Option<Place<'_>> {
-        let lane = self.routes.lane(id);
-        let Some(mut entry) = self.ingress.enter(self.shard()) else {
+    /// Takes room for an item that gets `place` in the ingress. `None` if there is no room, which is
+    /// counted. `route` is the one that leads to `lane` and nowhere else, if the item came by it.
+    fn admit<'a>(
+        &'a self,
+        place: Option<Place<'a>>,
+        route: Option<RouteId>,
+        lane: &Arc<Lane>,
+        bytes: usize,
+        spans: u64,
+    ) -> Option<Place<'a>> {
+        let Some(mut place) = place else {
             lane.accept(spans);
             return self.refuse_closed(lane, spans);
         };
-        let AtHand { credit, spent } = entry.beside();
-        self.spent.free_one(spent);
-        if credit.lane == Some(id) && credit.lane_bytes.min(credit.process_bytes) >= bytes {
-            credit.lane_bytes -= bytes;
-            credit.process_bytes -= bytes;
-            credit.accepted += spans;
-            return Some(entry);
+        let credit = &mut place.beside().credit;
+        let in_a_run = credit.lane.as_ref().is_some_and(|last| last.id == lane.id);
+        if in_a_run && credit.spend(bytes, spans) {
+            credit.route = route;
+            return Some(place);
         }
         lane.accept(spans);
-        if self.take_room(credit, id, lane, bytes) {
-            return Some(entry);
+        if !in_a_run {
+            self.settle_lane(credit);
+            credit.lane = Some(lane.clone());
         }
-        drop(entry);
+        credit.route = route;
+        if self.take_room(credit, in_a_run, lane, bytes) {
+            return Some(place);
+        }
+        drop(place);
         self.admit_late(lane, bytes, spans)
     }
 
@@ -178,20 +244,16 @@ impl Shared {
 
     /// Takes room for a span that no credit covers, and more for spans to come: in the budget of its
     /// lane if the span before it went there too, for then another is likely to follow.
-    #[inline(never)]
-    fn take_room(&self, credit: &mut Credit, id: LaneId, lane: &Lane, bytes: usize) -> bool {
-        let in_a_run = credit.lane == Some(id);
-        if !in_a_run {
-            self.settle_lane(credit);
-            credit.lane = Some(id);
-        }
+    fn take_room(&self, credit: &mut Credit, in_a_run: bool, lane: &Lane, bytes: usize) -> bool {
         if credit.process_bytes < bytes {
-            credit.process_bytes += take_ahead(bytes, self.budget.limit(), |n| self.budget.take(n));
+            let standing = lane.standing();
+            let take = |n| self.budget.take(n, standing);
+            credit.process_bytes += take_ahead(bytes, self.budget.limit(), take);
         }
         if credit.lane_bytes < bytes {
-            let take = |n| lane.take(n, self.lane_budget);
+            let take = |n| lane.take(n);
             credit.lane_bytes += match in_a_run {
-                true => take_ahead(bytes, self.lane_budget, take),
+                true => take_ahead(bytes, lane.cap(), take),
                 false if take(bytes) => bytes,
                 false => 0,
             };
@@ -203,7 +265,14 @@ impl Shared {
         }
         // What was taken ahead may be what is missing.
         self.settle_credit(credit);
-        lane.reserve(bytes, self.lane_budget, &self.budget)
+        if lane.reserve(bytes, &self.budget) {
+            return true;
+        }
+        if lane.standing() != Standing::Stuck {
+            // The delivery thread takes room from lanes that do not drain.
+            self.wake_delivery();
+        }
+        false
     }
 
     /// Counts the spans that came to a queue, and gives back the room that nobody has used.
@@ -225,8 +294,7 @@ impl Shared {
     }
 
     fn settle_lane(&self, credit: &mut Credit) {
-        let Some(id) = credit.lane else { return };
-        let lane = self.routes.lane(id);
+        let Some(lane) = &credit.lane else { return };
         let accepted = std::mem::take(&mut credit.accepted);
         if accepted > 0 {
             lane.accept(accepted);
@@ -252,7 +320,7 @@ impl Shared {
             self.wake_delivery();
             let mut reserved = false;
             self.budget.wait_for(max_wait, || {
-                reserved = lane.reserve(bytes, self.lane_budget, &self.budget);
+                reserved = lane.reserve(bytes, &self.budget);
                 reserved || self.ingress.is_closed()
             });
             if reserved {

@@ -256,7 +256,6 @@ impl PipelineBuilder {
             spent: Spent::new(self.process_budget),
             ahead: Arc::new(Semaphore::new(AHEAD)),
             budget: Budget::new(self.process_budget),
-            lane_budget: self.lane_budget,
             overflow: self.overflow,
             retry: self.retry,
             transform: self.transform,

@@ -2,23 +2,28 @@
 //! starts a task for each lane that has a batch. It never runs code of a sink.
 
 mod end;
+mod room;
 mod sweep;
 
 use end::close_sinks;
+use room::Room;
 use sweep::Sweeper;
 
 use super::admission::DELIVERY_THREAD;
 use super::flush::{Asked, Unfinished, report};
 use super::{Item, Payload, Shared};
+use crate::binding::RouteId;
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
-use crate::lane::{self, LaneId, OpenBatch, Pushed, Scopes, begin_ahead};
+use crate::lane::{self, Lane, LaneId, OpenBatch, Phase, Pushed, Scopes, begin_ahead};
 use crate::record::BatchId;
 use crate::stats::Dropped;
+use crate::uri::LocationUri;
 use opentelemetry::{Context, InstrumentationScope};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -84,15 +89,16 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         shared: shared.clone(),
         runtime,
         tasks: watch::Sender::new(()),
-        open: Vec::new(),
+        lanes: Slots::default(),
         growing: 0,
+        room: Room::default(),
         due: BinaryHeap::new(),
         flushes: Vec::new(),
         drained: Drained::default(),
         scopes: Scopes::default(),
         sweeper: Sweeper::new(timing),
+        retired: HashSet::new(),
         warned: (false, false),
-        told_overflow: HashMap::new(),
     };
     let thread = std::thread::Builder::new()
         .name("trace-delivery".into())
@@ -121,10 +127,11 @@ struct Delivery {
     runtime: Runtime,
     /// Tells the tasks of lanes to end; each holds a receiver.
     tasks: watch::Sender<()>,
-    /// The growing batch of each lane, by lane id.
-    open: Vec<Slot>,
+    /// Every lane that was given something and is not forgotten.
+    lanes: Slots,
     /// Bytes in growing batches.
     growing: usize,
+    room: Room,
     /// When growing batches become too old: one entry per lane at most, which may have been made
     /// for an earlier batch.
     due: BinaryHeap<Reverse<(Instant, LaneId)>>,
@@ -132,27 +139,68 @@ struct Delivery {
     drained: Drained<Item>,
     scopes: Scopes,
     sweeper: Sweeper,
+    /// Routes that nobody seems to use, to be forgotten if that is so at the next sweep.
+    retired: HashSet<RouteId>,
     /// Whether the application was told of unrouted spans and of scopes without effect.
     warned: (bool, bool),
-    /// Overflown spans the log has told of, by lane.
-    told_overflow: HashMap<LaneId, u64>,
 }
 
-#[derive(Default)]
+type Slots = HashMap<LaneId, Slot, foldhash::fast::RandomState>;
+
+/// What the delivery thread keeps of a lane.
 struct Slot {
+    lane: Arc<Lane>,
     batch: Option<Box<OpenBatch>>,
     /// The lane has an entry in `due`.
     scheduled: bool,
     /// Spans of the last batch: the next one will be about as large.
     usual: u32,
+    /// Overflown spans the log has told of.
+    told_overflow: u64,
+}
+
+impl Slot {
+    fn new(lane: Arc<Lane>) -> Self {
+        Self {
+            lane,
+            batch: None,
+            scheduled: false,
+            usual: 0,
+            told_overflow: 0,
+        }
+    }
 }
 
 struct ActiveFlush {
     state: Asked,
-    /// Lanes that are not done yet, and the batch that has to be.
-    waiting: Vec<(LaneId, u64)>,
-    dropped_before: HashMap<LaneId, Dropped>,
+    /// Lanes that are not done yet.
+    waiting: Vec<Waiting>,
+    /// What lanes had dropped before, those that had.
+    dropped_before: HashMap<LocationUri, Dropped>,
     shutdown: bool,
+}
+
+/// A lane that a flush waits for.
+pub(super) struct Waiting {
+    pub(super) lane: Arc<Lane>,
+    /// The batch that has to be done.
+    sequence: u64,
+    /// Attempts that had ended when the flush began.
+    attempts: u64,
+}
+
+impl Waiting {
+    /// Whether the batch is done.
+    fn is_done(&self) -> bool {
+        self.lane.state().is_done(self.sequence)
+    }
+
+    /// Whether the lane tried once more and the place seems wrong for good: waiting for it any
+    /// longer would only cost time.
+    fn is_hopeless(&self) -> bool {
+        let state = self.lane.state();
+        state.phase == Phase::Failing && state.attempts > self.attempts
+    }
 }
 
 impl Delivery {
@@ -162,6 +210,7 @@ impl Delivery {
             let shutdown = self.take_controls();
             let now = Instant::now();
             self.seal_due(now);
+            self.share_room(now);
             self.sweep(now);
             if self.finish_flushes(now) {
                 return self.terminate();
@@ -198,19 +247,24 @@ impl Delivery {
     }
 
     fn collect(&mut self, item: Item, now: Instant) {
-        let index = item.lane.0 as usize;
-        if index >= self.open.len() {
-            self.open.resize_with(index + 1, Slot::default);
-        }
-        let slot = &mut self.open[index];
+        let slot = match self.lanes.entry(item.lane) {
+            Entry::Occupied(slot) => slot.into_mut(),
+            Entry::Vacant(vacant) => match self.shared.routes.lane(item.lane) {
+                Some(lane) => {
+                    self.shared.budget.another_lane();
+                    vacant.insert(Slot::new(lane))
+                }
+                None => return self.shared.drop_item(item),
+            },
+        };
         let usual = slot.usual as usize;
+        let lane = &slot.lane;
         let batch = slot.batch.get_or_insert_with(|| {
-            let lane = self.shared.routes.lane(item.lane);
             if !std::mem::replace(&mut slot.scheduled, true) {
                 let due = later(now, lane.limits.age);
                 self.due.push(Reverse((due, item.lane)));
             }
-            Box::new(OpenBatch::new(now, lane.limits))
+            Box::new(OpenBatch::new(now, self.shared.limits_of(lane)))
         });
         self.growing += item.bytes;
         match item.payload {
@@ -238,12 +292,14 @@ impl Delivery {
 
     /// Hands the growing batch of a lane over to the lane's task.
     fn seal(&mut self, id: LaneId) {
-        let slot = self.open.get_mut(id.0 as usize);
-        let Some(batch) = slot.and_then(|slot| slot.batch.take()) else {
+        let Some(slot) = self.lanes.get_mut(&id) else {
             return;
         };
-        self.open[id.0 as usize].usual = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-        let lane = self.shared.routes.lane(id);
+        let Some(batch) = slot.batch.take() else {
+            return;
+        };
+        slot.usual = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        let lane = slot.lane.clone();
         let batch_id = BatchId {
             writer: self.shared.writer,
             // Only this thread seals, so the sequence cannot move in between.
@@ -252,9 +308,9 @@ impl Delivery {
         let sealed = batch.seal(batch_id, self.shared.run_id.as_deref());
         self.growing -= sealed.bytes;
         match lane.push(sealed) {
-            Pushed::Start => self.spawn(lane::run(lane.clone(), self.shared.clone())),
+            Pushed::Start => self.spawn(lane::run(lane, self.shared.clone())),
             Pushed::Follows(following) => {
-                begin_ahead(following, lane, &self.shared, self.runtime.handle());
+                begin_ahead(following, &lane, &self.shared, self.runtime.handle());
             }
             Pushed::Waits => {}
         }
@@ -275,8 +331,10 @@ impl Delivery {
     }
 
     fn seal_all(&mut self) {
-        for index in 0..self.open.len() {
-            self.seal(LaneId(index as u32));
+        let growing = self.lanes.iter().filter(|(_, slot)| slot.batch.is_some());
+        let growing: Vec<LaneId> = growing.map(|(id, _)| *id).collect();
+        for id in growing {
+            self.seal(id);
         }
     }
 
@@ -285,13 +343,15 @@ impl Delivery {
             && at <= now
         {
             self.due.pop();
-            let slot = &mut self.open[id.0 as usize];
+            let Some(slot) = self.lanes.get_mut(&id) else {
+                continue;
+            };
             slot.scheduled = false;
             let Some(batch) = &slot.batch else {
                 continue;
             };
             // The entry may have been made for an earlier batch of the lane.
-            let due = later(batch.since, self.shared.routes.lane(id).limits.age);
+            let due = later(batch.since, slot.lane.limits.age);
             if due <= now {
                 self.seal(id);
             } else {
@@ -333,16 +393,24 @@ impl Delivery {
     fn begin_flush(&mut self, state: Asked, shutdown: bool) {
         self.shared.flush_began();
         // Before anything is sealed: a lane may have written and dropped by the time it is asked.
-        let lanes = self.shared.routes.all_lanes();
-        let dropped_before = lanes.map(|(id, l)| (id, l.counters.dropped())).collect();
+        let slots = self.lanes.values();
+        let dropped = slots.map(|slot| (&slot.lane, slot.lane.counters.dropped()));
+        let dropped_before = dropped
+            .filter(|(_, dropped)| dropped.total() > 0)
+            .map(|(lane, dropped)| (lane.uri.clone(), dropped))
+            .collect();
         // What was pushed before the request is in the ingress now at the latest.
         self.take_ingress();
         self.seal_all();
         let mut waiting = Vec::new();
-        for (id, lane) in self.shared.routes.all_lanes() {
+        for Slot { lane, .. } in self.lanes.values() {
             let lane_state = lane.state();
-            if lane_state.done_seq < lane_state.sealed_seq {
-                waiting.push((id, lane_state.sealed_seq));
+            if !lane_state.is_done(lane_state.sealed_seq) {
+                waiting.push(Waiting {
+                    lane: lane.clone(),
+                    sequence: lane_state.sealed_seq,
+                    attempts: lane_state.attempts,
+                });
                 lane.skip_backoff();
             }
         }
@@ -359,11 +427,9 @@ impl Delivery {
         let shared = &self.shared;
         let mut shutdown = false;
         self.flushes.retain_mut(|flush| {
-            flush
-                .waiting
-                .retain(|(id, sequence)| shared.routes.lane(*id).state().done_seq < *sequence);
-            let timed_out = !flush.waiting.is_empty();
-            if timed_out && now < flush.state.deadline {
+            flush.waiting.retain(|waiting| !waiting.is_done());
+            let waits = !flush.waiting.iter().all(Waiting::is_hopeless);
+            if waits && now < flush.state.deadline {
                 return true;
             }
             if flush.shutdown {
@@ -374,7 +440,7 @@ impl Delivery {
             flush.state.complete(report(
                 shared,
                 &flush.dropped_before,
-                Unfinished::Lanes(&flush.waiting),
+                Unfinished::Lanes(&flush.waiting, waits),
             ));
             false
         });
@@ -384,7 +450,7 @@ impl Delivery {
     fn next_timer(&self, now: Instant) -> Duration {
         let due = self.due.peek().map(|Reverse((at, _))| *at);
         let flush = self.flushes.iter().map(|f| f.state.deadline).min();
-        [due, flush, Some(self.sweeper.next)]
+        [due, flush, self.room.next(), Some(self.sweeper.next)]
             .into_iter()
             .flatten()
             .min()

@@ -2,8 +2,8 @@
 
 use super::{Pipeline, Shared};
 use crate::error::Error;
-use crate::lane::LaneId;
-use crate::stats::{Dropped, LocationStats};
+use crate::pipeline::delivery::Waiting;
+use crate::stats::{Dropped, ForgottenLocations, LocationStats};
 use crate::uri::LocationUri;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -21,8 +21,10 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FlushReport {
-    /// Every location seen so far, sorted by URI.
+    /// Every location in use, sorted by URI.
     pub locations: Vec<LocationReport>,
+    /// Locations that were in use before, in sum.
+    pub forgotten: ForgottenLocations,
     /// The deadline came before everything was written.
     pub timed_out: bool,
 }
@@ -36,7 +38,8 @@ pub struct LocationReport {
     /// Spans stored since the pipeline started. They survive the end of this process as far as the
     /// backend documents.
     pub stored: u64,
-    /// Spans not written yet: the deadline came first.
+    /// Spans not written yet: the deadline came first, or the location fails in a way that waiting
+    /// does not mend.
     pub pending: u64,
     /// Spans not stored since the pipeline started, by reason.
     pub dropped: Dropped,
@@ -59,7 +62,11 @@ impl FlushReport {
     /// Everything that ended since the pipeline started is stored.
     pub fn all_stored(&self) -> bool {
         let lossless = |l: &LocationReport| l.dropped.total() == 0 && l.lost_updates == 0;
-        self.is_complete() && self.locations.iter().all(lossless)
+        let forgotten = &self.forgotten;
+        self.is_complete()
+            && self.locations.iter().all(lossless)
+            && forgotten.dropped.total() == 0
+            && forgotten.lost_updates == 0
     }
 
     /// The report of one location.
@@ -232,45 +239,41 @@ pub(super) enum Unfinished<'a> {
     InFlight,
     /// Nobody knows: whatever waits counts as pending.
     Unknown,
-    /// These; what waits in other lanes ended after the flush began.
-    Lanes(&'a [(LaneId, u64)]),
+    /// These; what waits in other lanes ended after the flush began. Whether the deadline came.
+    Lanes(&'a [Waiting], bool),
 }
 
-/// Builds a report; `before` holds what each lane had dropped when the flush began.
+/// Builds a report; `before` holds what lanes had dropped when the flush began.
 pub(super) fn report(
     shared: &Shared,
-    before: &HashMap<LaneId, Dropped>,
+    before: &HashMap<LocationUri, Dropped>,
     unfinished: Unfinished<'_>,
 ) -> FlushReport {
     let stats = shared.stats();
+    let unknown = matches!(unfinished, Unfinished::Unknown | Unfinished::InFlight);
     let timed_out = match unfinished {
         Unfinished::InFlight => stats.locations.iter().any(|l| l.in_flight > 0),
         Unfinished::Unknown => true,
-        Unfinished::Lanes(lanes) => !lanes.is_empty(),
+        Unfinished::Lanes(_, timed_out) => timed_out,
     };
     let unfinished: Option<HashSet<&LocationUri>> = match unfinished {
         Unfinished::Unknown | Unfinished::InFlight => None,
-        Unfinished::Lanes(lanes) => Some(
-            lanes
-                .iter()
-                .map(|(id, _)| &shared.routes.lane(*id).uri)
-                .collect(),
-        ),
+        Unfinished::Lanes(lanes, _) => Some(lanes.iter().map(|w| &w.lane.uri).collect()),
     };
     let pending = |l: &LocationStats| match &unfinished {
         Some(unfinished) if !unfinished.contains(&l.uri) => 0,
         _ => l.queued + l.in_flight,
     };
-    let before: HashMap<&LocationUri, &Dropped> = before
-        .iter()
-        .map(|(id, dropped)| (&shared.routes.lane(*id).uri, dropped))
-        .collect();
+    let none = Dropped::default();
     FlushReport {
         locations: stats
             .locations
             .into_iter()
             .map(|l| LocationReport {
-                lost: before.get(&l.uri).map_or(0, |b| l.dropped.since(b).total()),
+                lost: match unknown {
+                    true => 0,
+                    false => l.dropped.since(before.get(&l.uri).unwrap_or(&none)).total(),
+                },
                 pending: pending(&l),
                 stored: l.stored,
                 dropped: l.dropped,
@@ -280,6 +283,7 @@ pub(super) fn report(
                 uri: l.uri,
             })
             .collect(),
+        forgotten: stats.forgotten,
         timed_out,
     }
 }

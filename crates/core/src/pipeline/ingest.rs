@@ -1,19 +1,23 @@
 //! Spans that do not come from the SDK: replayed files, and gateways that decode OTLP.
 
 use super::{Payload, Pipeline};
-use crate::binding::RouteId;
 use crate::destination::Destination;
 use crate::record::{Resource, Scope, Span, SpanGroup, SpanRecord};
+use crate::uri::LocationUri;
+use std::iter::Peekable;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-/// Spans of one call that travel together. Small, so that batches keep their limits.
-const CHUNK: usize = 64;
+/// Spans of one call that travel together, at most. Few, so that batches keep their limits.
+const CHUNK_SPANS: usize = 64;
+/// Their bytes, at most, where they are more than one span.
+const CHUNK_BYTES: usize = 256 << 10;
+/// And the part of what a lane may hold that they may be.
+const CHUNK_PART: usize = 8;
 /// Spans after which the delivery thread is woken: the ingress counts a chunk as one.
 const WAKE_EVERY: u64 = 1024;
 
 /// What became of ingested spans, summed over the locations of their destination.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
 pub struct Ingested {
     /// Spans queued for delivery.
@@ -21,12 +25,40 @@ pub struct Ingested {
     /// Spans dropped: no room, no destination, or the pipeline was shut down. Counted in `stats`
     /// with the reason.
     pub dropped: u64,
+    /// The dropped spans by location, where the destination has any: in case they can be offered
+    /// again later, or an answer has to name them.
+    pub refused: Vec<RefusedSpans>,
+}
+
+/// Ingested spans that a location had no room for.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RefusedSpans {
+    /// The location.
+    pub location: LocationUri,
+    /// The spans, in order.
+    pub spans: Vec<SpanRecord>,
+}
+
+impl Ingested {
+    fn refuse(&mut self, location: &LocationUri, spans: Vec<Span>) {
+        self.dropped += spans.len() as u64;
+        let spans = spans.into_iter().map(Span::into_record);
+        match self.refused.iter_mut().find(|r| r.location == *location) {
+            Some(there) => there.spans.extend(spans),
+            None => self.refused.push(RefusedSpans {
+                location: location.clone(),
+                spans: spans.collect(),
+            }),
+        }
+    }
 }
 
 impl Pipeline {
     /// Delivers decoded spans to a destination. They keep everything OTLP can say; nothing is
     /// bound, sampled or resolved. Waits only under
-    /// [`Overflow::Block`](crate::Overflow::Block).
+    /// [`Overflow::Block`](crate::Overflow::Block). Spans for which a location has no room are
+    /// returned.
     pub fn ingest(
         &self,
         resource: Arc<Resource>,
@@ -37,23 +69,17 @@ impl Pipeline {
         let shared = self.shared();
         let mut result = Ingested::default();
         let route = shared.routes.of(Some(destination));
-        let lanes = match route {
-            RouteId::UNROUTED | RouteId::DISCARD => {
-                let total = match route {
-                    RouteId::DISCARD => &shared.totals.discarded,
-                    _ => &shared.totals.unrouted,
-                };
-                total.fetch_add(spans.len() as u64, Ordering::Relaxed);
-                result.dropped = spans.len() as u64;
-                return result;
-            }
-            route => shared.routes.lanes_of(route),
+        let found = shared.routes.get(route);
+        let Some(route) = found.as_ref().and_then(|found| found.as_ref()) else {
+            shared.count_without_lane(route, spans.len() as u64);
+            result.dropped = spans.len() as u64;
+            return result;
         };
         let mut sent = 0;
         let mut spans = spans.into_iter().map(Span::from).peekable();
-        while spans.peek().is_some() {
-            let chunk: Vec<Span> = spans.by_ref().take(CHUNK).collect();
-            let bytes = chunk.iter().map(Span::approximate_bytes).sum();
+        let caps = route.lanes.iter().map(|lane| lane.cap() / CHUNK_PART);
+        let limit = caps.fold(CHUNK_BYTES.min(shared.budget.share() / 2), usize::min);
+        while let Some((chunk, bytes)) = next_chunk(&mut spans, limit) {
             let count = chunk.len() as u64;
             let mut group = Some(SpanGroup {
                 resource: resource.clone(),
@@ -61,17 +87,16 @@ impl Pipeline {
                 spans: chunk,
             });
             // The last lane, most often the only one, gets the spans themselves.
-            for (lane, others) in lanes.iter().zip((0..lanes.len()).rev()) {
+            for (lane, others) in route.lanes.iter().zip((0..route.lanes.len()).rev()) {
                 let own = match others {
                     0 => group.take(),
                     _ => group.clone(),
                 };
                 let Some(own) = own else { continue };
-                let payload = || Payload::Group(Box::new(own));
-                if shared.offer(*lane, bytes, count, payload) {
-                    result.accepted += count;
-                } else {
-                    result.dropped += count;
+                match shared.offer(lane, bytes, count, || Payload::Group(Box::new(own))) {
+                    Ok(()) => result.accepted += count,
+                    Err(Payload::Group(group)) => result.refuse(&lane.uri, group.spans),
+                    Err(_) => unreachable!("what was refused is what was offered"),
                 }
             }
             sent += count;
@@ -82,4 +107,23 @@ impl Pipeline {
         }
         result
     }
+}
+
+/// The next spans that travel together, of `limit` bytes or just one, and their bytes.
+fn next_chunk(
+    spans: &mut Peekable<impl ExactSizeIterator<Item = Span>>,
+    limit: usize,
+) -> Option<(Vec<Span>, usize)> {
+    let first = spans.next()?;
+    let mut bytes = first.approximate_bytes();
+    let mut chunk = Vec::with_capacity(CHUNK_SPANS.min(1 + spans.len()));
+    chunk.push(first);
+    while chunk.len() < CHUNK_SPANS
+        && let Some(next) = spans.peek().map(Span::approximate_bytes)
+        && bytes + next <= limit
+    {
+        bytes += next;
+        chunk.extend(spans.next());
+    }
+    Some((chunk, bytes))
 }

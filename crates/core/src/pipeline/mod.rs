@@ -13,7 +13,7 @@ pub use builder::{
     OTEL_BSP_SCHEDULE_DELAY, PipelineBuilder,
 };
 pub use flush::{Flush, FlushGuard, FlushReport, LocationReport};
-pub use ingest::Ingested;
+pub use ingest::{Ingested, RefusedSpans};
 
 use crate::binding::Bindings;
 use crate::budget::{Budget, Overflow};
@@ -69,7 +69,6 @@ pub(crate) struct Shared {
     /// Places for batches that are made ready ahead.
     pub(crate) ahead: Arc<Semaphore>,
     pub(crate) budget: Budget,
-    lane_budget: usize,
     overflow: Overflow,
     pub(crate) retry: RetryPolicy,
     pub(crate) transform: Option<Box<dyn SpanTransform>>,
@@ -166,6 +165,26 @@ impl Shared {
         control.state().complete(report());
     }
 
+    /// Accounts for an item that nobody will write.
+    fn drop_item(&self, item: Item) {
+        let spans = match item.payload {
+            Payload::Sdk(..) => 1,
+            Payload::Group(group) => group.spans.len() as u64,
+            Payload::Update(_) => 0,
+        };
+        match self.routes.lane(item.lane) {
+            Some(lane) => {
+                lane.release(item.bytes, &self.budget);
+                lane.counters.drop_spans(DropReason::Shutdown, spans);
+            }
+            // The lane was forgotten while the item was on its way.
+            None => {
+                self.budget.give(item.bytes);
+                self.totals.orphaned.fetch_add(spans, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// The delivery thread has panicked, which only a defect of this crate can cause. Nothing is
     /// accepted any more and nobody is left waiting.
     fn delivery_died(&self) {
@@ -173,16 +192,8 @@ impl Shared {
         self.ingress.close();
         self.budget.wake();
         let settle = |at_hand: &mut AtHand| self.settle(at_hand);
-        self.ingress.drain(&mut Drained::default(), settle, |item| {
-            let lane = self.routes.lane(item.lane);
-            let spans = match item.payload {
-                Payload::Sdk(..) => 1,
-                Payload::Group(group) => group.spans.len() as u64,
-                Payload::Update(_) => 0,
-            };
-            lane.release(item.bytes, &self.budget);
-            lane.counters.drop_spans(DropReason::Shutdown, spans);
-        });
+        self.ingress
+            .drain(&mut Drained::default(), settle, |item| self.drop_item(item));
         let waiting = {
             let mut controls = self.control.lock().unwrap_or_else(PoisonError::into_inner);
             controls.terminated = true;

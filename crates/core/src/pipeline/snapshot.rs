@@ -12,14 +12,17 @@ impl Shared {
         let open = self.bindings.open_spans();
         let mut open_by_lane = std::collections::HashMap::new();
         for (route, spans) in open {
-            for lane in self.routes.lanes_of(RouteId(route)) {
-                *open_by_lane.entry(*lane).or_insert(0) += spans;
+            let found = self.routes.get(RouteId(route));
+            let lanes = found.as_ref().and_then(|found| found.as_ref());
+            for lane in lanes.iter().flat_map(|route| &route.lanes) {
+                *open_by_lane.entry(lane.id).or_insert(0) += spans;
             }
         }
         let mut locations: Vec<LocationStats> = self
             .routes
             .all_lanes()
-            .map(|(id, lane)| {
+            .iter()
+            .map(|lane| {
                 // What becomes of a batch is counted under this lock: no span is seen twice.
                 let guard = lane.state();
                 let state = guard.public();
@@ -46,7 +49,7 @@ impl Shared {
                     retries: lane.counters.retries.load(Ordering::Relaxed),
                     lost_updates: lane.counters.lost_updates.load(Ordering::Relaxed),
                     last_error,
-                    open_spans: open_by_lane.get(&id).copied().unwrap_or(0),
+                    open_spans: open_by_lane.get(&lane.id).copied().unwrap_or(0),
                 }
             })
             .collect();
@@ -61,6 +64,7 @@ impl Shared {
             bound_traces: self.bindings.len() as u64,
             bytes: self.budget.used(),
             locations,
+            forgotten: self.routes.forgotten().sum(),
         }
     }
 }

@@ -29,7 +29,7 @@ impl Delivery {
             ..
         } = self;
         shared.abandoned.store(true, Ordering::Relaxed);
-        for (_, lane) in shared.routes.all_lanes() {
+        for lane in shared.routes.all_lanes() {
             lane.skip_backoff();
             lane.drop_queued(DropReason::Shutdown, &shared.budget);
         }
@@ -59,11 +59,11 @@ pub(super) fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, flush: &Activ
     let now = Instant::now();
     let deadline = flush.state.deadline;
     let mut closing = tokio::task::JoinSet::new();
-    for (id, lane) in shared.routes.all_lanes() {
-        if flush.waiting.iter().any(|(stuck, _)| *stuck == id) {
+    for lane in shared.routes.all_lanes() {
+        if flush.waiting.iter().any(|stuck| stuck.lane.id == lane.id) {
             continue;
         }
-        let (lane, shared) = (lane.clone(), shared.clone());
+        let shared = shared.clone();
         closing.spawn_on(
             async move {
                 // Its last batch is done, but its task may not have noticed yet.
@@ -88,7 +88,8 @@ pub(super) fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, flush: &Activ
         tokio::time::timeout(patience, async {
             while closing.join_next().await.is_some() {}
             // Sinks that were being closed already, because their lanes were idle.
-            while shared.routes.all_lanes().any(|(_, lane)| lane.is_closing()) {
+            let lanes = shared.routes.all_lanes();
+            while lanes.iter().any(|lane| lane.is_closing()) {
                 tokio::time::sleep(CLOSING_POLL).await;
             }
         })

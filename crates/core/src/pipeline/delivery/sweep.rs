@@ -1,13 +1,19 @@
 //! What the delivery thread does now and then: ends bindings, tells the log, closes idle locations.
 
 use super::{Delivery, SWEEP, Timing};
-use crate::binding::SWEEPS_PER_LINGER;
-use crate::lane;
+use crate::binding::{RouteId, SWEEPS_PER_LINGER};
+use crate::lane::{self, Lane};
 use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::stats::DropReason;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+/// How long a location that is closed and empty is remembered.
+const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
+/// With more lanes than this, those that are not used are closed and forgotten after `BRIEF`.
+const MANY: usize = 16 << 10;
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// Age is checked every so many sweeps: it looks at every binding.
 const AGE_EVERY: u32 = 4;
@@ -31,24 +37,34 @@ impl Delivery {
         if scopes > 0 && !std::mem::replace(&mut self.warned.1, scopes > 0) {
             self.shared.log.ignored_scopes(scopes);
         }
-        for (id, lane) in self.shared.routes.all_lanes() {
-            let overflown = lane.counters.dropped().by(DropReason::Overflow);
-            if overflown > 0 {
-                let told = self.told_overflow.entry(id).or_default();
-                if overflown > *told && self.shared.log.overflow(&lane.uri, overflown - *told) {
-                    *told = overflown;
-                }
+        for slot in self.lanes.values_mut() {
+            let overflown = slot.lane.counters.dropped().by(DropReason::Overflow);
+            let news = overflown - slot.told_overflow;
+            if news > 0 && self.shared.log.overflow(&slot.lane.uri, news) {
+                slot.told_overflow = overflown;
             }
         }
         if self.shared.mutant.is(Mutant::IdleStaysOpen) {
             return;
         }
-        let Some(idle_since) = now.checked_sub(self.sweeper.timing.idle_close) else {
-            return;
-        };
-        for (_, lane) in self.shared.routes.all_lanes() {
+        let crowded = self.shared.routes.lane_count() > MANY;
+        let ago = |time: Duration| now.checked_sub(if crowded { time.min(BRIEF) } else { time });
+        if let Some(idle_since) = ago(self.sweeper.timing.idle_close) {
+            self.close_idle(idle_since);
+        }
+        if let Some(unused_since) = ago(FORGET_AFTER.max(self.sweeper.timing.idle_close)) {
+            self.forget_unused(unused_since);
+        }
+        if crowded {
+            self.sweeper.soon(now);
+        }
+    }
+
+    /// Closes the sinks of lanes that nothing was written to since.
+    fn close_idle(&mut self, idle_since: Instant) {
+        for lane in self.shared.routes.all_lanes() {
             if let Some(sink) = lane.take_idle_sink(idle_since) {
-                let (lane, shared) = (lane.clone(), self.shared.clone());
+                let shared = self.shared.clone();
                 self.spawn(async move {
                     if let Err(error) = lane::close(sink).await {
                         shared.log.retrying(&lane.uri, &error);
@@ -59,6 +75,23 @@ impl Delivery {
                 });
             }
         }
+    }
+
+    /// Forgets the routes that looked unused at the last sweep and still do, and marks those that
+    /// look unused now. Between the two, whoever looks a route up keeps it.
+    fn forget_unused(&mut self, unused_since: Instant) {
+        let shared = &self.shared;
+        let rests = |lane: &Lane| lane.rests(unused_since);
+        let retired = std::mem::take(&mut self.retired);
+        if !retired.is_empty() {
+            let bound = shared.bindings.routes();
+            let below = shared.levels.remembered();
+            let held = |route: RouteId| route == below || bound.contains(&route);
+            for lane in shared.routes.forget(&retired, held, rests) {
+                self.lanes.remove(&lane.id);
+            }
+        }
+        self.retired = shared.routes.retire(rests);
     }
 }
 
@@ -86,6 +119,11 @@ impl Sweeper {
             next: Instant::now() + period,
             sweeps: 0,
         }
+    }
+
+    /// Has the next sweep come soon.
+    fn soon(&mut self, now: Instant) {
+        self.next = self.next.min(now + BRIEF);
     }
 
     fn is_due(&self, now: Instant) -> bool {
