@@ -435,7 +435,17 @@ pub fn throttled(delay: Duration) -> Error {
     .retry_after(delay)
 }
 
-/// An error that no repetition mends.
+/// An error that condemns the batch and says nothing against the place.
+pub fn condemned() -> Error {
+    Error::new(
+        ErrorKind::InvalidSpan,
+        "write batch",
+        "the place does not take this batch, as the test asked",
+    )
+    .mend("send another one")
+}
+
+/// An error that no repetition mends, only somebody who sees to the place.
 pub fn permanent() -> Error {
     Error::new(
         ErrorKind::PermissionDenied,

@@ -13,7 +13,7 @@ pub mod writer;
 
 pub use case::{Case, Need, table};
 pub use failure::Failure;
-pub use faulty::{Act, Call, Control, Faulty, REFUSE, passing, permanent, throttled};
+pub use faulty::{Act, Call, Control, Faulty, REFUSE, condemned, passing, permanent, throttled};
 pub use harness::{
     Declares, HARNESS_PATIENCE, Harness, Misconfigured, RealFault, Scale, Stored, StoredSpan,
     Untouched,

@@ -395,6 +395,17 @@ impl Rig {
         Ok(report)
     }
 
+    /// Flushes; what a failing place has not taken may be left.
+    pub(crate) async fn try_flush(&self) -> Result<FlushReport, Failure> {
+        let patience = self.world.harness().scale().patience;
+        let report = self.pipeline.flush(SOON * patience).await;
+        ensure!(
+            !report.timed_out,
+            "flush waited for a place that fails for good: {report}"
+        );
+        Ok(report)
+    }
+
     /// The counters of a place; all zero before its first span.
     pub(crate) fn stats(&self, place: &Place) -> Option<LocationStats> {
         self.pipeline.stats().location(place.uri()).cloned()

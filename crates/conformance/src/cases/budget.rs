@@ -1,7 +1,7 @@
 //! Promise 10: memory is bounded, and what does not fit is counted.
 
 use super::*;
-use crate::faulty::{Act, REFUSE, passing};
+use crate::faulty::{Act, REFUSE, passing, permanent, throttled};
 use crate::world::{on_thread, quick, retry, until};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::Span as _;
@@ -112,6 +112,83 @@ pub(crate) async fn process_budget(w: Arc<World>) -> Verdict {
     Ok(())
 }
 
+pub(crate) async fn many_places_that_do_not_drain_cost_no_other(w: Arc<World>) -> Verdict {
+    const BAD: usize = 64;
+    const LIMIT: usize = 4 << 20;
+    let rig = w.rig_with(|b| b.with_budget(LIMIT, LIMIT / 4).with_batch_limits(small()))?;
+    let mut bad = Vec::new();
+    for i in 0..BAD {
+        let place = w.place("bad").await?;
+        place.control.set(match i % 4 {
+            0 => Act::Fail(passing()),
+            1 => Act::Fail(permanent()),
+            2 => Act::Fail(throttled(Duration::from_secs(5))),
+            _ => Act::Wait,
+        });
+        bad.push(place);
+    }
+    let mut good = Vec::new();
+    for _ in 0..3 {
+        good.push(w.place("good").await?);
+    }
+    for place in &good {
+        rig.spans_at(place, 1);
+    }
+    until("the good places are open", || {
+        good.iter().all(|p| rig.stored(p) == 1)
+    })
+    .await?;
+    // Three times what fits.
+    for place in &bad {
+        for _ in 0..3 * LIMIT / (2 * KIB) / BAD {
+            sized(&rig, place);
+        }
+    }
+    let count = 400;
+    for i in 1..=count {
+        for place in &good {
+            rig.spans_at(place, 1);
+        }
+        // The others go on.
+        sized(&rig, &bad[i % BAD]);
+        let held = rig.pipeline.stats().bytes;
+        ensure!(held <= LIMIT, "{held} bytes are held");
+        if i % 20 == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    until("the good places are stored", || {
+        good.iter().all(|p| {
+            rig.stats(p)
+                .is_some_and(|s| s.stored + s.dropped.total() > count as u64)
+        })
+    })
+    .await?;
+    for place in &good {
+        let stored = rig.stored(place);
+        ensure_eq!(stored, count as u64 + 1, "spans stored at {}", place.uri());
+    }
+    for place in &bad {
+        let lost = rig.stats(place).map(|s| s.dropped);
+        let lost = lost.ok_or_else(|| Failure::new("no such location"))?;
+        ensure_eq!(
+            lost.total(),
+            lost.by(DropReason::Overflow),
+            "spans lost for want of room against all lost at {}",
+            place.uri()
+        );
+        place.control.set(Act::Pass);
+        place.control.open_gate();
+    }
+    // Places that were told to come back later are, and store what was kept.
+    until("everything is done", || {
+        let stats = rig.pipeline.stats();
+        stats.locations.iter().all(|l| l.queued + l.in_flight == 0)
+    })
+    .await?;
+    w.verify(&rig).await
+}
+
 pub(crate) async fn block_waits_for_room(w: Arc<World>) -> Verdict {
     let a = w.place("a").await?;
     // Several times the room there is; a slow place takes a while for each small batch.
@@ -181,7 +258,7 @@ pub(crate) async fn memory_is_given_back(w: Arc<World>) -> Verdict {
         Act::Pass,
         Act::RefuseMarked,
         Act::Fail(passing()),
-        Act::Fail(crate::permanent()),
+        Act::Fail(crate::condemned()),
     ] {
         a.control.set(act);
         for _ in 0..10 {

@@ -1,7 +1,7 @@
 //! Promises 6 to 9: spans reach their places, whatever the places do.
 
 use super::*;
-use crate::faulty::{Act, REFUSE, passing, permanent, throttled};
+use crate::faulty::{Act, REFUSE, condemned, passing, throttled};
 use crate::harness::RealFault;
 use crate::world::{lazy, on_thread, retry, until};
 use crate::writer::Writing;
@@ -110,10 +110,12 @@ pub(crate) async fn retry_deadline(w: Arc<World>) -> Verdict {
     w.verify(&rig).await
 }
 
-pub(crate) async fn permanent_failures_are_not_retried(w: Arc<World>) -> Verdict {
+pub(crate) async fn a_condemned_batch_is_not_retried_and_condemns_no_other(
+    w: Arc<World>,
+) -> Verdict {
     let a = w.place("a").await?;
     let rig = w.rig_with(|b| b.with_batch_limits(lazy()))?;
-    a.control.set(Act::Fail(permanent()));
+    a.control.set(Act::Fail(condemned()));
     for _ in 0..4 {
         rig.start("lost", &a.context()).end();
     }
@@ -124,6 +126,8 @@ pub(crate) async fn permanent_failures_are_not_retried(w: Arc<World>) -> Verdict
         4,
         "spans dropped as failed"
     );
+    a.control.set(Act::Pass);
+    rig.spans_at(&a, 4);
     w.verify(&rig).await
 }
 

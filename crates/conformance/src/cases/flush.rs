@@ -1,7 +1,7 @@
 //! Promises 11 and 12: what flush and shutdown say is so.
 
 use super::*;
-use crate::faulty::{Act, REFUSE, passing, permanent};
+use crate::faulty::{Act, REFUSE, condemned, passing};
 use crate::world::{SOON, lazy, on_thread, until};
 use crate::writer::Writing;
 use opentelemetry::KeyValue;
@@ -41,7 +41,7 @@ pub(crate) async fn reports_per_location(w: Arc<World>) -> Verdict {
     );
     let rig = w.rig_with(|b| b.with_batch_limits(lazy()))?;
     picky.control.set(Act::RefuseMarked);
-    broken.control.set(Act::Fail(permanent()));
+    broken.control.set(Act::Fail(condemned()));
     rig.spans_at(&good, 3);
     rig.spans_at(&picky, 2);
     let mut marked = rig.start("marked", &picky.context());
@@ -85,7 +85,7 @@ pub(crate) async fn reports_per_location(w: Arc<World>) -> Verdict {
     );
     ensure_eq!(
         b.error.as_ref().map(|e| e.kind()),
-        Some(ErrorKind::PermissionDenied),
+        Some(ErrorKind::InvalidSpan),
         "its error"
     );
     ensure!(

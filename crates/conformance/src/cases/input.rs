@@ -28,9 +28,9 @@ pub(crate) async fn permanent_failure_says_why_and_disturbs_nobody(w: Arc<World>
         } else {
             bad.control.set(Act::Fail(permanent()));
         }
-        rig.start("lost", &bad.context()).end();
+        rig.spans_at(&bad, 1);
         rig.spans_at(&good, 5);
-        let report = rig.flush().await?;
+        let report = rig.try_flush().await?;
         let reported = report.location(bad.uri()).and_then(|l| l.error.clone());
         let reported = reported.ok_or_else(|| Failure::new("flush does not say why"))?;
         complete(&reported, bad.uri())?;
@@ -45,10 +45,11 @@ pub(crate) async fn permanent_failure_says_why_and_disturbs_nobody(w: Arc<World>
         );
         let in_stats = rig.stats(&bad).and_then(|s| s.last_error);
         ensure!(in_stats.is_some(), "stats do not say why");
+        let kept = report.location(bad.uri()).map(|l| (l.pending, l.lost));
         ensure_eq!(
-            rig.dropped(&bad, DropReason::Failed),
-            1,
-            "spans dropped as failed"
+            kept,
+            Some((1, 0)),
+            "spans pending and lost at the bad place"
         );
         ensure!(
             report
@@ -56,12 +57,16 @@ pub(crate) async fn permanent_failure_says_why_and_disturbs_nobody(w: Arc<World>
                 .is_some_and(|l| l.error.is_none() && l.stored == 5),
             "the good place was disturbed"
         );
+        bad.control.set_open_error(None);
+        bad.control.set(Act::Pass);
         w.verify(&rig).await?;
     }
     Ok(())
 }
 
-pub(crate) async fn permanent_failure_fails_fast_and_is_probed(w: Arc<World>) -> Verdict {
+pub(crate) async fn a_place_that_fails_for_good_keeps_its_spans_and_is_asked_again(
+    w: Arc<World>,
+) -> Verdict {
     let a = w.place("a").await?;
     let rig = w.rig_with(|b| {
         b.with_retry(RetryPolicy {
@@ -71,31 +76,36 @@ pub(crate) async fn permanent_failure_fails_fast_and_is_probed(w: Arc<World>) ->
     })?;
     a.control.set(Act::Fail(permanent()));
     for round in 1..=4 {
-        rig.start("lost", &a.context()).end();
-        rig.flush().await?;
-        ensure_eq!(
-            rig.dropped(&a, DropReason::Failed),
-            round,
-            "spans dropped as failed"
-        );
+        rig.spans_at(&a, 1);
+        let report = rig.try_flush().await?;
+        let kept = report
+            .location(a.uri())
+            .map(|l| (l.pending, l.dropped.total()));
+        ensure_eq!(kept, Some((round, 0)), "spans pending and dropped");
     }
-    let tried = a.control.calls().len();
-    ensure!(
-        tried < 4,
-        "every batch was tried at a place that failed for good"
-    );
+    let before = a.control.calls().len();
     a.control.set(Act::Pass);
-    for _ in 0..400 {
-        let mut span = rig.start("perhaps", &a.context());
-        a.allow(span.span_context());
-        span.end();
-        rig.flush().await?;
-        if rig.stored(&a) > 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    ensure!(rig.stored(&a) > 0, "the place was never probed");
+    // By itself: nothing is sent and nothing is flushed meanwhile.
+    until("it is asked again", || a.control.calls().len() > before).await?;
+    rig.spans_at(&a, 5);
+    w.verify(&rig).await
+}
+
+pub(crate) async fn a_place_that_fails_for_good_gives_up_in_the_end(w: Arc<World>) -> Verdict {
+    let a = w.place("a").await?;
+    let rig = w.rig_with(|b| {
+        b.with_retry(RetryPolicy {
+            deadline: Duration::from_millis(200),
+            ..retry()
+        })
+    })?;
+    a.control.set(Act::Fail(permanent()));
+    rig.start("lost", &a.context()).end();
+    until("it is given up", || {
+        rig.dropped(&a, DropReason::Failed) == 1
+    })
+    .await?;
+    a.control.set(Act::Pass);
     rig.spans_at(&a, 5);
     w.verify(&rig).await
 }
