@@ -122,7 +122,7 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         };
         let sums = all.entry(series).or_default();
         let stored = lane.counters.stored.load(Ordering::Relaxed);
-        let dropped = lane.counters.dropped();
+        let dropped = lane.dropped();
         let accepted = lane.accepted();
         sums.stored += stored;
         sums.hidden = shared.mutant.is(Mutant::MetricsHideFailures);

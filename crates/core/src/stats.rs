@@ -66,6 +66,14 @@ impl Dropped {
         Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
     }
 
+    /// With as many more for each reason.
+    pub(crate) fn and(mut self, more: impl Fn(DropReason) -> u64) -> Self {
+        for reason in DropReason::ALL {
+            self.0[reason as usize] += more(reason);
+        }
+        self
+    }
+
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] - earlier.0[i]))
     }
@@ -138,18 +146,8 @@ impl ForgottenLocations {
 pub(crate) struct Forgotten(pub(crate) BTreeMap<String, ForgottenLocations>);
 
 impl Forgotten {
-    pub(crate) fn add(&mut self, uri: &LocationUri, accepted: u64, counters: &Counters) {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let sums = self.0.entry(uri.scheme().to_owned()).or_default();
-        sums.add(&ForgottenLocations {
-            locations: 1,
-            accepted,
-            stored: count(&counters.stored),
-            dropped: counters.dropped(),
-            batches: count(&counters.batches),
-            retries: count(&counters.retries),
-            lost_updates: count(&counters.lost_updates),
-        });
+    pub(crate) fn add(&mut self, scheme: &str, counters: &ForgottenLocations) {
+        self.0.entry(scheme.to_owned()).or_default().add(counters);
     }
 
     pub(crate) fn sum(&self) -> ForgottenLocations {

@@ -1,5 +1,6 @@
 //! One location in one pipeline: its queue of sealed batches, its sink and its counters.
 
+mod intake;
 mod isolate;
 mod open_batch;
 mod retry;
@@ -9,6 +10,7 @@ mod spent;
 mod turn;
 mod write;
 
+pub(crate) use intake::Intake;
 pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
 pub use retry::RetryPolicy;
@@ -18,13 +20,13 @@ pub(crate) use spent::{Spent, Written};
 pub use turn::waiting_for_turn;
 pub(crate) use write::run;
 
-use crate::budget::{self, Budget, FIRST, PROMPT, Standing};
+use crate::budget::{Budget, FIRST, PROMPT, Standing};
 use crate::error::Error;
 use crate::location::{BatchEncoder, BatchLimits, TraceLocation, TraceSink};
-use crate::stats::{Counters, DropReason, LocationState};
+use crate::stats::{Counters, DropReason, Dropped, ForgottenLocations, LocationState};
 use crate::uri::LocationUri;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -40,27 +42,12 @@ pub(crate) struct Lane {
     pub(crate) location: Arc<dyn TraceLocation>,
     pub(crate) limits: BatchLimits,
     pub(crate) counters: Counters,
-    intake: Intake,
+    intakes: Arc<boxcar::Vec<Intake>>,
     state: Mutex<State>,
     /// Ends the lane's own backoff early.
     skip_backoff: Notify,
     /// Tells the task that the batch it holds has to become smaller.
     cut: Notify,
-}
-
-/// What application threads change when a span ends, in one line of the cache: where many locations
-/// are in use, it comes from another core more often than not.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Intake {
-    /// Spans that ended and were bound to this location.
-    accepted: AtomicU64,
-    /// Bytes of spans from acceptance until stored or dropped.
-    bytes: AtomicUsize,
-    /// What `bytes` may reach: the lane's budget, or less while room is short.
-    cap: AtomicUsize,
-    /// The lane's [`Standing`].
-    standing: AtomicU8,
 }
 
 /// What changes while a lane works.
@@ -112,6 +99,7 @@ impl Lane {
     /// A lane whose batches are cut at `limits`, and so that one batch cannot fill the lane's
     /// `budget` while it still grows.
     pub(crate) fn new(
+        intakes: Arc<boxcar::Vec<Intake>>,
         id: LaneId,
         location: Arc<dyn TraceLocation>,
         limits: BatchLimits,
@@ -127,12 +115,7 @@ impl Lane {
             },
             location,
             counters: Counters::default(),
-            intake: Intake {
-                accepted: AtomicU64::new(0),
-                bytes: AtomicUsize::new(0),
-                cap: AtomicUsize::new(budget),
-                standing: AtomicU8::new(Standing::default() as u8),
-            },
+            intakes,
             state: Mutex::default(),
             skip_backoff: Notify::const_new(),
             cut: Notify::const_new(),
@@ -143,75 +126,42 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts spans that ended and are bound to this location.
-    pub(crate) fn accept(&self, spans: u64) {
-        self.intake.accepted.fetch_add(spans, Ordering::Relaxed);
-    }
-
-    /// Spans accepted so far, but for those that queues of the ingress have yet to count.
-    pub(crate) fn accepted(&self) -> u64 {
-        self.intake.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Reserves room for a span in this lane and in the pipeline.
-    pub(crate) fn reserve(&self, bytes: usize, process: &Budget) -> bool {
-        if !self.take(bytes) {
-            return false;
-        }
-        if process.take(bytes, self.standing()) {
-            return true;
-        }
-        // Whatever others hold, each active lane has its share.
-        if self.bytes() <= process.share() && process.take_of_share(bytes) {
-            return true;
-        }
-        self.give(bytes);
-        false
-    }
-
-    /// Takes room in this lane alone.
-    pub(crate) fn take(&self, bytes: usize) -> bool {
-        budget::take(&self.intake.bytes, bytes, self.cap())
-    }
-
-    /// What the lane may hold at the moment.
-    pub(crate) fn cap(&self) -> usize {
-        self.intake.cap.load(Ordering::Relaxed)
-    }
-
-    /// Sets what the lane may hold. What it holds beyond that is for [`Lane::cut_to`].
-    pub(crate) fn set_cap(&self, cap: usize) {
-        self.intake.cap.store(cap, Ordering::Relaxed);
-    }
-
-    pub(crate) fn standing(&self) -> Standing {
-        Standing::from_u8(self.intake.standing.load(Ordering::Relaxed))
+    /// What application threads change.
+    pub(crate) fn intake(&self) -> &Intake {
+        // Made before the lane, and never taken away.
+        &self.intakes[self.id.0 as usize]
     }
 
     /// Judges anew how well the lane drains.
     pub(crate) fn judge(&self, state: &State, now: Instant) -> Standing {
         let standing = state.standing(now);
-        self.intake
-            .standing
-            .store(standing as u8, Ordering::Relaxed);
+        self.intake().set_standing(standing);
         standing
     }
 
-    /// Gives back room in this lane alone.
-    pub(crate) fn give(&self, bytes: usize) {
-        if bytes > 0 {
-            self.intake.bytes.fetch_sub(bytes, Ordering::SeqCst);
-        }
+    /// Spans accepted so far.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.intake().accepted()
+    }
+
+    /// Spans not stored, by reason.
+    pub(crate) fn dropped(&self) -> Dropped {
+        let dropped = self.counters.dropped();
+        dropped.and(|reason| self.intake().dropped(reason))
+    }
+
+    /// Trace-level values not stored.
+    pub(crate) fn lost_updates(&self) -> u64 {
+        self.counters.lost_updates.load(Ordering::Relaxed) + self.intake().lost_updates()
     }
 
     /// Gives room back.
     pub(crate) fn release(&self, bytes: usize, process: &Budget) {
-        self.give(bytes);
-        process.give(bytes);
+        self.intake().release(bytes, process);
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.intake.bytes.load(Ordering::Relaxed)
+        self.intake().bytes()
     }
 
     /// Appends a sealed batch.
@@ -246,6 +196,25 @@ impl Lane {
                 None
             }
         }
+    }
+
+    /// Every counter, for when the lane is forgotten.
+    pub(crate) fn totals(&self) -> ForgottenLocations {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ForgottenLocations {
+            locations: 1,
+            accepted: self.accepted(),
+            stored: count(&self.counters.stored),
+            dropped: self.dropped(),
+            batches: count(&self.counters.batches),
+            retries: count(&self.counters.retries),
+            lost_updates: self.lost_updates(),
+        }
+    }
+
+    /// When a batch was last done.
+    pub(crate) fn last_used(&self) -> Option<Instant> {
+        self.state().last_used
     }
 
     /// Whether nothing is held, open or under way here, and nothing was since `before`.

@@ -4,13 +4,11 @@ use super::{Item, Payload, Shared};
 use crate::binding::RouteId;
 use crate::budget::{Overflow, Standing};
 use crate::ingress::Entry;
-use crate::lane::{Lane, LaneId, Written};
+use crate::lane::{Intake, LaneId, Written};
 use crate::mutant::Mutant;
 use crate::record::{Span, TraceUpdate};
-use crate::stats::DropReason;
 use opentelemetry_sdk::trace::SpanData;
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Room that a queue takes ahead where spans of one lane come in a run, in bytes. Where a budget is
@@ -39,7 +37,7 @@ pub(crate) struct AtHand {
 #[derive(Default)]
 struct Credit {
     /// Where the last span went.
-    lane: Option<Arc<Lane>>,
+    lane: Option<LaneId>,
     /// The route that leads to that lane and nowhere else, by which the last span went.
     route: Option<RouteId>,
     /// Room in the budget of that lane, taken for spans to come.
@@ -90,12 +88,10 @@ impl Shared {
             let AtHand { credit, spent } = entry.beside();
             self.spent.free_one(spent);
             if credit.route == Some(route)
-                && let Some(lane) = &credit.lane
+                && let Some(lane) = credit.lane
+                && credit.spend(bytes, 1)
             {
-                let id = lane.id;
-                if credit.spend(bytes, 1) {
-                    return place.map(|place| (place, id, bytes));
-                }
+                return place.map(|place| (place, lane, bytes));
             }
         }
         self.admit_by_route(place, route, source, span, bytes)
@@ -110,24 +106,22 @@ impl Shared {
         span: &SpanData,
         bytes: usize,
     ) -> Option<(Place<'a>, LaneId, usize)> {
-        let found = self.routes.get(route);
-        let lanes = found.as_ref().and_then(|found| found.as_ref());
-        let Some((last, others)) = lanes.and_then(|route| route.lanes.split_last()) else {
+        let Some((last, others)) = self.routes.lanes_of(route).split_last() else {
             self.count_without_lane(route, 1);
             return None;
         };
         let place = if others.is_empty() {
-            self.admit(place, Some(route), last, bytes, 1)
+            self.admit(place, Some(route), *last, bytes, 1)
         } else {
             drop(place);
             for lane in others {
                 let copy = || Payload::Sdk(source, Span::from(span.clone()));
                 // What is refused is counted.
-                let _ = self.offer(lane, bytes, 1, copy);
+                let _ = self.offer(*lane, bytes, 1, copy);
             }
-            self.admit(self.ingress.enter(self.shard()), None, last, bytes, 1)
+            self.admit(self.ingress.enter(self.shard()), None, *last, bytes, 1)
         };
-        place.map(|place| (place, last.id, bytes))
+        place.map(|place| (place, *last, bytes))
     }
 
     /// Counts spans whose route leads nowhere.
@@ -135,12 +129,7 @@ impl Shared {
     pub(super) fn count_without_lane(&self, route: RouteId, spans: u64) {
         match route {
             RouteId::DISCARD => &self.totals.discarded,
-            RouteId::UNROUTED => &self.totals.unrouted,
-            // It was forgotten between the start of its trace and now.
-            _ => {
-                self.levels.forget(route);
-                &self.totals.orphaned
-            }
+            _ => &self.totals.unrouted,
         }
         .fetch_add(spans, Ordering::Relaxed);
     }
@@ -161,12 +150,10 @@ impl Shared {
     /// Sends trace-level values along a route.
     pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
         let bytes = update.approximate_bytes();
-        let found = self.routes.get(route);
-        let lanes = found.as_ref().and_then(|found| found.as_ref());
-        for lane in lanes.iter().flat_map(|route| &route.lanes) {
+        for lane in self.routes.lanes_of(route) {
             let payload = || Payload::Update(Box::new(update.clone()));
-            if self.offer(lane, bytes, 0, payload).is_err() {
-                lane.counters.lose_updates(1);
+            if self.offer(*lane, bytes, 0, payload).is_err() {
+                self.routes.intake(*lane).lose_update();
             }
         }
     }
@@ -178,7 +165,7 @@ impl Shared {
     )]
     pub(super) fn offer(
         &self,
-        lane: &Arc<Lane>,
+        lane: LaneId,
         bytes: usize,
         spans: u64,
         payload: impl FnOnce() -> Payload,
@@ -189,7 +176,7 @@ impl Shared {
         let place = self.admit(place, None, lane, bytes, spans);
         match place {
             Some(place) => {
-                self.put(place, lane.id, bytes, payload);
+                self.put(place, lane, bytes, payload);
                 Ok(())
             }
             None => Err(payload),
@@ -202,49 +189,50 @@ impl Shared {
         &'a self,
         place: Option<Place<'a>>,
         route: Option<RouteId>,
-        lane: &Arc<Lane>,
+        lane: LaneId,
         bytes: usize,
         spans: u64,
     ) -> Option<Place<'a>> {
+        let intake = self.routes.intake(lane);
         let Some(mut place) = place else {
-            lane.accept(spans);
-            return self.refuse_closed(lane, spans);
+            intake.accept(spans);
+            return self.refuse_closed(intake, spans);
         };
         let credit = &mut place.beside().credit;
-        let in_a_run = credit.lane.as_ref().is_some_and(|last| last.id == lane.id);
+        let in_a_run = credit.lane == Some(lane);
         if in_a_run && credit.spend(bytes, spans) {
             credit.route = route;
             return Some(place);
         }
-        lane.accept(spans);
+        intake.accept(spans);
         if !in_a_run {
             self.settle_lane(credit);
-            credit.lane = Some(lane.clone());
+            credit.lane = Some(lane);
         }
         credit.route = route;
-        if self.take_room(credit, in_a_run, lane, bytes) {
+        if self.take_room(credit, in_a_run, intake, bytes) {
             return Some(place);
         }
         drop(place);
-        self.admit_late(lane, bytes, spans)
+        self.admit_late(intake, bytes, spans)
     }
 
     #[cold]
-    fn admit_late(&self, lane: &Lane, bytes: usize, spans: u64) -> Option<Place<'_>> {
-        if !self.wait_for_room(lane, bytes, spans) {
+    fn admit_late(&self, intake: &Intake, bytes: usize, spans: u64) -> Option<Place<'_>> {
+        if !self.wait_for_room(intake, bytes, spans) {
             return None;
         }
         let entry = self.ingress.enter(self.shard());
         if entry.is_none() {
-            lane.release(bytes, &self.budget);
-            return self.refuse_closed(lane, spans);
+            intake.release(bytes, &self.budget);
+            return self.refuse_closed(intake, spans);
         }
         entry
     }
 
     /// Takes room for a span that no credit covers, and more for spans to come: in the budget of its
     /// lane if the span before it went there too, for then another is likely to follow.
-    fn take_room(&self, credit: &mut Credit, in_a_run: bool, lane: &Lane, bytes: usize) -> bool {
+    fn take_room(&self, credit: &mut Credit, in_a_run: bool, lane: &Intake, bytes: usize) -> bool {
         if credit.process_bytes < bytes {
             let standing = lane.standing();
             let take = |n| self.budget.take(n, standing);
@@ -294,7 +282,8 @@ impl Shared {
     }
 
     fn settle_lane(&self, credit: &mut Credit) {
-        let Some(lane) = &credit.lane else { return };
+        let Some(lane) = credit.lane else { return };
+        let lane = self.routes.intake(lane);
         let accepted = std::mem::take(&mut credit.accepted);
         if accepted > 0 {
             lane.accept(accepted);
@@ -311,7 +300,7 @@ impl Shared {
     }
 
     /// Waits for room where that is allowed; counts the spans as dropped if there is none.
-    fn wait_for_room(&self, lane: &Lane, bytes: usize, spans: u64) -> bool {
+    fn wait_for_room(&self, lane: &Intake, bytes: usize, spans: u64) -> bool {
         if let Overflow::Block(max_wait) = self.overflow
             && !DELIVERY_THREAD.get()
         {
@@ -330,18 +319,14 @@ impl Shared {
         if self.mutant.is(Mutant::DropsUncounted) {
             return false;
         }
-        let reason = match self.ingress.is_closed() {
-            true => DropReason::Shutdown,
-            false => DropReason::Overflow,
-        };
-        lane.counters.drop_spans(reason, spans);
+        lane.drop_spans(self.ingress.is_closed(), spans);
         false
     }
 
     #[cold]
-    fn refuse_closed(&self, lane: &Lane, spans: u64) -> Option<Place<'_>> {
+    fn refuse_closed(&self, lane: &Intake, spans: u64) -> Option<Place<'_>> {
         if !self.mutant.is(Mutant::ShutdownForgets) {
-            lane.counters.drop_spans(DropReason::Shutdown, spans);
+            lane.drop_spans(true, spans);
         }
         None
     }

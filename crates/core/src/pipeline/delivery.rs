@@ -22,7 +22,6 @@ use crate::stats::Dropped;
 use crate::uri::LocationUri;
 use opentelemetry::{Context, InstrumentationScope};
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -145,7 +144,41 @@ struct Delivery {
     warned: (bool, bool),
 }
 
-type Slots = HashMap<LaneId, Slot, foldhash::fast::RandomState>;
+/// By lane id. A forgotten lane leaves an empty place.
+#[derive(Default)]
+struct Slots(Vec<Option<Box<Slot>>>);
+
+impl Slots {
+    /// The slot of a lane, or the place for it.
+    fn enter(&mut self, id: LaneId) -> Result<&mut Slot, &mut Option<Box<Slot>>> {
+        let index = id.0 as usize;
+        if index >= self.0.len() {
+            self.0.resize_with(index + 1, || None);
+        }
+        match &mut self.0[index] {
+            Some(slot) => Ok(slot),
+            empty => Err(empty),
+        }
+    }
+
+    fn get_mut(&mut self, id: LaneId) -> Option<&mut Slot> {
+        self.0.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    fn remove(&mut self, id: LaneId) {
+        if let Some(slot) = self.0.get_mut(id.0 as usize) {
+            *slot = None;
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Slot> {
+        self.0.iter().flatten().map(|slot| &**slot)
+    }
+
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.0.iter_mut().flatten().map(|slot| &mut **slot)
+    }
+}
 
 /// What the delivery thread keeps of a lane.
 struct Slot {
@@ -247,12 +280,15 @@ impl Delivery {
     }
 
     fn collect(&mut self, item: Item, now: Instant) {
-        let slot = match self.lanes.entry(item.lane) {
-            Entry::Occupied(slot) => slot.into_mut(),
-            Entry::Vacant(vacant) => match self.shared.routes.lane(item.lane) {
+        let slot = match self.lanes.enter(item.lane) {
+            Ok(slot) => slot,
+            Err(empty) => match self.shared.routes.lane(item.lane) {
                 Some(lane) => {
                     self.shared.budget.another_lane();
-                    vacant.insert(Slot::new(lane))
+                    if self.shared.routes.lane_count() > sweep::MANY {
+                        self.sweeper.soon(now);
+                    }
+                    empty.insert(Box::new(Slot::new(lane)))
                 }
                 None => return self.shared.drop_item(item),
             },
@@ -292,7 +328,7 @@ impl Delivery {
 
     /// Hands the growing batch of a lane over to the lane's task.
     fn seal(&mut self, id: LaneId) {
-        let Some(slot) = self.lanes.get_mut(&id) else {
+        let Some(slot) = self.lanes.get_mut(id) else {
             return;
         };
         let Some(batch) = slot.batch.take() else {
@@ -331,8 +367,8 @@ impl Delivery {
     }
 
     fn seal_all(&mut self) {
-        let growing = self.lanes.iter().filter(|(_, slot)| slot.batch.is_some());
-        let growing: Vec<LaneId> = growing.map(|(id, _)| *id).collect();
+        let growing = self.lanes.values().filter(|slot| slot.batch.is_some());
+        let growing: Vec<LaneId> = growing.map(|slot| slot.lane.id).collect();
         for id in growing {
             self.seal(id);
         }
@@ -343,7 +379,7 @@ impl Delivery {
             && at <= now
         {
             self.due.pop();
-            let Some(slot) = self.lanes.get_mut(&id) else {
+            let Some(slot) = self.lanes.get_mut(id) else {
                 continue;
             };
             slot.scheduled = false;
@@ -394,7 +430,7 @@ impl Delivery {
         self.shared.flush_began();
         // Before anything is sealed: a lane may have written and dropped by the time it is asked.
         let slots = self.lanes.values();
-        let dropped = slots.map(|slot| (&slot.lane, slot.lane.counters.dropped()));
+        let dropped = slots.map(|slot| (&slot.lane, slot.lane.dropped()));
         let dropped_before = dropped
             .filter(|(_, dropped)| dropped.total() > 0)
             .map(|(lane, dropped)| (lane.uri.clone(), dropped))

@@ -69,15 +69,17 @@ impl Pipeline {
         let shared = self.shared();
         let mut result = Ingested::default();
         let route = shared.routes.of(Some(destination));
-        let found = shared.routes.get(route);
-        let Some(route) = found.as_ref().and_then(|found| found.as_ref()) else {
+        let lanes = shared.routes.lanes_of(route);
+        if lanes.is_empty() {
             shared.count_without_lane(route, spans.len() as u64);
             result.dropped = spans.len() as u64;
             return result;
-        };
+        }
         let mut sent = 0;
         let mut spans = spans.into_iter().map(Span::from).peekable();
-        let caps = route.lanes.iter().map(|lane| lane.cap() / CHUNK_PART);
+        let caps = lanes
+            .iter()
+            .map(|lane| shared.routes.intake(*lane).cap() / CHUNK_PART);
         let limit = caps.fold(CHUNK_BYTES.min(shared.budget.share() / 2), usize::min);
         while let Some((chunk, bytes)) = next_chunk(&mut spans, limit) {
             let count = chunk.len() as u64;
@@ -87,15 +89,18 @@ impl Pipeline {
                 spans: chunk,
             });
             // The last lane, most often the only one, gets the spans themselves.
-            for (lane, others) in route.lanes.iter().zip((0..route.lanes.len()).rev()) {
+            for (lane, others) in lanes.iter().zip((0..lanes.len()).rev()) {
                 let own = match others {
                     0 => group.take(),
                     _ => group.clone(),
                 };
                 let Some(own) = own else { continue };
-                match shared.offer(lane, bytes, count, || Payload::Group(Box::new(own))) {
+                match shared.offer(*lane, bytes, count, || Payload::Group(Box::new(own))) {
                     Ok(()) => result.accepted += count,
-                    Err(Payload::Group(group)) => result.refuse(&lane.uri, group.spans),
+                    Err(Payload::Group(group)) => {
+                        let uri = destination.locations()[lanes.len() - 1 - others].uri();
+                        result.refuse(uri, group.spans);
+                    }
                     Err(_) => unreachable!("what was refused is what was offered"),
                 }
             }

@@ -12,10 +12,8 @@ impl Shared {
         let open = self.bindings.open_spans();
         let mut open_by_lane = std::collections::HashMap::new();
         for (route, spans) in open {
-            let found = self.routes.get(RouteId(route));
-            let lanes = found.as_ref().and_then(|found| found.as_ref());
-            for lane in lanes.iter().flat_map(|route| &route.lanes) {
-                *open_by_lane.entry(lane.id).or_insert(0) += spans;
+            for lane in self.routes.lanes_of(RouteId(route)) {
+                *open_by_lane.entry(*lane).or_insert(0) += spans;
             }
         }
         let mut locations: Vec<LocationStats> = self
@@ -31,7 +29,7 @@ impl Shared {
                     last_error = None;
                 }
                 let stored = lane.counters.stored.load(Ordering::Relaxed);
-                let dropped = lane.counters.dropped();
+                let dropped = lane.dropped();
                 let in_flight = lane.counters.in_flight.load(Ordering::Relaxed);
                 drop(guard);
                 // `accepted` is read last: a span that ends meanwhile is counted as queued.
@@ -47,7 +45,7 @@ impl Shared {
                     bytes: lane.bytes(),
                     batches: lane.counters.batches.load(Ordering::Relaxed),
                     retries: lane.counters.retries.load(Ordering::Relaxed),
-                    lost_updates: lane.counters.lost_updates.load(Ordering::Relaxed),
+                    lost_updates: lane.lost_updates(),
                     last_error,
                     open_spans: open_by_lane.get(&lane.id).copied().unwrap_or(0),
                 }

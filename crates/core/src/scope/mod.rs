@@ -240,16 +240,6 @@ impl Levels {
         RouteId(self.memo.load(Ordering::Acquire) as u32)
     }
 
-    /// Looks below the context anew if what is remembered is `route`, which was forgotten.
-    pub(crate) fn forget(&self, route: RouteId) {
-        let memo = self.memo.load(Ordering::Acquire);
-        if RouteId(memo as u32) == route {
-            let _ = self
-                .memo
-                .compare_exchange(memo, 0, Ordering::AcqRel, Ordering::Relaxed);
-        }
-    }
-
     fn below<T>(&self, f: impl FnOnce(Option<&Destination>) -> T) -> T {
         if self.strict {
             return f(None);

@@ -6,6 +6,7 @@ use crate::lane::{Lane, LaneId};
 use crate::location::BatchLimits;
 use crate::pipeline::Shared;
 use crate::stats::DropReason;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often room is shared anew, at most: every lane is looked at.
@@ -46,7 +47,7 @@ impl Delivery {
         if used + budget.margin() <= short {
             if std::mem::take(&mut self.room.capped) {
                 for slot in self.lanes.values() {
-                    slot.lane.set_cap(self.shared.routes.lane_budget());
+                    slot.lane.intake().set_cap(self.shared.routes.lane_budget());
                 }
             }
             return;
@@ -55,12 +56,12 @@ impl Delivery {
             return;
         }
         self.room.last = Some(now);
-        let mut by_standing: [Vec<(LaneId, usize)>; 3] = Default::default();
-        for (id, slot) in &self.lanes {
+        let mut by_standing: [Vec<(Arc<Lane>, usize)>; 3] = Default::default();
+        for slot in self.lanes.values() {
             let bytes = slot.lane.bytes();
             if bytes > 0 {
                 let standing = slot.lane.judge(&slot.lane.state(), now);
-                by_standing[standing as usize].push((*id, bytes));
+                by_standing[standing as usize].push((slot.lane.clone(), bytes));
             }
         }
         let active = by_standing.iter().map(Vec::len).sum();
@@ -78,11 +79,11 @@ impl Delivery {
             let mut sizes: Vec<usize> = lanes.iter().map(|(_, bytes)| *bytes).collect();
             let level = fair_level(&mut sizes, room).max(budget.share());
             let cap = level.min(self.shared.routes.lane_budget());
-            for (id, bytes) in lanes {
-                self.lanes[&id].lane.set_cap(cap);
+            for (lane, bytes) in lanes {
+                lane.intake().set_cap(cap);
                 // What drains makes room by itself, and most new lanes turn out to drain.
                 if standing == Standing::Stuck && bytes > cap {
-                    used -= self.cut(id, cap).min(used);
+                    used -= self.cut(lane.id, cap).min(used);
                 }
             }
         }
@@ -91,7 +92,7 @@ impl Delivery {
     /// Drops the newest spans of a lane until it holds `keep` bytes; returns how many were freed.
     /// What is being written is cut by the lane's task, a little later.
     fn cut(&mut self, id: LaneId, keep: usize) -> usize {
-        let Some(slot) = self.lanes.get_mut(&id) else {
+        let Some(slot) = self.lanes.get_mut(id) else {
             return 0;
         };
         let lane = &slot.lane;
@@ -116,7 +117,7 @@ impl Shared {
     /// When the next batch of a lane is ready.
     pub(super) fn limits_of(&self, lane: &Lane) -> BatchLimits {
         let limits = lane.limits;
-        if lane.standing() == Standing::Draining {
+        if lane.intake().standing() == Standing::Draining {
             return limits;
         }
         let first = self.budget.limit() / FIRST_BATCH_PART;

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 /// How long a location that is closed and empty is remembered.
 const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
-/// With more lanes than this, those that are not used are closed and forgotten after `BRIEF`.
-const MANY: usize = 16 << 10;
-const BRIEF: Duration = Duration::from_secs(1);
+/// With more lanes than this, those that were not used for longest are closed and forgotten, unless
+/// they were used a moment ago.
+pub(super) const MANY: usize = 16 << 10;
+const BRIEF: Duration = Duration::from_millis(500);
 
 /// Age is checked every so many sweeps: it looks at every binding.
 const AGE_EVERY: u32 = 4;
@@ -38,7 +39,7 @@ impl Delivery {
             self.shared.log.ignored_scopes(scopes);
         }
         for slot in self.lanes.values_mut() {
-            let overflown = slot.lane.counters.dropped().by(DropReason::Overflow);
+            let overflown = slot.lane.dropped().by(DropReason::Overflow);
             let news = overflown - slot.told_overflow;
             if news > 0 && self.shared.log.overflow(&slot.lane.uri, news) {
                 slot.told_overflow = overflown;
@@ -47,17 +48,28 @@ impl Delivery {
         if self.shared.mutant.is(Mutant::IdleStaysOpen) {
             return;
         }
-        let crowded = self.shared.routes.lane_count() > MANY;
-        let ago = |time: Duration| now.checked_sub(if crowded { time.min(BRIEF) } else { time });
-        if let Some(idle_since) = ago(self.sweeper.timing.idle_close) {
+        let excess = self.excess(now);
+        let idle_close = self.sweeper.timing.idle_close;
+        let since = |time: Duration| now.checked_sub(time).max(excess);
+        if let Some(idle_since) = since(idle_close) {
             self.close_idle(idle_since);
         }
-        if let Some(unused_since) = ago(FORGET_AFTER.max(self.sweeper.timing.idle_close)) {
+        if let Some(unused_since) = since(FORGET_AFTER.max(idle_close)) {
             self.forget_unused(unused_since);
         }
-        if crowded {
+        if excess.is_some() {
             self.sweeper.soon(now);
         }
+    }
+
+    /// Where there are more lanes than [`MANY`], the time since when those have not been used that
+    /// are too many.
+    fn excess(&self, now: Instant) -> Option<Instant> {
+        let lanes = self.shared.routes.all_lanes();
+        let excess = lanes.len().checked_sub(MANY)?;
+        let mut used: Vec<Option<Instant>> = lanes.iter().map(|lane| lane.last_used()).collect();
+        let (_, last_to_go, _) = used.select_nth_unstable(excess.min(lanes.len() - 1));
+        Some((*last_to_go)?.min(now.checked_sub(BRIEF)?))
     }
 
     /// Closes the sinks of lanes that nothing was written to since.
@@ -88,7 +100,7 @@ impl Delivery {
             let below = shared.levels.remembered();
             let held = |route: RouteId| route == below || bound.contains(&route);
             for lane in shared.routes.forget(&retired, held, rests) {
-                self.lanes.remove(&lane.id);
+                self.lanes.remove(lane.id);
             }
         }
         self.retired = shared.routes.retire(rests);
@@ -122,8 +134,8 @@ impl Sweeper {
     }
 
     /// Has the next sweep come soon.
-    fn soon(&mut self, now: Instant) {
-        self.next = self.next.min(now + BRIEF);
+    pub(super) fn soon(&mut self, now: Instant) {
+        self.next = self.next.min(now + BRIEF / 2);
     }
 
     fn is_due(&self, now: Instant) -> bool {
