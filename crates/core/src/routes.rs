@@ -2,13 +2,16 @@
 //! location.
 
 use crate::binding::RouteId;
-use crate::destination::{Destination, Legs};
+use crate::destination::{Destination, Legs, capabilities};
+use crate::error::Error;
 use crate::lane::{Lane, LaneId};
 use crate::location::BatchLimits;
+use crate::process::Process;
+use crate::sync::Mutex;
 use crate::uri::LocationUri;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// All routes and lanes of one pipeline. They are only added to, so that a span needs no reference
 /// count and no lock to find its lane.
@@ -21,6 +24,7 @@ pub(crate) struct Routes {
     routes: boxcar::Vec<Box<[LaneId]>>,
     lanes: boxcar::Vec<Arc<Lane>>,
     known: Mutex<Known>,
+    process: Process,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +41,8 @@ impl Routes {
             lane_budget,
             routes: boxcar::Vec::new(),
             lanes: boxcar::Vec::new(),
-            known: Mutex::default(),
+            known: Mutex::new(Known::default()),
+            process: Process::current(),
         }
     }
 
@@ -64,23 +69,31 @@ impl Routes {
     #[cold]
     fn find(&self, legs: &Legs) -> RouteId {
         // Asked before the lock is taken: it is the backend's code.
-        let limits = legs
-            .locations()
-            .iter()
-            .map(|location| self.limits.unwrap_or_else(|| location.capabilities().batch));
-        let limits: Vec<BatchLimits> = limits.collect();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let declared = legs.locations().iter().map(|l| match self.limits {
+            Some(limits) => (limits, None),
+            None => {
+                let (capabilities, defect) = capabilities(&**l);
+                (capabilities.batch, defect)
+            }
+        });
+        let declared: Vec<(BatchLimits, Option<Error>)> = declared.collect();
+        let Some(mut known) = self.process.lock(&self.known) else {
+            return RouteId::UNROUTED;
+        };
         let known = &mut *known;
         let lanes: Box<[LaneId]> = legs
             .locations()
             .iter()
-            .zip(limits)
-            .map(|(location, limits)| {
+            .zip(legs.uris())
+            .zip(declared)
+            .map(|((location, uri), (limits, defect))| {
                 *known
                     .lanes
-                    .entry(location.uri().clone())
+                    .entry(uri.clone())
                     .or_insert_with(|| {
-                        let lane = Arc::new(Lane::new(location.clone(), limits, self.lane_budget));
+                        let lane = Lane::new(location.clone(), uri, limits, self.lane_budget);
+                        lane.state().last_error = defect.map(|e| e.at(uri));
+                        let lane = Arc::new(lane);
                         LaneId(index(self.lanes.push(lane)))
                     })
             })

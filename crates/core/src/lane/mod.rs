@@ -101,17 +101,18 @@ impl Lane {
     /// `budget` while it still grows.
     pub(crate) fn new(
         location: Arc<dyn TraceLocation>,
+        uri: &LocationUri,
         limits: BatchLimits,
         budget: usize,
     ) -> Self {
         Self {
-            uri: location.uri().clone(),
+            uri: uri.clone(),
             limits: BatchLimits {
                 spans: limits.spans.max(1),
                 bytes: limits.bytes.min(budget / 2),
                 ..limits
             },
-            location,
+            location: isolate::location(location, uri),
             counters: Counters::default(),
             intake: Intake::default(),
             state: Mutex::default(),
@@ -121,6 +122,11 @@ impl Lane {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, unless it is in use: for a process that this lane does not belong to.
+    pub(crate) fn try_state(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.try_lock().ok()
     }
 
     /// Counts spans that ended and are bound to this location.

@@ -1,6 +1,6 @@
 //! Writing one lane: open, write, retry, give up. One task per lane that has something to write.
 
-use super::isolate::{close, isolated};
+use super::isolate::{self, close};
 use super::sealed::{Ready, Sealed, begin_ahead};
 use super::turn::Clock;
 use super::{Lane, Phase};
@@ -12,7 +12,6 @@ use crate::pipeline::Shared;
 use crate::record::TraceBatch;
 use crate::stats::DropReason;
 use rand::Rng;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -65,40 +64,69 @@ impl RetryPolicy {
 /// Writes what the lane has until it has nothing more.
 pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>) {
     while let Some((sealed, following)) = lane.next() {
-        if let Some(following) = following {
-            begin_ahead(following, &lane, &shared, &Handle::current());
-        }
-        write_batch(&lane, &shared, &sealed).await;
-        shared.lane_progressed();
-        // Whoever made it ready ahead may hold it for another moment, and then frees it.
-        let Some(sealed) = Arc::into_inner(sealed) else {
-            continue;
-        };
-        let bytes = sealed.bytes;
-        let Some(batch) = sealed.into_batch() else {
-            continue;
-        };
-        if bytes < LARGE {
-            shared.spent.give(batch, bytes);
-        } else {
-            // Freeing it takes a while, which the next batch need not wait for.
-            let shared = shared.clone();
-            tokio::spawn(async move { shared.spent.give(batch, bytes) });
+        let (sequence, spans) = (sealed.sequence, sealed.spans);
+        let written = isolate::supervised(async {
+            if let Some(following) = following {
+                begin_ahead(following, &lane, &shared, &Handle::current());
+            }
+            write_batch(&lane, &shared, &sealed).await;
+            shared.lane_progressed();
+            free(sealed, &shared);
+        });
+        if let Err(panic) = written.await {
+            give_up(&lane, &shared, sequence, spans, &panic);
         }
     }
 }
 
+/// Frees a batch that is done with.
+fn free(sealed: Arc<Sealed>, shared: &Arc<Shared>) {
+    // Whoever made it ready ahead may hold it for another moment, and then frees it.
+    let Some(sealed) = Arc::into_inner(sealed) else {
+        return;
+    };
+    let bytes = sealed.bytes;
+    let Some(batch) = sealed.into_batch() else {
+        return;
+    };
+    if bytes < LARGE {
+        shared.spent.give(batch, bytes);
+    } else {
+        // Freeing it takes a while, which the next batch need not wait for.
+        let shared = shared.clone();
+        tokio::spawn(async move { shared.spent.give(batch, bytes) });
+    }
+}
+
+/// Ends a batch whose writing panicked in this crate; the lane goes on with the next one.
+fn give_up(lane: &Lane, shared: &Shared, sequence: u64, spans: u64, panic: &str) {
+    let error = Error::new(
+        ErrorKind::Internal,
+        "write batch",
+        format!("the delivery panicked: {panic}"),
+    )
+    .at(&lane.uri)
+    .mend("report this defect; the batch is given up");
+    let mut state = lane.state();
+    state.sink_gone();
+    state.done_seq = state.done_seq.max(sequence);
+    state.last_error = Some(error.clone());
+    drop(state);
+    shared
+        .log
+        .lost(&lane.uri, spans, DropReason::Failed, &error);
+    shared.lane_progressed();
+}
+
 async fn write_batch(lane: &Arc<Lane>, shared: &Arc<Shared>, sealed: &Sealed) {
     let sequence = sealed.sequence;
+    let mut flying = InFlight::new(lane, shared, sealed);
     let Ready {
         batch,
         lost,
         hook_error,
     } = sealed.ready(lane, shared);
-    let state = lane.state();
-    let mut flying = InFlight::new(lane, shared, batch, sealed.bytes);
-    lane.counters.drop_spans(DropReason::Transform, *lost);
-    drop(state);
+    flying.made_ready(batch, *lost);
     let early = shared.mutant.is(Mutant::StoredBeforeWritten);
     if early {
         count_stored(lane, batch.span_count() as u64);
@@ -195,17 +223,26 @@ struct InFlight<'a> {
 }
 
 impl<'a> InFlight<'a> {
-    fn new(lane: &'a Lane, shared: &'a Shared, batch: &TraceBatch, bytes: usize) -> Self {
-        let spans = batch.span_count() as u64;
-        lane.counters.in_flight.store(spans, Ordering::Relaxed);
+    fn new(lane: &'a Lane, shared: &'a Shared, sealed: &Sealed) -> Self {
         Self {
             lane,
             shared,
-            spans,
-            updates: batch.updates.len(),
-            bytes,
+            spans: sealed.spans,
+            updates: sealed.updates,
+            bytes: sealed.bytes,
             landed: false,
         }
+    }
+
+    /// Counts the spans that the hook took out.
+    fn made_ready(&mut self, batch: &TraceBatch, lost: u64) {
+        self.spans = batch.span_count() as u64;
+        self.updates = batch.updates.len();
+        let counters = &self.lane.counters;
+        let state = self.lane.state();
+        counters.in_flight.store(self.spans, Ordering::Relaxed);
+        counters.drop_spans(DropReason::Transform, lost);
+        drop(state);
     }
 }
 
@@ -215,7 +252,11 @@ impl Drop for InFlight<'_> {
         // Whoever lands a batch counts it under this lock and holds it still.
         let state = (!self.landed).then(|| self.lane.state());
         if !self.landed {
-            counters.drop_spans(DropReason::Shutdown, self.spans);
+            let reason = match std::thread::panicking() {
+                true => DropReason::Failed,
+                false => DropReason::Shutdown,
+            };
+            counters.drop_spans(reason, self.spans);
             counters.lose_updates(self.updates);
         }
         counters.in_flight.store(0, Ordering::Relaxed);
@@ -339,16 +380,10 @@ async fn attempt(
     batch: &TraceBatch,
 ) -> Result<Written, Failure> {
     let taken = lane.state().sink.take();
-    // The calls are made inside the futures: a sink may panic before it returns one.
     let sink = match taken {
         Some(sink) => sink,
         None => {
-            let open = pin!(async {
-                let sink = lane.location.open().await?;
-                let encoder = sink.encoder();
-                Ok((sink, encoder))
-            });
-            let opened = isolated(open, "open location").await;
+            let opened = isolate::open(&*lane.location).await;
             let (sink, encoder) = opened.map_err(|error| Failure {
                 error,
                 of_batch: false,
@@ -360,7 +395,7 @@ async fn attempt(
             sink
         }
     };
-    let write = isolated(pin!(async { sink.write(batch).await }), "write batch").await;
+    let write = isolate::write(&*sink, batch).await;
     let written = write.map_err(|error| Failure {
         of_batch: matches!(error.kind(), ErrorKind::InvalidSpan | ErrorKind::Conflict),
         error,

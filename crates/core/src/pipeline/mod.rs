@@ -124,6 +124,11 @@ pub(crate) enum Payload {
     Update(Box<TraceUpdate>),
 }
 
+/// Whether this is a thread of a pipeline's own.
+pub(crate) fn is_delivery_thread() -> bool {
+    admission::DELIVERY_THREAD.get()
+}
+
 impl Shared {
     pub(crate) fn flush_deadline(&self) -> Duration {
         self.flush_deadline
