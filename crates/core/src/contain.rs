@@ -11,7 +11,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 const LONGEST: usize = 1024;
 
 thread_local! {
-    /// Set on a thread that exists to run one destructor.
+    /// Set on a thread while it makes a call that was sent away.
     static APART: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -61,21 +61,26 @@ pub(crate) fn in_place<T>(work: impl FnOnce() -> T) -> T {
 
 /// Drops a foreign value on a thread where its destructor may panic and block.
 pub(crate) fn drop_apart<T: Send + 'static>(value: T) {
-    let value = Contained(Some(value));
+    run_apart(move || drop(value));
+}
+
+/// Calls foreign code on a thread where it may panic and block, and does not wait for it.
+pub(crate) fn run_apart(call: impl FnOnce() + Send + 'static) {
+    let call = Call(Some(call));
     if APART.get() {
-        return drop(value);
+        return drop(call);
     }
     let work = move || {
         let apart = APART.replace(true);
-        drop(value);
+        drop(call);
         APART.set(apart);
     };
-    // Where no thread can be had, the value is dropped here, contained all the same.
+    // Where no thread can be had, the call is made here, contained all the same.
     let _ = caught(|| match own_runtime() {
         Some(runtime) => drop(runtime.spawn_blocking(work)),
         None => drop(
             std::thread::Builder::new()
-                .name("trace-drop".to_owned())
+                .name("trace-apart".to_owned())
                 .spawn(work),
         ),
     });
@@ -98,12 +103,14 @@ pub(crate) fn release<T: ?Sized + Send + Sync + 'static>(share: Arc<T>) {
     }
 }
 
-/// Drops its value so that no panic leaves it.
-struct Contained<T>(Option<T>);
+/// Makes its call when it is dropped, whatever drops it; no panic leaves it.
+struct Call<F: FnOnce()>(Option<F>);
 
-impl<T> Drop for Contained<T> {
+impl<F: FnOnce()> Drop for Call<F> {
     fn drop(&mut self) {
-        drop_here(self.0.take());
+        if let Some(call) = self.0.take() {
+            let _ = caught(call);
+        }
     }
 }
 
@@ -167,7 +174,7 @@ mod tests {
         drop_apart(Chain(3));
         assert!(began.elapsed() < Duration::from_millis(250));
         for _ in 0..2 {
-            assert_eq!(receive.recv().unwrap(), "trace-drop");
+            assert_eq!(receive.recv().unwrap(), "trace-apart");
         }
     }
 

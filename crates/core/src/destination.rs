@@ -234,10 +234,12 @@ fn named(location: Arc<dyn TraceLocation>) -> (Arc<dyn TraceLocation>, LocationU
 }
 
 static UNNAMED: LazyLock<LocationUri> =
-    LazyLock::new(|| match LocationUri::from_parts("unnamed", None, "location", []) {
-        Ok(uri) => uri,
-        Err(error) => unreachable!("{error}"),
-    });
+    LazyLock::new(
+        || match LocationUri::from_parts("unnamed", None, "location", []) {
+            Ok(uri) => uri,
+            Err(error) => unreachable!("{error}"),
+        },
+    );
 
 /// Stands for a location whose `uri` panicked, with the text of the panic.
 #[derive(Debug)]

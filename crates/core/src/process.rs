@@ -3,9 +3,8 @@
 //! not matter.
 
 use crate::error::{Error, ErrorKind};
-use crate::sync::{Mutex, MutexGuard};
 use arc_swap::ArcSwapOption;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// The process in which something was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,24 +22,19 @@ impl Process {
         self == Self::current()
     }
 
-    /// Locks what was made in this process, as [`sync::lock`](crate::sync::lock) does; `None` if it
+    /// Locks what was made in this process, also after a panic elsewhere; `None` if it
     /// is taken in a child of that process: whoever holds it may not exist here. Costs no more than
     /// the lock where nobody holds it.
     #[inline]
     pub(crate) fn lock<T>(self, mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-        #[cfg(not(trace_destination_loom))]
-        {
-            use std::sync::TryLockError;
-            match mutex.try_lock() {
-                Ok(guard) => return Some(guard),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => {}
+        match mutex.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if self.is_current() => {
+                Some(mutex.lock().unwrap_or_else(PoisonError::into_inner))
             }
-            if !self.is_current() {
-                return None;
-            }
+            Err(TryLockError::WouldBlock) => None,
         }
-        Some(crate::sync::lock(mutex))
     }
 
     /// Why nothing of this process works in a child of it.

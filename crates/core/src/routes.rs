@@ -7,11 +7,10 @@ use crate::error::Error;
 use crate::lane::{Lane, LaneId};
 use crate::location::BatchLimits;
 use crate::process::Process;
-use crate::sync::Mutex;
 use crate::uri::LocationUri;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// All routes and lanes of one pipeline. They are only added to, so that a span needs no reference
 /// count and no lock to find its lane.
@@ -41,7 +40,7 @@ impl Routes {
             lane_budget,
             routes: boxcar::Vec::new(),
             lanes: boxcar::Vec::new(),
-            known: Mutex::new(Known::default()),
+            known: Mutex::default(),
             process: Process::current(),
         }
     }
@@ -87,15 +86,12 @@ impl Routes {
             .zip(legs.uris())
             .zip(declared)
             .map(|((location, uri), (limits, defect))| {
-                *known
-                    .lanes
-                    .entry(uri.clone())
-                    .or_insert_with(|| {
-                        let lane = Lane::new(location.clone(), uri, limits, self.lane_budget);
-                        lane.state().last_error = defect.map(|e| e.at(uri));
-                        let lane = Arc::new(lane);
-                        LaneId(index(self.lanes.push(lane)))
-                    })
+                *known.lanes.entry(uri.clone()).or_insert_with(|| {
+                    let lane = Lane::new(location.clone(), uri, limits, self.lane_budget);
+                    lane.state().last_error = defect.map(|e| e.at(uri));
+                    let lane = Arc::new(lane);
+                    LaneId(index(self.lanes.push(lane)))
+                })
             })
             .collect();
         let route = *known.routes.entry(lanes).or_insert_with_key(|lanes| {

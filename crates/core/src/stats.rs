@@ -18,7 +18,7 @@ pub enum DropReason {
     RetryDeadline,
     /// A transform hook dropped the span, or panicked.
     Transform,
-    /// The pipeline was shut down.
+    /// The pipeline was shut down, or belongs to the process that this one was forked from.
     Shutdown,
 }
 
@@ -59,6 +59,10 @@ impl Dropped {
     /// Spans dropped for any reason.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
+    }
+
+    pub(crate) fn add(&mut self, reason: DropReason, spans: u64) {
+        self.0[reason as usize] += spans;
     }
 
     pub(crate) fn since(&self, earlier: &Self) -> Self {

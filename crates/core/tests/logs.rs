@@ -101,7 +101,7 @@ fn a_failing_location_is_told_once_and_so_is_its_recovery() {
     let told = lines("script:log-fails");
     let saying = |text: &str| told.iter().filter(|l| l.text.contains(text)).count();
     assert_eq!(saying("cannot be stored"), 1, "{told:#?}");
-    assert_eq!(saying("spans were dropped"), 1, "{told:#?}");
+    assert_eq!(saying("spans were dropped"), 0, "told with it: {told:#?}");
     assert_eq!(saying("are being stored again"), 1, "{told:#?}");
     assert!(saying("make it") >= 1, "the mend is in the log");
     let error = told

@@ -121,7 +121,10 @@ fn panicked(operation: &'static str, panic: &str) -> Error {
 }
 
 /// A location of a lane, whose destructor is contained.
-pub(super) fn location(location: Arc<dyn TraceLocation>, uri: &LocationUri) -> Arc<dyn TraceLocation> {
+pub(super) fn location(
+    location: Arc<dyn TraceLocation>,
+    uri: &LocationUri,
+) -> Arc<dyn TraceLocation> {
     Arc::new(Location {
         inner: Some(location),
         uri: uri.clone(),

@@ -124,11 +124,6 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, unless it is in use: for a process that this lane does not belong to.
-    pub(crate) fn try_state(&self) -> Option<MutexGuard<'_, State>> {
-        self.state.try_lock().ok()
-    }
-
     /// Counts spans that ended and are bound to this location.
     pub(crate) fn accept(&self, spans: u64) {
         self.intake.accepted.fetch_add(spans, Ordering::Relaxed);

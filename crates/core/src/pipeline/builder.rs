@@ -4,6 +4,7 @@ use super::{Controls, Pipeline, Shared, Totals, delivery};
 use crate::binding::{self, Bindings};
 use crate::budget::{Budget, Overflow};
 use crate::config::{EnvSource, millis_var, parse_var};
+use crate::contain::caught;
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Ingress;
@@ -12,6 +13,7 @@ use crate::location::BatchLimits;
 use crate::log::Log;
 use crate::metrics;
 use crate::mutant::{Mutant, Switch};
+use crate::process::Process;
 use crate::record::Resource;
 use crate::routes::Routes;
 use crate::scope::{GlobalSlot, Levels, process_slot};
@@ -265,6 +267,8 @@ impl PipelineBuilder {
             flush_deadline: self.flush_deadline,
             totals: Totals::default(),
             log: Log::default(),
+            process: Process::current(),
+            defect: OnceLock::new(),
             writer: Uuid::new_v4(),
             control: Mutex::new(Controls::default()),
             delivery: OnceLock::new(),
@@ -281,7 +285,17 @@ impl PipelineBuilder {
             },
         )?;
         if let Some(meter) = self.meter {
-            metrics::register(&meter, &shared, self.metric_locations);
+            let registered = caught(|| metrics::register(&meter, &shared, self.metric_locations));
+            if let Err(panic) = registered {
+                // Nobody has the pipeline yet who could end it.
+                drop(Pipeline::from_shared(shared));
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "register metrics",
+                    format!("the meter panicked: {panic}"),
+                )
+                .mend("mend the meter, or leave out `with_meter`"));
+            }
         }
         Ok(Pipeline::from_shared(shared))
     }

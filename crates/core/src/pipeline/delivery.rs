@@ -8,9 +8,11 @@ use end::close_sinks;
 use sweep::Sweeper;
 
 use super::admission::DELIVERY_THREAD;
-use super::flush::{Asked, Unfinished, report};
+use super::flush::Asked;
+use super::report::{Unfinished, report};
 use super::{Item, Payload, Shared};
 use crate::clock::later;
+use crate::contain::caught;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
 use crate::lane::{self, LaneId, OpenBatch, Pushed, Scopes, begin_ahead};
@@ -20,7 +22,6 @@ use opentelemetry::{Context, InstrumentationScope};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::task::Poll;
@@ -45,6 +46,9 @@ pub(super) enum Control {
     /// Shows what becomes of everybody else when the thread panics.
     #[cfg(test)]
     Panic(Asked),
+    /// Shows what becomes of everybody else when the thread does not go on.
+    #[cfg(test)]
+    Stall(Asked, Duration),
 }
 
 impl Control {
@@ -52,7 +56,7 @@ impl Control {
         match self {
             Self::Flush(state) | Self::Shutdown(state) => state,
             #[cfg(test)]
-            Self::Panic(state) => state,
+            Self::Panic(state) | Self::Stall(state, _) => state,
         }
     }
 }
@@ -80,7 +84,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|e| failed("no runtime could be started", e))?;
-    let delivery = Delivery {
+    let mut delivery = Delivery {
         shared: shared.clone(),
         runtime,
         tasks: watch::Sender::new(()),
@@ -98,9 +102,9 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         .name("trace-delivery".into())
         .spawn(move || {
             enter_delivery();
-            let shared = delivery.shared.clone();
-            if catch_unwind(AssertUnwindSafe(|| delivery.run())).is_err() {
-                shared.delivery_died();
+            match caught(|| delivery.run()) {
+                Ok(()) => delivery.terminate(),
+                Err(panic) => delivery.died(&panic),
             }
         })
         .map_err(|e| failed("no thread could be started", e))?;
@@ -109,7 +113,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
 }
 
 /// Marks a thread as the pipeline's own: what it does is not traced, and it never waits for room.
-fn enter_delivery() {
+pub(crate) fn enter_delivery() {
     DELIVERY_THREAD.set(true);
     // For the whole life of the thread: a guard kept in a thread-local would be dropped while
     // OpenTelemetry's own thread-local may be gone already.
@@ -156,7 +160,7 @@ struct ActiveFlush {
 }
 
 impl Delivery {
-    fn run(mut self) {
+    fn run(&mut self) {
         loop {
             let taken = self.take_ingress();
             let shutdown = self.take_controls();
@@ -164,7 +168,7 @@ impl Delivery {
             self.seal_due(now);
             self.sweep(now);
             if self.finish_flushes(now) {
-                return self.terminate();
+                return;
             }
             if shutdown {
                 // Look again at once: the lanes may be empty already.
@@ -318,6 +322,11 @@ impl Delivery {
                 Control::Shutdown(state) => (state, true),
                 #[cfg(test)]
                 Control::Panic(_) => panic!("as told"),
+                #[cfg(test)]
+                Control::Stall(state, time) => {
+                    std::thread::sleep(time);
+                    (state, false)
+                }
             };
             if ends {
                 self.shared.ingress.close();
@@ -371,6 +380,7 @@ impl Delivery {
                 close_sinks(shared, &self.runtime, flush);
             }
             shared.flush_ended();
+            shared.log.settle(flush.shutdown);
             flush.state.complete(report(
                 shared,
                 &flush.dropped_before,

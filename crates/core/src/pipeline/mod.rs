@@ -6,23 +6,29 @@ mod builder;
 mod delivery;
 mod flush;
 mod ingest;
+mod inherited;
+mod report;
 mod snapshot;
+mod timer;
 
 pub use builder::{
     MLFLOW_RUN_ID, MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
     OTEL_BSP_SCHEDULE_DELAY, PipelineBuilder,
 };
-pub use flush::{Flush, FlushGuard, FlushReport, LocationReport};
+pub use flush::{Flush, FlushGuard};
 pub use ingest::Ingested;
+pub use report::{FlushReport, LocationReport};
 
 use crate::binding::Bindings;
 use crate::budget::{Budget, Overflow};
 use crate::clock::later;
 use crate::destination::Destination;
+use crate::error::{Error, ErrorKind};
 use crate::ingress::{Drained, Ingress};
 use crate::lane::{LaneId, RetryPolicy, Spent};
 use crate::log::Log;
 use crate::mutant::Switch;
+use crate::process::{PerProcess, Process};
 use crate::processor::DestinationProcessor;
 use crate::record::{Resource, Span, SpanGroup, TraceUpdate};
 use crate::routes::Routes;
@@ -32,8 +38,10 @@ use crate::stats::{DropReason, PipelineStats};
 use crate::transform::SpanTransform;
 use admission::AtHand;
 use delivery::Control;
-use flush::{Asked, FlushState, Unfinished};
+pub(crate) use delivery::enter_delivery;
+use flush::{Asked, FlushState};
 use opentelemetry::Context;
+use report::Unfinished;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -53,6 +61,9 @@ struct Owner(Arc<Shared>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
+        if self.0.is_inherited() {
+            return;
+        }
         let state = FlushState::new(later(Instant::now(), self.0.flush_deadline));
         self.0.control(Control::Shutdown(Asked(state)));
     }
@@ -78,6 +89,10 @@ pub(crate) struct Shared {
     flush_deadline: Duration,
     pub(crate) totals: Totals,
     pub(crate) log: Log,
+    /// The process that has the delivery thread.
+    process: Process,
+    /// Why delivery ended, where it was not told to.
+    defect: OnceLock<Error>,
     writer: Uuid,
     control: Mutex<Controls>,
     delivery: OnceLock<Thread>,
@@ -139,6 +154,9 @@ impl Shared {
     }
 
     fn wake_delivery(&self) {
+        if self.is_inherited() {
+            return;
+        }
         if let Some(thread) = self.delivery.get() {
             thread.unpark();
         }
@@ -156,6 +174,14 @@ impl Shared {
         self.abandoned.load(Ordering::Relaxed)
     }
 
+    fn ask(self: &Arc<Self>, deadline: Duration, request: fn(Asked) -> Control) -> Flush {
+        let state = FlushState::new(later(Instant::now(), deadline));
+        if !self.is_inherited() {
+            self.control(request(Asked(state.clone())));
+        }
+        Flush::new(state, self.clone())
+    }
+
     /// Hands a request to the delivery thread, or answers it at once if that has gone.
     fn control(&self, control: Control) {
         {
@@ -167,26 +193,31 @@ impl Shared {
                 return;
             }
         }
-        let report = || flush::report(self, &Default::default(), Unfinished::InFlight);
+        let report = || report::report(self, &Default::default(), Unfinished::InFlight);
         control.state().complete(report());
     }
 
     /// The delivery thread has panicked, which only a defect of this crate can cause. Nothing is
     /// accepted any more and nobody is left waiting.
-    fn delivery_died(&self) {
+    fn delivery_died(&self, panic: &str) {
+        let error = Error::new(
+            ErrorKind::Internal,
+            "deliver traces",
+            format!("the delivery thread panicked: {panic}"),
+        )
+        .mend("report this defect, and build a new pipeline");
+        if self.defect.set(error.clone()).is_ok() {
+            self.log.delivery_died(&error);
+        }
         self.abandoned.store(true, Ordering::Relaxed);
         self.ingress.close();
         self.budget.wake();
         let settle = |at_hand: &mut AtHand| self.settle(at_hand);
         self.ingress.drain(&mut Drained::default(), settle, |item| {
-            let lane = self.routes.lane(item.lane);
-            let spans = match item.payload {
-                Payload::Sdk(..) => 1,
-                Payload::Group(group) => group.spans.len() as u64,
-                Payload::Update(_) => 0,
-            };
-            lane.release(item.bytes, &self.budget);
-            lane.counters.drop_spans(DropReason::Shutdown, spans);
+            self.routes
+                .lane(item.lane)
+                .release(item.bytes, &self.budget);
+            self.count_dropped(&item);
         });
         let waiting = {
             let mut controls = self.control.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,6 +225,18 @@ impl Shared {
             std::mem::take(&mut controls.waiting)
         };
         drop(waiting);
+    }
+
+    /// Counts what an item holds as dropped with the pipeline.
+    fn count_dropped(&self, item: &Item) {
+        let counters = &self.routes.lane(item.lane).counters;
+        match &item.payload {
+            Payload::Sdk(..) => counters.drop_spans(DropReason::Shutdown, 1),
+            Payload::Group(group) => {
+                counters.drop_spans(DropReason::Shutdown, group.spans.len() as u64);
+            }
+            Payload::Update(_) => counters.lose_updates(1),
+        }
     }
 }
 
@@ -218,18 +261,13 @@ impl Pipeline {
     ///
     /// A lane's own backoff is skipped once; a delay that a server asked for is not.
     pub fn flush(&self, deadline: Duration) -> Flush {
-        let state = FlushState::new(later(Instant::now(), deadline));
-        self.shared().control(Control::Flush(Asked(state.clone())));
-        Flush::new(state, self.shared().clone())
+        self.shared().ask(deadline, Control::Flush)
     }
 
     /// Flushes, closes every sink and ends delivery. Spans that end afterwards are counted as
     /// dropped; `stats` still answers. A second call reports and does nothing.
     pub fn shutdown(&self, deadline: Duration) -> Flush {
-        let state = FlushState::new(later(Instant::now(), deadline));
-        self.shared()
-            .control(Control::Shutdown(Asked(state.clone())));
-        Flush::new(state, self.shared().clone())
+        self.shared().ask(deadline, Control::Shutdown)
     }
 
     /// Flushes when dropped, waiting at most `deadline`: for the end of `main`.
@@ -282,17 +320,19 @@ impl fmt::Debug for Shared {
 }
 
 /// The pipelines of this process, for the trace-level API, which has no pipeline at hand.
-static PIPELINES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+static PIPELINES: PerProcess<Mutex<Vec<Weak<Shared>>>> = PerProcess::new();
 
 fn register(shared: &Arc<Shared>) {
-    let mut all = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let pipelines = PIPELINES.get();
+    let mut all = pipelines.1.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|p| p.strong_count() > 0);
     all.push(Arc::downgrade(shared));
 }
 
 /// The pipelines of this process that are alive.
 pub(crate) fn all() -> Vec<Arc<Shared>> {
-    let all = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let pipelines = PIPELINES.get();
+    let all = pipelines.1.lock().unwrap_or_else(PoisonError::into_inner);
     all.iter().filter_map(Weak::upgrade).collect()
 }
 
