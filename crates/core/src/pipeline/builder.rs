@@ -197,8 +197,17 @@ impl PipelineBuilder {
     /// [`MLFLOW_TRACE_SAMPLING_RATIO`], [`MLFLOW_RUN_ID`].
     ///
     /// # Errors
-    /// `InvalidConfig` naming the variable, its value and what was expected.
-    pub fn with_env(mut self, env: &dyn EnvSource) -> Result<Self, Error> {
+    /// `InvalidConfig` naming the variable, its value and what was expected; `Internal` if `env`
+    /// panics.
+    pub fn with_env(self, env: &dyn EnvSource) -> Result<Self, Error> {
+        caught(|| self.read_env(env)).unwrap_or_else(|panic| {
+            let cause = format!("the source panicked: {panic}");
+            Err(Error::new(ErrorKind::Internal, "read environment", cause)
+                .mend("mend the `EnvSource`"))
+        })
+    }
+
+    fn read_env(mut self, env: &dyn EnvSource) -> Result<Self, Error> {
         let spans: Option<std::num::NonZeroUsize> = parse_var(
             env,
             OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
@@ -222,7 +231,8 @@ impl PipelineBuilder {
     /// Starts the pipeline: one delivery thread and a small runtime of its own.
     ///
     /// # Errors
-    /// `InvalidConfig` for a setting out of range, `Internal` if no thread can be started.
+    /// `InvalidConfig` for a setting out of range, `Internal` if no thread can be started or the
+    /// meter panics.
     pub fn build(self) -> Result<Pipeline, Error> {
         static NEXT_ID: AtomicU32 = AtomicU32::new(1);
         if !(0.0..=1.0).contains(&self.sampling_ratio) {

@@ -22,6 +22,7 @@ pub use report::{FlushReport, LocationReport};
 use crate::binding::Bindings;
 use crate::budget::{Budget, Overflow};
 use crate::clock::later;
+use crate::contain::drop_apart;
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::{Drained, Ingress};
@@ -66,6 +67,15 @@ impl Drop for Owner {
         }
         let state = FlushState::new(later(Instant::now(), self.0.flush_deadline));
         self.0.control(Control::Shutdown(Asked(state)));
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // It goes last on any thread, of the application's too.
+        if let Some(hook) = self.transform.take() {
+            drop_apart(hook);
+        }
     }
 }
 
