@@ -61,8 +61,10 @@ fn isolated<'a, T>(
     }
 }
 
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 struct Isolated<'a, T> {
-    future: Option<Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>>,
+    future: Option<Boxed<'a, Result<T, Error>>>,
     operation: &'static str,
 }
 

@@ -71,7 +71,7 @@ fn every_span_is_in_one_line() {
             let now = begin + Duration::from_secs(second);
             for i in 0..locations {
                 // Some all the time, some now and then.
-                if second as usize % (i + 1) == 0 {
+                if (second as usize).is_multiple_of(i + 1) {
                     table.push(lost("dead", i, 5), now);
                     sent += 5;
                 }
