@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A flush or shutdown under way: await it, or [`wait`](Flush::wait) for it.
+///
+/// Either way it is over one second after its deadline at the latest, whatever delivery does. It
+/// needs no timer of the runtime that awaits it.
 #[must_use = "await it or call `wait`, or the report is lost"]
 pub struct Flush {
     state: Arc<FlushState>,

@@ -54,6 +54,10 @@ use uuid::Uuid;
 /// Bindings and delivery, shared by the tracer providers of an application. Cheap to clone; when
 /// the last clone and the last processor are gone, what is queued is still delivered in the
 /// background.
+///
+/// A pipeline has threads, so it does not follow a `fork`. In the child, `flush`, `shutdown` and
+/// `stats` return at once, spans are counted as dropped, and [`FlushReport::error`] tells to build
+/// a new pipeline there. What was queued is the parent's to deliver.
 #[derive(Clone)]
 pub struct Pipeline(Arc<Owner>);
 

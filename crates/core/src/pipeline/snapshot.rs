@@ -63,6 +63,7 @@ impl Shared {
     /// The counters in a child that was forked. What its copy of the queues held is counted as
     /// dropped: the parent delivers it. Takes no lock that a thread of the parent may hold.
     fn inherited_stats(&self) -> PipelineStats {
+        let error = self.process.left_behind();
         let mut locations: Vec<LocationStats> = self
             .routes
             .all_lanes()
@@ -84,7 +85,7 @@ impl Shared {
                     batches: lane.counters.batches.load(Ordering::Relaxed),
                     retries: lane.counters.retries.load(Ordering::Relaxed),
                     lost_updates: lane.counters.lost_updates.load(Ordering::Relaxed),
-                    last_error: Some(self.process.left_behind()),
+                    last_error: Some(error.clone()),
                     open_spans: 0,
                 }
             })
