@@ -1,11 +1,13 @@
 //! A destination: the location, or the set of locations, that applies to one trace.
 
+use crate::contain::{caught, drop_here};
 use crate::error::{Error, ErrorKind};
-use crate::location::TraceLocation;
+use crate::location::{Capabilities, Guarantee, TraceLocation, TraceSink};
 use crate::uri::LocationUri;
+use async_trait::async_trait;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, LazyLock};
 
 /// Where one trace goes: a set of locations, or one of two words that are no place at all.
 ///
@@ -25,6 +27,9 @@ enum Repr {
 pub(crate) struct Legs {
     /// Sorted by URI, without duplicates, never empty.
     locations: Vec<Arc<dyn TraceLocation>>,
+    /// Their URIs, in the same order. They are asked for once: it is the backend's code, and a
+    /// destination is compared and printed on the application's threads.
+    uris: Vec<LocationUri>,
     /// The share of traces kept, where this destination has its own.
     sampling_ratio: Option<f64>,
     /// Which route the first pipeline that saw this destination gave it: `pipeline << 32 | route`.
@@ -33,18 +38,23 @@ pub(crate) struct Legs {
 
 impl Destination {
     /// A destination with one location.
+    ///
+    /// A location whose `uri` panics is replaced by one with the URI `unnamed:location`, whose
+    /// `open` fails with the text of the panic.
     pub fn new(location: impl TraceLocation) -> Self {
-        Self::of(vec![Arc::new(location)])
+        Self::from_location(Arc::new(location))
     }
 
     /// A destination with one shared location.
     pub fn from_location(location: Arc<dyn TraceLocation>) -> Self {
-        Self::of(vec![location])
+        let (location, uri) = named(location);
+        Self::of(vec![location], vec![uri])
     }
 
-    fn of(locations: Vec<Arc<dyn TraceLocation>>) -> Self {
+    fn of(locations: Vec<Arc<dyn TraceLocation>>, uris: Vec<LocationUri>) -> Self {
         Self(Repr::To(Arc::new(Legs {
             locations,
+            uris,
             sampling_ratio: None,
             route: AtomicU64::new(0),
         })))
@@ -63,7 +73,7 @@ impl Destination {
             Err(Error::new(ErrorKind::InvalidConfig, "combine destinations", cause).mend(mend))
         };
         let mut ratio = None;
-        let mut locations: Vec<Arc<dyn TraceLocation>> = Vec::new();
+        let mut locations: Vec<(Arc<dyn TraceLocation>, LocationUri)> = Vec::new();
         for destination in destinations {
             match destination.0 {
                 Repr::To(legs) => {
@@ -72,7 +82,8 @@ impl Destination {
                         (Some(a), Some(b)) => Some(f64::max(a, b)),
                         (a, b) => a.or(b),
                     };
-                    locations.extend(legs.locations.iter().cloned());
+                    let uris = legs.uris.iter().cloned();
+                    locations.extend(legs.locations.iter().cloned().zip(uris));
                 }
                 Repr::Discard | Repr::Unset => {
                     return error(
@@ -82,14 +93,14 @@ impl Destination {
                 }
             }
         }
-        locations.sort_by(|a, b| a.uri().cmp(b.uri()));
-        locations.dedup_by(|a, b| a.uri() == b.uri());
+        locations.sort_by(|(_, a), (_, b)| a.cmp(b));
+        locations.dedup_by(|(_, a), (_, b)| a == b);
         if locations.is_empty() {
             return error("the set is empty".into(), "name at least one location");
         }
         let mut stores: Vec<(String, &LocationUri)> = locations
             .iter()
-            .filter_map(|l| Some((l.capabilities().exclusive_store?, l.uri())))
+            .filter_map(|(l, uri)| Some((capabilities(&**l).0.exclusive_store?, uri)))
             .collect();
         stores.sort();
         if let Some(pair) = stores.windows(2).find(|p| p[0].0 == p[1].0) {
@@ -101,7 +112,8 @@ impl Destination {
                 "name one of them, or put the second into another store",
             );
         }
-        let mut all = Self::of(locations);
+        let (locations, uris) = locations.into_iter().unzip();
+        let mut all = Self::of(locations, uris);
         if let (Some(ratio), Repr::To(legs)) = (ratio, &mut all.0)
             && let Some(legs) = Arc::get_mut(legs)
         {
@@ -129,6 +141,7 @@ impl Destination {
         match &self.0 {
             Repr::To(legs) if (0.0..=1.0).contains(&ratio) => Ok(Self(Repr::To(Arc::new(Legs {
                 locations: legs.locations.clone(),
+                uris: legs.uris.clone(),
                 sampling_ratio: Some(ratio),
                 route: AtomicU64::new(0),
             })))),
@@ -183,17 +196,82 @@ impl Legs {
     pub(crate) fn locations(&self) -> &[Arc<dyn TraceLocation>] {
         &self.locations
     }
+
+    /// The URIs of the locations, in their order.
+    pub(crate) fn uris(&self) -> &[LocationUri] {
+        &self.uris
+    }
+}
+
+impl Drop for Legs {
+    fn drop(&mut self) {
+        self.locations.drain(..).for_each(drop_here);
+    }
+}
+
+/// What a location declares. Defaults and an error if it panics: its spans are stored all the same.
+pub(crate) fn capabilities(location: &dyn TraceLocation) -> (Capabilities, Option<Error>) {
+    match caught(|| location.capabilities()) {
+        Ok(capabilities) => (capabilities, None),
+        Err(panic) => {
+            let cause = format!("the location panicked: {panic}; defaults apply");
+            let error = Error::new(ErrorKind::Internal, "ask capabilities", cause)
+                .mend("mend its `capabilities`");
+            (Capabilities::new(Guarantee::AtLeastOnce), Some(error))
+        }
+    }
+}
+
+/// A location and its URI; where asking for that panics, one that cannot be opened.
+fn named(location: Arc<dyn TraceLocation>) -> (Arc<dyn TraceLocation>, LocationUri) {
+    match caught(|| location.uri().clone()) {
+        Ok(uri) => (location, uri),
+        Err(panic) => {
+            drop_here(location);
+            (Arc::new(Unnamed(panic)), UNNAMED.clone())
+        }
+    }
+}
+
+static UNNAMED: LazyLock<LocationUri> =
+    LazyLock::new(
+        || match LocationUri::from_parts("unnamed", None, "location", []) {
+            Ok(uri) => uri,
+            Err(error) => unreachable!("{error}"),
+        },
+    );
+
+/// Stands for a location whose `uri` panicked, with the text of the panic.
+#[derive(Debug)]
+struct Unnamed(String);
+
+impl fmt::Display for Unnamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        UNNAMED.fmt(f)
+    }
+}
+
+#[async_trait]
+impl TraceLocation for Unnamed {
+    fn uri(&self) -> &LocationUri {
+        &UNNAMED
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Guarantee::AtLeastOnce)
+    }
+
+    async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
+        let cause = format!("the location panicked when asked for its URI: {}", self.0);
+        Err(Error::new(ErrorKind::Internal, "open location", cause).mend("mend its `uri`"))
+    }
 }
 
 impl PartialEq for Destination {
     fn eq(&self, other: &Self) -> bool {
         self.same(other)
             || match (&self.0, &other.0) {
-                (Repr::To(a), Repr::To(b)) => a
-                    .locations
-                    .iter()
-                    .map(|l| l.uri())
-                    .eq(b.locations.iter().map(|l| l.uri())),
+                (Repr::To(a), Repr::To(b)) => a.uris == b.uris,
                 _ => false,
             }
     }
@@ -205,11 +283,11 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Repr::To(legs) => {
-                for (i, location) in legs.locations.iter().enumerate() {
+                for (i, uri) in legs.uris.iter().enumerate() {
                     if i > 0 {
                         f.write_str(",")?;
                     }
-                    write!(f, "{}", location.uri())?;
+                    write!(f, "{uri}")?;
                 }
                 Ok(())
             }

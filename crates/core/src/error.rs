@@ -174,6 +174,15 @@ impl Error {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // It may be a sink's own type, and go last on any thread.
+        if let Some(source) = self.source.take() {
+            crate::contain::drop_here(source);
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.operation)?;

@@ -1,7 +1,8 @@
 //! The hand-over from application threads to the delivery thread: a few queues, one per group of
 //! threads, each behind a lock that is held for one push or one swap.
 
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
+use crate::process::Process;
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock_in};
 use arrayvec::ArrayVec;
 use crossbeam_utils::CachePadded;
 
@@ -27,6 +28,8 @@ pub(crate) struct Ingress<T, L = ()> {
     /// Every queue is closed.
     closed: AtomicBool,
     next_shard: AtomicUsize,
+    /// In a child of this process, a queue that a thread of the parent holds is passed over.
+    process: Process,
 }
 
 #[derive(Debug)]
@@ -122,6 +125,7 @@ impl<T, L: Default> Ingress<T, L> {
             asleep: CachePadded::new(AtomicBool::new(false)),
             closed: AtomicBool::new(false),
             next_shard: AtomicUsize::new(0),
+            process: Process::current(),
         }
     }
 
@@ -135,7 +139,7 @@ impl<T, L: Default> Ingress<T, L> {
     #[inline(always)]
     pub(crate) fn enter(&self, shard: usize) -> Option<Entry<'_, T, L>> {
         // Their number is a power of two.
-        let mut queue = lock(&self.shards[shard & (self.shards.len() - 1)]);
+        let mut queue = lock_in(self.process, &self.shards[shard & (self.shards.len() - 1)])?;
         if queue.closed {
             return None;
         }
@@ -158,7 +162,9 @@ impl<T, L: Default> Ingress<T, L> {
         let mut count = 0;
         for shard in &self.shards {
             {
-                let mut queue = lock(shard);
+                let Some(mut queue) = lock_in(self.process, shard) else {
+                    continue;
+                };
                 settle(&mut queue.beside);
                 let back = SPARE.saturating_sub(queue.spare.len());
                 let back = drained.empty.len() - drained.empty.len().min(back);
@@ -186,7 +192,9 @@ impl<T, L: Default> Ingress<T, L> {
     /// Shows what is beside each queue to `visit`, behind its lock.
     pub(crate) fn visit(&self, mut visit: impl FnMut(&mut L)) {
         for shard in &self.shards {
-            visit(&mut lock(shard).beside);
+            if let Some(mut queue) = lock_in(self.process, shard) {
+                visit(&mut queue.beside);
+            }
         }
     }
 
@@ -196,7 +204,10 @@ impl<T, L: Default> Ingress<T, L> {
         // Swaps and not stores, here and below: they follow every swap of a producer that came
         // before. Stores would too, by what a swap may read, but loom does not see that.
         self.asleep.swap(true, Ordering::Relaxed);
-        let idle = self.shards.iter().all(|shard| lock(shard).is_empty());
+        let idle = self.shards.iter().all(|shard| {
+            let queue = lock_in(self.process, shard);
+            queue.is_none_or(|queue| queue.is_empty())
+        });
         if !idle {
             self.asleep.swap(false, Ordering::Relaxed);
         }
@@ -211,7 +222,9 @@ impl<T, L: Default> Ingress<T, L> {
     /// Refuses every push from now on. What is in stays until it is drained.
     pub(crate) fn close(&self) {
         for shard in &self.shards {
-            lock(shard).closed = true;
+            if let Some(mut queue) = lock_in(self.process, shard) {
+                queue.closed = true;
+            }
         }
         self.closed.store(true, Ordering::SeqCst);
     }

@@ -15,10 +15,12 @@ use std::time::Duration;
 /// `Display` prints the URI. Neither `Display` nor `Debug` may show a secret.
 #[async_trait]
 pub trait TraceLocation: Debug + Display + Send + Sync + 'static {
-    /// Canonical identity. Equal URIs are the same place and share one lane.
+    /// Canonical identity. Equal URIs are the same place and share one lane. Asked once, when a
+    /// [`Destination`](crate::Destination) is made; if it panics, the destination's `open` fails.
     fn uri(&self) -> &LocationUri;
 
-    /// What this place promises and how it likes its batches. Must not change.
+    /// What this place promises and how it likes its batches. Must not change. If it panics, the
+    /// defaults apply and the panic is the location's last error.
     fn capabilities(&self) -> Capabilities;
 
     /// Opens the place for writing. Called lazily, when the first batch is ready, at most once at
@@ -37,6 +39,13 @@ pub trait TraceLocation: Debug + Display + Send + Sync + 'static {
 }
 
 /// An opened location.
+///
+/// Whatever it does, it does to itself alone: a panic in a call, in a destructor (of the sink, of a
+/// future that is cancelled, of an encoder and what it made) or of a panic's payload ends there, and
+/// a call or destructor that blocks holds up its own location only. Two things are beyond that: a
+/// destructor that panics while another panic unwinds aborts the process, as everywhere, and tasks
+/// that a sink spawns run on the pipeline's two workers as they are. They must not block; use
+/// `spawn_blocking`.
 #[async_trait]
 pub trait TraceSink: Send + Sync {
     /// Stores the batch.

@@ -1,114 +1,283 @@
-//! What the pipeline says through `tracing`: changes of state, from the delivery threads only, and
-//! no line more than once per interval and location. A subscriber that panics ends nothing here.
+//! What the pipeline tells through `tracing`: changes of state, from a thread of its own, and no
+//! line more than once per interval and location. Where many locations are in the same trouble,
+//! one line sums them up. A subscriber that panics or blocks ends and delays nothing here.
 
+mod table;
+
+use crate::contain::caught;
 use crate::error::Error;
+use crate::pipeline::enter_delivery;
+use crate::process::Process;
 use crate::stats::DropReason;
 use crate::uri::LocationUri;
-use std::collections::HashMap;
-use std::panic::catch_unwind;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use table::{Event, Lines, Table};
 
-/// The same line about the same location is not repeated sooner.
-const INTERVAL: Duration = Duration::from_secs(10);
-/// Locations remembered at most; beyond it the memory is cleared, which repeats a line early.
-const REMEMBERED: usize = 1024;
+/// How long a flush waits for lines to be told before it is answered, so that a program that ends
+/// after it has told them. A subscriber that takes longer is not waited for again until it is done.
+const PATIENCE: Duration = Duration::from_millis(200);
 
-#[derive(Debug, Default)]
-pub(crate) struct Log(Mutex<HashMap<(LocationUri, &'static str), Instant>>);
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum What {
+    Retrying,
+    /// Failing for good, or spans lost: one event where one follows from the other.
+    Failing,
+    Recovered,
+    Refused,
+    Untold,
+    Overflow,
+    Closing,
+    Unrouted,
+    IgnoredScopes,
+    Unfinished,
+    DeliveryDied,
+}
 
-impl Log {
-    fn due(&self, uri: &LocationUri, what: &'static str) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if seen.len() >= REMEMBERED {
-            seen.clear();
-        }
-        match seen.insert((uri.clone(), what), now) {
-            Some(before) if now.duration_since(before) < INTERVAL => {
-                seen.insert((uri.clone(), what), before);
-                false
-            }
-            _ => true,
-        }
-    }
+pub(crate) struct Log(Arc<Inner>);
 
-    pub(crate) fn retrying(&self, uri: &LocationUri, error: &Error) {
-        if self.due(uri, "retrying") {
-            tell(
-                || tracing::warn!(location = %uri, %error, "storing traces failed, will be tried again"),
-            );
-        }
-    }
+struct Inner {
+    process: Process,
+    state: Mutex<State>,
+    /// Something came, or the thread has nothing to tell at the moment.
+    changed: Condvar,
+}
 
-    pub(crate) fn failing(&self, uri: &LocationUri, error: &Error) {
-        if self.due(uri, "failing") {
-            tell(
-                || tracing::error!(location = %uri, %error, "traces cannot be stored, spans are being dropped"),
-            );
-        }
-    }
+#[derive(Default)]
+struct State {
+    table: Table,
+    /// There is a thread that tells. It ends when nothing is left to tell.
+    running: bool,
+    /// It is in the hands of a subscriber.
+    telling: bool,
+    /// Lines to tell without waiting for others to join them.
+    hurry: Hurry,
+    /// The subscriber was waited for in vain.
+    stuck: bool,
+}
 
-    pub(crate) fn recovered(&self, uri: &LocationUri) {
-        if self.due(uri, "recovered") {
-            tell(|| tracing::info!(location = %uri, "traces are being stored again"));
-        }
-    }
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Hurry {
+    #[default]
+    No,
+    /// Those that the interval does not hold back.
+    Due,
+    /// All.
+    All,
+}
 
-    pub(crate) fn lost(&self, uri: &LocationUri, spans: u64, reason: DropReason, error: &Error) {
-        if self.due(uri, "lost") {
-            tell(
-                || tracing::error!(location = %uri, spans, reason = reason.as_str(), %error, "spans were dropped"),
-            );
-        }
-    }
-
-    pub(crate) fn refused(&self, uri: &LocationUri, spans: u64, error: &Error) {
-        if self.due(uri, "refused") {
-            tell(|| tracing::warn!(location = %uri, spans, %error, "spans were refused"));
-        }
-    }
-
-    pub(crate) fn untold(&self, uri: &LocationUri, error: &Error) {
-        if self.due(uri, "untold") {
-            tell(
-                || tracing::warn!(location = %uri, %error, "values set on a trace are not stored; its spans are"),
-            );
-        }
-    }
-
-    /// Returns whether it was said.
-    pub(crate) fn overflow(&self, uri: &LocationUri, spans: u64) -> bool {
-        let due = self.due(uri, "overflow");
-        if due {
-            tell(
-                || tracing::warn!(location = %uri, spans, "spans were dropped: the byte budget is exhausted"),
-            );
-        }
-        due
-    }
-
-    pub(crate) fn unrouted(&self, spans: u64) {
-        tell(|| {
-            tracing::warn!(
-                spans,
-                "spans have no destination and are not stored; set one with `set_global`, a scope, or MLFLOW_TRACING_DESTINATION"
-            )
-        });
-    }
-
-    pub(crate) fn ignored_scopes(&self, scopes: u64) {
-        tell(|| {
-            tracing::warn!(
-                scopes,
-                "a destination was set inside a trace that is bound elsewhere and had no effect; use `new_root` to start a trace of its own"
-            )
-        });
+impl Default for Log {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            process: Process::current(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }))
     }
 }
 
-/// Hands a line to the subscriber, which is the application's code on our thread.
-fn tell(line: impl FnOnce()) {
-    // What it may have left half done is its own: nothing of ours is inside.
-    let _ = catch_unwind(std::panic::AssertUnwindSafe(line));
+impl Log {
+    /// A batch failed and will be written again.
+    pub(crate) fn retrying(&self, uri: &LocationUri, error: &Error) {
+        self.push(Event::new(What::Retrying, uri).because(error));
+    }
+
+    /// A location failed for good.
+    pub(crate) fn failing(&self, uri: &LocationUri, error: &Error) {
+        let mut event = Event::new(What::Failing, uri).because(error);
+        event.failing = true;
+        self.push(event);
+    }
+
+    pub(crate) fn recovered(&self, uri: &LocationUri) {
+        self.push(Event::new(What::Recovered, uri));
+    }
+
+    pub(crate) fn lost(&self, uri: &LocationUri, spans: u64, reason: DropReason, error: &Error) {
+        let mut event = Event::new(What::Failing, uri).because(error).of(spans);
+        event.reason = Some(reason);
+        self.push(event);
+    }
+
+    pub(crate) fn refused(&self, uri: &LocationUri, spans: u64, error: &Error) {
+        self.push(Event::new(What::Refused, uri).because(error).of(spans));
+    }
+
+    /// Trace-level values were given up.
+    pub(crate) fn untold(&self, uri: &LocationUri, error: &Error) {
+        self.push(Event::new(What::Untold, uri).because(error));
+    }
+
+    /// Spans found no room. Returns whether they are told, now or with others later: always.
+    pub(crate) fn overflow(&self, uri: &LocationUri, spans: u64) -> bool {
+        self.push(Event::new(What::Overflow, uri).of(spans));
+        true
+    }
+
+    /// A sink could not be closed properly.
+    pub(crate) fn closing(&self, uri: &LocationUri, error: &Error) {
+        self.push(Event::new(What::Closing, uri).because(error));
+    }
+
+    pub(crate) fn unrouted(&self, spans: u64) {
+        self.push(Event::of_pipeline(What::Unrouted, spans));
+    }
+
+    pub(crate) fn ignored_scopes(&self, scopes: u64) {
+        self.push(Event::of_pipeline(What::IgnoredScopes, scopes));
+    }
+
+    /// The flush at the end of a program did not store `spans` of some locations, the first of
+    /// which is `uri`.
+    pub(crate) fn unfinished(&self, locations: u64, spans: u64, error: Option<&Error>) {
+        let mut event = Event::of_pipeline(What::Unfinished, spans);
+        event.locations = locations;
+        event.error = error.cloned();
+        self.push(event);
+    }
+
+    pub(crate) fn delivery_died(&self, error: &Error) {
+        let mut event = Event::of_pipeline(What::DeliveryDied, 0);
+        event.error = Some(error.clone());
+        self.push(event);
+    }
+
+    fn push(&self, event: Event) {
+        let mut state = self.0.state();
+        state.table.push(event, Instant::now());
+        if std::mem::replace(&mut state.running, true) {
+            drop(state);
+            self.0.changed.notify_all();
+            return;
+        }
+        let inner = self.0.clone();
+        let thread = std::thread::Builder::new().name("trace-delivery".to_owned());
+        // Without a thread nothing can be told; the next event tries again.
+        state.running = thread.spawn(move || inner.run()).is_ok();
+    }
+
+    /// Waits a moment until what there is to tell is told; `all` includes what the interval holds
+    /// back.
+    pub(crate) fn settle(&self, all: bool) {
+        let mut state = self.0.state();
+        if !state.running || state.stuck {
+            return;
+        }
+        let hurry = if all { Hurry::All } else { Hurry::Due };
+        state.hurry = state.hurry.max(hurry);
+        self.0.changed.notify_all();
+        let told = |state: &mut State| state.running && (state.hurry != Hurry::No || state.telling);
+        let (mut state, waited) = self
+            .0
+            .changed
+            .wait_timeout_while(state, PATIENCE, told)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.stuck = waited.timed_out();
+    }
+
+    /// Whether this is the log of a process that was forked, where nobody tells anything.
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.0.process.is_current()
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        enter_delivery();
+        while let Some(lines) = self.next() {
+            for event in lines {
+                // It is the application's code, on our thread.
+                let _ = caught(|| tell(&event));
+            }
+        }
+    }
+
+    /// Waits for lines that are due; `None` if there will be none.
+    fn next(&self) -> Option<Lines> {
+        let mut state = self.state();
+        loop {
+            let now = Instant::now();
+            let hurry = state.hurry;
+            let lines = state.table.take_due(now, hurry);
+            state.telling = !lines.is_empty();
+            if state.telling {
+                return Some(lines);
+            }
+            state.hurry = Hurry::No;
+            state.stuck = false;
+            let next = state.table.next_due(now);
+            state.running = next.is_some();
+            self.changed.notify_all();
+            state = self
+                .changed
+                .wait_timeout(state, next?.saturating_duration_since(now))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// Hands a line to the subscriber.
+fn tell(event: &Event) {
+    let Event {
+        what,
+        failing,
+        locations,
+        ..
+    } = *event;
+    let location = event.uri.as_ref().map(tracing::field::display);
+    let error = event.error.as_ref().map(tracing::field::display);
+    let reason = event.reason.map(DropReason::as_str);
+    let spans = (event.spans > 0).then_some(event.spans);
+    let several = (locations > 1).then_some(locations);
+    let one_of = match several {
+        Some(_) if location.is_some() => " (at several locations, of which one is named)",
+        _ => "",
+    };
+    macro_rules! line {
+        ($level:ident, $text:literal) => {
+            tracing::$level!(
+                location,
+                locations = several,
+                spans,
+                reason,
+                error,
+                concat!($text, "{}"),
+                one_of
+            )
+        };
+    }
+    match what {
+        What::Retrying => line!(warn, "storing traces failed, will be tried again"),
+        What::Failing if failing => {
+            line!(error, "traces cannot be stored, spans are being dropped");
+        }
+        What::Failing => line!(error, "spans were dropped"),
+        What::Recovered => line!(info, "traces are being stored again"),
+        What::Refused => line!(warn, "spans were refused"),
+        What::Untold => line!(warn, "values set on a trace are not stored; its spans are"),
+        What::Overflow => line!(warn, "spans were dropped: the byte budget is exhausted"),
+        What::Closing => line!(warn, "closing a location failed"),
+        What::Unrouted => line!(
+            warn,
+            "spans have no destination and are not stored; set one with `set_global`, a scope, or MLFLOW_TRACING_DESTINATION"
+        ),
+        What::IgnoredScopes => tracing::warn!(
+            scopes = event.spans,
+            "a destination was set inside a trace that is bound elsewhere and had no effect; use `new_root` to start a trace of its own"
+        ),
+        What::Unfinished => line!(warn, "the flush at the end did not store everything"),
+        What::DeliveryDied => line!(error, "delivery has ended, spans are being dropped"),
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
 }

@@ -2,16 +2,17 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::location::{Capabilities, Guarantee, TraceLocation, TraceSink, Written};
+use crate::process::PerProcess;
 use crate::record::{Resource, Scope, Span, TraceBatch, TraceUpdate};
 use crate::uri::LocationUri;
 use async_trait::async_trait;
 use opentelemetry::trace::{SpanId, TraceId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A location in the memory of this process, `memory:name`. Every location of one name is the same
-/// place, until [`MemoryStore::forget`].
+/// place, until [`MemoryStore::forget`]. A process that was forked begins with empty ones.
 #[derive(Clone)]
 pub struct MemoryLocation {
     uri: LocationUri,
@@ -154,10 +155,11 @@ struct Stored {
 
 type Stores = HashMap<String, Arc<Mutex<Stored>>>;
 
-static STORES: LazyLock<Mutex<Stores>> = LazyLock::new(Mutex::default);
+static STORES: PerProcess<Mutex<Stores>> = PerProcess::new();
 
-fn stores() -> MutexGuard<'static, Stores> {
-    STORES.lock().unwrap_or_else(PoisonError::into_inner)
+fn with_stores<T>(f: impl FnOnce(&mut Stores) -> T) -> T {
+    let stores = STORES.get();
+    f(&mut stores.1.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl MemoryStore {
@@ -165,7 +167,7 @@ impl MemoryStore {
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            stored: stores().entry(name.to_owned()).or_default().clone(),
+            stored: with_stores(|all| all.entry(name.to_owned()).or_default().clone()),
         }
     }
 
@@ -200,6 +202,6 @@ impl MemoryStore {
 
     /// Frees what is stored under this name; a location of the name begins anew when it is opened.
     pub fn forget(self) {
-        stores().remove(&self.name);
+        with_stores(|all| all.remove(&self.name));
     }
 }

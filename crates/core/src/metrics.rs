@@ -114,6 +114,9 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
     let Some(shared) = shared.upgrade() else {
         return all;
     };
+    if shared.is_inherited() {
+        return all;
+    }
     shared.settle_all();
     for (index, lane) in shared.routes.all_lanes().iter().enumerate() {
         let series = Series {

@@ -36,11 +36,8 @@ impl DestinationProcessor {
         if report.timed_out {
             return Err(OTelSdkError::Timeout(deadline));
         }
-        match report.locations.iter().find(|l| l.lost > 0) {
-            Some(lost) => Err(OTelSdkError::InternalFailure(match &lost.error {
-                Some(error) => format!("{} spans were not stored: {error}", lost.lost),
-                None => format!("{} spans were not stored at {}", lost.lost, lost.uri),
-            })),
+        match report.lost() {
+            Some(lost) => Err(OTelSdkError::InternalFailure(lost)),
             None => Ok(()),
         }
     }

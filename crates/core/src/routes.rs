@@ -2,14 +2,16 @@
 //! location.
 
 use crate::binding::RouteId;
-use crate::destination::{Destination, Legs};
+use crate::destination::{Destination, Legs, capabilities};
+use crate::error::Error;
 use crate::lane::{Intake, Lane, LaneId};
 use crate::location::BatchLimits;
+use crate::process::Process;
 use crate::stats::Forgotten;
 use crate::uri::LocationUri;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// All routes and lanes of one pipeline.
 ///
@@ -27,6 +29,7 @@ pub(crate) struct Routes {
     known: Mutex<Known>,
     /// Lanes in `known`.
     lanes: AtomicUsize,
+    process: Process,
 }
 
 #[derive(Debug)]
@@ -59,11 +62,13 @@ impl Routes {
             intakes: Arc::default(),
             known: Mutex::default(),
             lanes: AtomicUsize::new(0),
+            process: Process::current(),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// `None` in a forked child, where a thread of the parent may hold the lock for ever.
+    fn known(&self) -> Option<MutexGuard<'_, Known>> {
+        self.process.lock(&self.known)
     }
 
     fn get(&self, route: RouteId) -> Option<&Route> {
@@ -98,24 +103,32 @@ impl Routes {
     #[cold]
     fn find(&self, legs: &Legs) -> RouteId {
         // Asked before the lock is taken: it is the backend's code.
-        let limits = legs
-            .locations()
-            .iter()
-            .map(|location| self.limits.unwrap_or_else(|| location.capabilities().batch));
-        let limits: Vec<BatchLimits> = limits.collect();
-        let mut known = self.known();
+        let declared = legs.locations().iter().map(|l| match self.limits {
+            Some(limits) => (limits, None),
+            None => {
+                let (capabilities, defect) = capabilities(&**l);
+                (capabilities.batch, defect)
+            }
+        });
+        let declared: Vec<(BatchLimits, Option<Error>)> = declared.collect();
+        let Some(mut known) = self.known() else {
+            return RouteId::UNROUTED;
+        };
         let known = &mut *known;
         let lanes: Box<[LaneId]> = legs
             .locations()
             .iter()
-            .zip(limits)
-            .map(|(location, limits)| {
-                *known.ids.entry(location.uri().clone()).or_insert_with(|| {
+            .zip(legs.uris())
+            .zip(declared)
+            .map(|((location, uri), (limits, defect))| {
+                *known.ids.entry(uri.clone()).or_insert_with(|| {
                     let id = LaneId(index(self.intakes.push(Intake::new(self.lane_budget))));
-                    let location = location.clone();
-                    let intakes = self.intakes.clone();
-                    let lane = Lane::new(intakes, id, location, limits, self.lane_budget);
-                    lane.state().sealed_seq = known.sequence;
+                    let (location, intakes) = (location.clone(), self.intakes.clone());
+                    let lane = Lane::new(intakes, id, location, uri, limits, self.lane_budget);
+                    let mut state = lane.state();
+                    state.sealed_seq = known.sequence;
+                    state.last_error = defect.map(|e| e.at(uri));
+                    drop(state);
                     known.lanes.insert(id, Arc::new(lane));
                     id
                 })
@@ -152,12 +165,13 @@ impl Routes {
 
     /// The lane with this index, unless it was forgotten.
     pub(crate) fn lane(&self, id: LaneId) -> Option<Arc<Lane>> {
-        self.known().lanes.get(&id).cloned()
+        self.known()?.lanes.get(&id).cloned()
     }
 
     /// Every lane, in the order in which they were first used.
     pub(crate) fn all_lanes(&self) -> Vec<Arc<Lane>> {
-        self.known().lanes.values().cloned().collect()
+        self.known()
+            .map_or_else(Vec::new, |known| known.lanes.values().cloned().collect())
     }
 
     /// What one lane may hold, in bytes.
@@ -172,13 +186,16 @@ impl Routes {
 
     /// What is known of the lanes that were forgotten.
     pub(crate) fn forgotten(&self) -> Forgotten {
-        self.known().forgotten.clone()
+        self.known()
+            .map_or_else(Forgotten::default, |known| known.forgotten.clone())
     }
 
     /// Marks the routes all of whose lanes rest, and returns them. Whoever looks one up meanwhile
     /// takes the mark away.
     pub(crate) fn retire(&self, rests: impl Fn(&Lane) -> bool) -> HashSet<RouteId> {
-        let known = self.known();
+        let Some(known) = self.known() else {
+            return HashSet::new();
+        };
         let resting = |ids: &[LaneId]| {
             ids.iter()
                 .all(|id| known.lanes.get(id).is_none_or(|lane| rests(lane)))
@@ -200,7 +217,9 @@ impl Routes {
         held: impl Fn(RouteId) -> bool,
         rests: impl Fn(&Lane) -> bool,
     ) -> Vec<Arc<Lane>> {
-        let mut known = self.known();
+        let Some(mut known) = self.known() else {
+            return Vec::new();
+        };
         let known = &mut *known;
         let mut gone = Vec::new();
         known.routes.retain(|ids, route| {

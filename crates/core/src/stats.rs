@@ -19,7 +19,7 @@ pub enum DropReason {
     RetryDeadline,
     /// A transform hook dropped the span, or panicked.
     Transform,
-    /// The pipeline was shut down.
+    /// The pipeline was shut down, or belongs to the process that this one was forked from.
     Shutdown,
 }
 
@@ -72,6 +72,10 @@ impl Dropped {
             self.0[reason as usize] += more(reason);
         }
         self
+    }
+
+    pub(crate) fn add(&mut self, reason: DropReason, spans: u64) {
+        self.0[reason as usize] += spans;
     }
 
     pub(crate) fn since(&self, earlier: &Self) -> Self {

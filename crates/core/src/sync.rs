@@ -1,6 +1,8 @@
 //! The primitives that the model-checked modules use: std's, or loom's under
 //! `--cfg trace_destination_loom`.
 
+use crate::process::Process;
+
 #[cfg(not(trace_destination_loom))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
@@ -19,4 +21,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Locks what was made in `process`; `None` if it is taken in a child that was forked from it.
+#[inline]
+pub(crate) fn lock_in<T>(process: Process, mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    #[cfg(not(trace_destination_loom))]
+    return process.lock(mutex);
+    #[cfg(trace_destination_loom)]
+    {
+        let _ = process;
+        Some(lock(mutex))
+    }
 }

@@ -1,9 +1,8 @@
 //! The hook that edits spans before they are stored: redaction, enrichment, filtering.
 
+use crate::contain::caught;
 use crate::record::Span;
 use crate::uri::LocationUri;
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What becomes of a span after a hook has seen it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,17 +48,9 @@ pub(crate) enum Verdict {
 }
 
 pub(crate) fn apply(hook: &dyn SpanTransform, location: &LocationUri, span: &mut Span) -> Verdict {
-    match catch_unwind(AssertUnwindSafe(|| hook.transform(location, span))) {
+    match caught(|| hook.transform(location, span)) {
         Ok(Transformed::Keep) => Verdict::Keep,
         Ok(Transformed::Drop) => Verdict::Drop,
-        Err(panic) => Verdict::Panicked(format!("the hook panicked: {}", panic_text(&*panic))),
+        Err(panic) => Verdict::Panicked(format!("the hook panicked: {panic}")),
     }
-}
-
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
 }

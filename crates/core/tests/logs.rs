@@ -10,9 +10,12 @@ use opentelemetry::trace::{TraceContextExt, Tracer};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::*;
-use trace_destination_core::{Destination, LocationState, Pipeline, RetryPolicy};
+use trace_destination_core::{
+    Capabilities, Destination, Error, Guarantee, LocationState, LocationUri, Pipeline, RetryPolicy,
+    TraceLocation, TraceSink,
+};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
@@ -45,15 +48,30 @@ impl<S: tracing::Subscriber> Layer<S> for Capture {
         let mut text = String::new();
         event.record(&mut Text(&mut text));
         let rude = text.contains("rude");
+        let blocks = text.contains("subscriber-blocks");
         self.0.0.lock().unwrap().push(Line {
             level: *event.metadata().level(),
             text,
             thread: std::thread::current().name().map(str::to_owned),
         });
+        if blocks {
+            std::thread::sleep(Duration::from_secs(3_600));
+        }
         if rude {
             // It may look at the pipeline, and it may have a defect.
             let _ = RUDE.get().map(Pipeline::stats);
-            panic!("as told");
+            std::panic::panic_any(Bomb(3));
+        }
+    }
+}
+
+/// Panics when it is dropped, with another of its kind.
+struct Bomb(u32);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if let Some(left) = self.0.checked_sub(1) {
+            std::panic::panic_any(Bomb(left));
         }
     }
 }
@@ -108,7 +126,7 @@ fn a_failing_location_is_told_once_and_so_is_its_recovery() {
     let told = lines("script:log-fails");
     let saying = |text: &str| told.iter().filter(|l| l.text.contains(text)).count();
     assert_eq!(saying("cannot be stored"), 1, "{told:#?}");
-    assert_eq!(saying("spans were dropped"), 1, "{told:#?}");
+    assert_eq!(saying("spans were dropped"), 0, "told with it: {told:#?}");
     assert_eq!(saying("are being stored again"), 1, "{told:#?}");
     assert!(saying("make it") >= 1, "the mend is in the log");
     let error = told
@@ -222,4 +240,152 @@ fn a_rude_subscriber_ends_nothing() {
     flush(&pipeline);
     settled(&pipeline);
     pipeline.shutdown(PATIENCE).wait();
+}
+
+#[test]
+fn a_subscriber_that_blocks_holds_up_nothing() {
+    LazyLock::force(&LINES);
+    let pipeline = quick().build().unwrap();
+    let tracer = tracer(&pipeline);
+    let bad: Vec<_> = (0..8)
+        .map(|i| {
+            Place::on_write(&format!("subscriber-blocks-{i}"), |_, _| {
+                Step::Fail(broken())
+            })
+        })
+        .collect();
+    let good = Place::new("log-beside-blocked");
+    for round in 0..50 {
+        for place in &bad {
+            span_to(&tracer, &place.to(), "a");
+        }
+        span_to(&tracer, &good.to(), "a");
+        let began = Instant::now();
+        assert!(pipeline.flush(PATIENCE).wait().is_complete());
+        // The first one waits a moment for the log, the others know better.
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{round}: {:?}",
+            began.elapsed()
+        );
+    }
+    assert_eq!(good.len(), 50);
+    assert_eq!(
+        lines("subscriber-blocks").len(),
+        1,
+        "it is not called again"
+    );
+    assert!(pipeline.shutdown(PATIENCE).wait().is_complete());
+    settled(&pipeline);
+}
+
+/// One of many locations on a host that is down.
+struct OnHost(LocationUri, Error);
+
+impl std::fmt::Debug for OnHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Display for OnHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[async_trait::async_trait]
+impl TraceLocation for OnHost {
+    fn uri(&self) -> &LocationUri {
+        &self.0
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Guarantee::AtLeastOnce)
+    }
+
+    async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
+        Err(self.1.clone())
+    }
+}
+
+const TENANTS: usize = 5_000;
+
+fn tenants(host: &str, error: &Error) -> Vec<Destination> {
+    let tenant = |i: usize| {
+        let uri = LocationUri::from_parts("script", Some(host), &format!("/tenant-{i}"), []);
+        Destination::new(OnHost(uri.unwrap(), error.clone()))
+    };
+    (0..TENANTS).map(tenant).collect()
+}
+
+/// The number that a field has, summed over lines.
+fn sum(lines: &[Line], field: &str) -> usize {
+    let value = |line: &Line| {
+        let words = line.text.split(' ');
+        let value = words.filter_map(|w| {
+            w.strip_prefix(field)?
+                .strip_prefix('=')?
+                .parse::<usize>()
+                .ok()
+        });
+        value.sum::<usize>()
+    };
+    lines.iter().map(value).sum()
+}
+
+#[test]
+fn many_tenants_of_a_host_that_is_gone_are_few_lines_and_none_is_left_out() {
+    LazyLock::force(&LINES);
+    let pipeline = quick()
+        .with_budget(1 << 30, 1 << 20)
+        .with_batch_limits(unhurried())
+        .build()
+        .unwrap();
+    let provider = provider(&pipeline);
+    let tracer = opentelemetry::trace::TracerProvider::tracer(&provider, "t");
+    let tenants = tenants("gone.example", &broken());
+    for round in 0..3 {
+        for to in &tenants {
+            span_to(&tracer, to, "a");
+        }
+        // What the provider reports is one line too.
+        let error = provider.force_flush().unwrap_err().to_string();
+        assert!(
+            error.contains("5000 spans") && error.contains("5000 locations"),
+            "{round}: {error}"
+        );
+        assert_eq!(error.matches("gone.example").count(), 1, "{error}");
+    }
+    let report = pipeline.shutdown(PATIENCE).wait();
+    let text = report.to_string();
+    assert!(
+        text.lines().count() <= 11 && text.contains("and 4990 more"),
+        "{text}"
+    );
+    let told = lines("gone.example");
+    assert!(told.len() <= 10, "{} lines: {:#?}", told.len(), &told[..10]);
+    assert_eq!(sum(&told, "spans"), 3 * TENANTS, "{told:#?}");
+    assert!(told.iter().any(|l| l.text.contains("at several locations")));
+    assert!(told.iter().all(|l| l.text.contains("make it")), "the mend");
+}
+
+#[test]
+fn many_tenants_of_a_host_that_does_not_answer_are_few_lines() {
+    LazyLock::force(&LINES);
+    let pipeline = quick().with_budget(1 << 30, 1 << 20).build().unwrap();
+    let tracer = tracer(&pipeline);
+    for to in &tenants("down.example", &shaky()) {
+        span_to(&tracer, to, "a");
+    }
+    let guard = pipeline.flush_guard(Duration::from_secs(2));
+    drop(guard);
+    let report = pipeline.shutdown(Duration::from_millis(100)).wait();
+    assert!(report.timed_out);
+    let told = lines("down.example");
+    assert!(told.len() <= 6, "{} lines: {told:#?}", told.len());
+    let end = lines("the flush at the end");
+    assert_eq!(end.len(), 1, "{end:#?}");
+    assert_eq!(sum(&end, "spans"), TENANTS);
+    assert_eq!(sum(&end, "locations"), TENANTS);
 }

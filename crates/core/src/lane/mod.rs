@@ -102,18 +102,19 @@ impl Lane {
         intakes: Arc<boxcar::Vec<Intake>>,
         id: LaneId,
         location: Arc<dyn TraceLocation>,
+        uri: &LocationUri,
         limits: BatchLimits,
         budget: usize,
     ) -> Self {
         Self {
             id,
-            uri: location.uri().clone(),
+            uri: uri.clone(),
             limits: BatchLimits {
                 spans: limits.spans.max(1),
                 bytes: limits.bytes.min(budget / 2),
                 ..limits
             },
-            location,
+            location: isolate::location(location, uri),
             counters: Counters::default(),
             intakes,
             state: Mutex::default(),

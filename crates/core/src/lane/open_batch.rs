@@ -110,6 +110,11 @@ impl OpenBatch {
         self.spans
     }
 
+    /// Spans, trace-level values and bytes.
+    pub(crate) fn held(&self) -> (u64, usize, usize) {
+        (self.spans as u64, self.updates.len(), self.bytes)
+    }
+
     /// The finished batch. `run_id` links each trace whose root is in it to an MLflow run.
     pub(crate) fn seal(mut self, id: BatchId, run_id: Option<&str>) -> super::Sealed {
         if let Some(run_id) = run_id {

@@ -1,7 +1,7 @@
 //! The task of a lane: takes its batches one by one, opens the sink, writes, and accounts for what
 //! became of each.
 
-use super::isolate::{close, isolated};
+use super::isolate::{self, close};
 use super::retry::attempt_until_done;
 use super::sealed::{Ready, batch_cut};
 use super::{Lane, Phase, Sealed, begin_ahead};
@@ -11,7 +11,6 @@ use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::record::TraceBatch;
 use crate::stats::DropReason;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -23,23 +22,53 @@ const LARGE: usize = 1 << 20;
 /// Writes what the lane has until it has nothing more.
 pub(crate) async fn run(lane: Arc<Lane>, shared: Arc<Shared>) {
     while let Some((sealed, following)) = lane.next() {
-        if let Some(following) = following {
-            begin_ahead(following, &lane, &shared, &Handle::current());
-        }
-        let written = write_batch(&lane, &shared, sealed).await;
-        shared.lane_progressed();
-        // Whoever made it ready ahead may hold it for another moment, and then frees it.
-        let Some((batch, bytes)) = written else {
-            continue;
-        };
-        if bytes < LARGE {
-            shared.spent.give(batch, bytes);
-        } else {
-            // Freeing it takes a while, which the next batch need not wait for.
-            let shared = shared.clone();
-            tokio::spawn(async move { shared.spent.give(batch, bytes) });
+        let spans = sealed.spans;
+        let written = isolate::supervised(async {
+            if let Some(following) = following {
+                begin_ahead(following, &lane, &shared, &Handle::current());
+            }
+            let written = write_batch(&lane, &shared, sealed).await;
+            shared.lane_progressed();
+            // Whoever made it ready ahead may hold it for another moment, and then frees it.
+            if let Some((batch, bytes)) = written {
+                free(batch, bytes, &shared);
+            }
+        });
+        if let Err(panic) = written.await {
+            give_up(&lane, &shared, spans, &panic);
         }
     }
+}
+
+/// Frees a batch that is done with.
+fn free(batch: TraceBatch, bytes: usize, shared: &Arc<Shared>) {
+    if bytes < LARGE {
+        shared.spent.give(batch, bytes);
+    } else {
+        // Freeing it takes a while, which the next batch need not wait for.
+        let shared = shared.clone();
+        tokio::spawn(async move { shared.spent.give(batch, bytes) });
+    }
+}
+
+/// Ends a batch whose writing panicked in this crate; the lane goes on with the next one.
+fn give_up(lane: &Lane, shared: &Shared, spans: u64, panic: &str) {
+    let error = Error::new(
+        ErrorKind::Internal,
+        "write batch",
+        format!("the delivery panicked: {panic}"),
+    )
+    .at(&lane.uri)
+    .mend("report this defect; the batch is given up");
+    let mut state = lane.state();
+    state.sink_gone();
+    state.writing = None;
+    state.last_error = Some(error.clone());
+    drop(state);
+    shared
+        .log
+        .lost(&lane.uri, spans, DropReason::Failed, &error);
+    shared.lane_progressed();
 }
 
 /// Writes a batch and accounts for it; gives it back to be freed, with the bytes it held.
@@ -48,14 +77,13 @@ async fn write_batch(
     shared: &Arc<Shared>,
     sealed: Arc<Sealed>,
 ) -> Option<(TraceBatch, usize)> {
+    let mut flying = InFlight::new(lane, shared, sealed.clone());
     let Ready {
         lost, hook_error, ..
     } = sealed.ready(lane, shared);
-    let (hidden, hook_error) = (*lost, hook_error.clone());
-    let state = lane.state();
-    let mut flying = InFlight::new(lane, shared, sealed);
-    lane.counters.drop_spans(DropReason::Transform, hidden);
-    drop(state);
+    let hook_error = hook_error.clone();
+    flying.made_ready(&sealed.ready(lane, shared).batch, *lost);
+    drop(sealed);
     let early = shared.mutant.is(Mutant::StoredBeforeWritten);
     if early {
         count_stored(lane, flying.spans);
@@ -163,19 +191,27 @@ pub(super) struct InFlight<'a> {
 
 impl<'a> InFlight<'a> {
     fn new(lane: &'a Lane, shared: &'a Shared, sealed: Arc<Sealed>) -> Self {
-        let batch = &sealed.ready(lane, shared).batch;
-        let (spans, updates) = (batch.span_count() as u64, batch.updates.len());
-        lane.counters.in_flight.store(spans, Ordering::Relaxed);
         Self {
             lane,
             shared,
-            spans,
-            updates,
+            spans: sealed.spans,
+            updates: sealed.updates,
             bytes: sealed.bytes,
             sealed: Some(sealed),
             own: None,
             landed: false,
         }
+    }
+
+    /// Counts the spans that the hook took out.
+    fn made_ready(&mut self, batch: &TraceBatch, lost: u64) {
+        self.spans = batch.span_count() as u64;
+        self.updates = batch.updates.len();
+        let counters = &self.lane.counters;
+        let state = self.lane.state();
+        counters.in_flight.store(self.spans, Ordering::Relaxed);
+        counters.drop_spans(DropReason::Transform, lost);
+        drop(state);
     }
 
     /// Whether there is nothing to write.
@@ -238,7 +274,11 @@ impl Drop for InFlight<'_> {
         // Whoever lands a batch counts it under this lock and holds it still.
         let state = (!self.landed).then(|| self.lane.state());
         if !self.landed {
-            counters.drop_spans(DropReason::Shutdown, self.spans);
+            let reason = match std::thread::panicking() {
+                true => DropReason::Failed,
+                false => DropReason::Shutdown,
+            };
+            counters.drop_spans(reason, self.spans);
             counters.lose_updates(self.updates);
         }
         counters.in_flight.store(0, Ordering::Relaxed);
@@ -261,16 +301,10 @@ pub(super) async fn attempt(
     batch: &TraceBatch,
 ) -> Result<Written, Failure> {
     let taken = lane.state().sink.take();
-    // The calls are made inside the futures: a sink may panic before it returns one.
     let sink = match taken {
         Some(sink) => sink,
         None => {
-            let open = pin!(async {
-                let sink = lane.location.open().await?;
-                let encoder = sink.encoder();
-                Ok((sink, encoder))
-            });
-            let opened = isolated(open, "open location").await;
+            let opened = isolate::open(&*lane.location).await;
             let (sink, encoder) = opened.map_err(|error| Failure {
                 error,
                 of_batch: false,
@@ -282,7 +316,7 @@ pub(super) async fn attempt(
             sink
         }
     };
-    let write = isolated(pin!(async { sink.write(batch).await }), "write batch").await;
+    let write = isolate::write(&*sink, batch).await;
     let written = write.map_err(|error| Failure {
         of_batch: matches!(error.kind(), ErrorKind::InvalidSpan | ErrorKind::Conflict),
         error,

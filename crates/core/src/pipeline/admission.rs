@@ -301,6 +301,10 @@ impl Shared {
 
     /// Waits for room where that is allowed; counts the spans as dropped if there is none.
     fn wait_for_room(&self, lane: &Intake, bytes: usize, spans: u64) -> bool {
+        if self.is_inherited() {
+            lane.drop_spans(true, spans);
+            return false;
+        }
         if let Overflow::Block(max_wait) = self.overflow
             && !DELIVERY_THREAD.get()
         {

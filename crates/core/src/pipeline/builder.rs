@@ -4,6 +4,7 @@ use super::{Controls, Pipeline, Shared, Totals, delivery};
 use crate::binding::{self, Bindings};
 use crate::budget::{Budget, Overflow};
 use crate::config::{EnvSource, millis_var, parse_var};
+use crate::contain::caught;
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Ingress;
@@ -12,6 +13,7 @@ use crate::location::BatchLimits;
 use crate::log::Log;
 use crate::metrics;
 use crate::mutant::{Mutant, Switch};
+use crate::process::Process;
 use crate::record::Resource;
 use crate::routes::Routes;
 use crate::scope::{GlobalSlot, Levels, process_slot};
@@ -195,8 +197,17 @@ impl PipelineBuilder {
     /// [`MLFLOW_TRACE_SAMPLING_RATIO`], [`MLFLOW_RUN_ID`].
     ///
     /// # Errors
-    /// `InvalidConfig` naming the variable, its value and what was expected.
-    pub fn with_env(mut self, env: &dyn EnvSource) -> Result<Self, Error> {
+    /// `InvalidConfig` naming the variable, its value and what was expected; `Internal` if `env`
+    /// panics.
+    pub fn with_env(self, env: &dyn EnvSource) -> Result<Self, Error> {
+        caught(|| self.read_env(env)).unwrap_or_else(|panic| {
+            let cause = format!("the source panicked: {panic}");
+            Err(Error::new(ErrorKind::Internal, "read environment", cause)
+                .mend("mend the `EnvSource`"))
+        })
+    }
+
+    fn read_env(mut self, env: &dyn EnvSource) -> Result<Self, Error> {
         let spans: Option<std::num::NonZeroUsize> = parse_var(
             env,
             OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
@@ -220,7 +231,8 @@ impl PipelineBuilder {
     /// Starts the pipeline: one delivery thread and a small runtime of its own.
     ///
     /// # Errors
-    /// `InvalidConfig` for a setting out of range, `Internal` if no thread can be started.
+    /// `InvalidConfig` for a setting out of range, `Internal` if no thread can be started or the
+    /// meter panics.
     pub fn build(self) -> Result<Pipeline, Error> {
         static NEXT_ID: AtomicU32 = AtomicU32::new(1);
         if !(0.0..=1.0).contains(&self.sampling_ratio) {
@@ -264,6 +276,8 @@ impl PipelineBuilder {
             flush_deadline: self.flush_deadline,
             totals: Totals::default(),
             log: Log::default(),
+            process: Process::current(),
+            defect: OnceLock::new(),
             writer: Uuid::new_v4(),
             control: Mutex::new(Controls::default()),
             delivery: OnceLock::new(),
@@ -280,7 +294,17 @@ impl PipelineBuilder {
             },
         )?;
         if let Some(meter) = self.meter {
-            metrics::register(&meter, &shared, self.metric_locations);
+            let registered = caught(|| metrics::register(&meter, &shared, self.metric_locations));
+            if let Err(panic) = registered {
+                // Nobody has the pipeline yet who could end it.
+                drop(Pipeline::from_shared(shared));
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "register metrics",
+                    format!("the meter panicked: {panic}"),
+                )
+                .mend("mend the meter, or leave out `with_meter`"));
+            }
         }
         Ok(Pipeline::from_shared(shared))
     }

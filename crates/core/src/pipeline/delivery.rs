@@ -10,10 +10,12 @@ use room::Room;
 use sweep::Sweeper;
 
 use super::admission::DELIVERY_THREAD;
-use super::flush::{Asked, Unfinished, report};
+use super::flush::Asked;
+use super::report::{Unfinished, report};
 use super::{Item, Payload, Shared};
 use crate::binding::RouteId;
 use crate::clock::later;
+use crate::contain::caught;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
 use crate::lane::{self, Lane, LaneId, OpenBatch, Phase, Pushed, Scopes, begin_ahead};
@@ -24,7 +26,6 @@ use opentelemetry::{Context, InstrumentationScope};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::task::Poll;
@@ -49,6 +50,9 @@ pub(super) enum Control {
     /// Shows what becomes of everybody else when the thread panics.
     #[cfg(test)]
     Panic(Asked),
+    /// Shows what becomes of everybody else when the thread does not go on.
+    #[cfg(test)]
+    Stall(Asked, Duration),
 }
 
 impl Control {
@@ -56,7 +60,7 @@ impl Control {
         match self {
             Self::Flush(state) | Self::Shutdown(state) => state,
             #[cfg(test)]
-            Self::Panic(state) => state,
+            Self::Panic(state) | Self::Stall(state, _) => state,
         }
     }
 }
@@ -84,7 +88,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|e| failed("no runtime could be started", e))?;
-    let delivery = Delivery {
+    let mut delivery = Delivery {
         shared: shared.clone(),
         runtime,
         tasks: watch::Sender::new(()),
@@ -103,9 +107,9 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         .name("trace-delivery".into())
         .spawn(move || {
             enter_delivery();
-            let shared = delivery.shared.clone();
-            if catch_unwind(AssertUnwindSafe(|| delivery.run())).is_err() {
-                shared.delivery_died();
+            match caught(|| delivery.run()) {
+                Ok(()) => delivery.terminate(),
+                Err(panic) => delivery.died(&panic),
             }
         })
         .map_err(|e| failed("no thread could be started", e))?;
@@ -114,7 +118,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
 }
 
 /// Marks a thread as the pipeline's own: what it does is not traced, and it never waits for room.
-fn enter_delivery() {
+pub(crate) fn enter_delivery() {
     DELIVERY_THREAD.set(true);
     // For the whole life of the thread: a guard kept in a thread-local would be dropped while
     // OpenTelemetry's own thread-local may be gone already.
@@ -237,7 +241,7 @@ impl Waiting {
 }
 
 impl Delivery {
-    fn run(mut self) {
+    fn run(&mut self) {
         loop {
             let taken = self.take_ingress();
             let shutdown = self.take_controls();
@@ -246,7 +250,7 @@ impl Delivery {
             self.share_room(now);
             self.sweep(now);
             if self.finish_flushes(now) {
-                return self.terminate();
+                return;
             }
             if shutdown {
                 // Look again at once: the lanes may be empty already.
@@ -414,6 +418,11 @@ impl Delivery {
                 Control::Shutdown(state) => (state, true),
                 #[cfg(test)]
                 Control::Panic(_) => panic!("as told"),
+                #[cfg(test)]
+                Control::Stall(state, time) => {
+                    std::thread::sleep(time);
+                    (state, false)
+                }
             };
             if ends {
                 self.shared.ingress.close();
@@ -473,6 +482,7 @@ impl Delivery {
                 close_sinks(shared, &self.runtime, flush);
             }
             shared.flush_ended();
+            shared.log.settle(flush.shutdown);
             flush.state.complete(report(
                 shared,
                 &flush.dropped_before,

@@ -1,135 +1,60 @@
 //! Waiting for delivery, from any thread or runtime.
 
+use super::report::{FlushReport, Unfinished, report};
+use super::timer::{Watched, watch};
 use super::{Pipeline, Shared};
-use crate::error::Error;
-use crate::pipeline::delivery::Waiting;
-use crate::stats::{Dropped, ForgottenLocations, LocationStats};
-use crate::uri::LocationUri;
-use std::collections::{HashMap, HashSet};
+use crate::clock::later;
+use crate::contain::{drop_here, run_apart};
+use crate::process::Process;
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// How long after its deadline a flush is given up without an answer from the delivery thread.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a flush achieved, per location.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct FlushReport {
-    /// Every location in use, sorted by URI.
-    pub locations: Vec<LocationReport>,
-    /// Locations that were in use before, in sum.
-    pub forgotten: ForgottenLocations,
-    /// The deadline came before everything was written.
-    pub timed_out: bool,
-}
-
-/// What became of the spans of one location.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LocationReport {
-    /// The location.
-    pub uri: LocationUri,
-    /// Spans stored since the pipeline started. They survive the end of this process as far as the
-    /// backend documents.
-    pub stored: u64,
-    /// Spans not written yet: the deadline came first, or the location fails in a way that waiting
-    /// does not mend.
-    pub pending: u64,
-    /// Spans not stored since the pipeline started, by reason.
-    pub dropped: Dropped,
-    /// Trace-level updates not stored since the pipeline started.
-    pub lost_updates: u64,
-    /// Spans dropped while this flush was under way.
-    pub lost: u64,
-    /// Spans started and not ended yet; no flush can store them.
-    pub open_spans: u64,
-    /// Why spans are pending or dropped, where there is a reason.
-    pub error: Option<Error>,
-}
-
-impl FlushReport {
-    /// Everything that had ended was either stored or reported as dropped.
-    pub fn is_complete(&self) -> bool {
-        !self.timed_out && self.locations.iter().all(|l| l.pending == 0)
-    }
-
-    /// Everything that ended since the pipeline started is stored.
-    pub fn all_stored(&self) -> bool {
-        let lossless = |l: &LocationReport| l.dropped.total() == 0 && l.lost_updates == 0;
-        let forgotten = &self.forgotten;
-        self.is_complete()
-            && self.locations.iter().all(lossless)
-            && forgotten.dropped.total() == 0
-            && forgotten.lost_updates == 0
-    }
-
-    /// The report of one location.
-    pub fn location(&self, uri: &LocationUri) -> Option<&LocationReport> {
-        self.locations.iter().find(|l| l.uri == *uri)
-    }
-}
-
-impl fmt::Display for FlushReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, l) in self.locations.iter().enumerate() {
-            if i > 0 {
-                writeln!(f)?;
-            }
-            write!(
-                f,
-                "{}: {} stored, {} pending, {} dropped",
-                l.uri,
-                l.stored,
-                l.pending,
-                l.dropped.total()
-            )?;
-            if l.lost_updates > 0 {
-                write!(f, ", {} trace-level updates lost", l.lost_updates)?;
-            }
-            if let Some(error) = &l.error
-                && (l.pending > 0 || l.dropped.total() > 0 || l.lost_updates > 0)
-            {
-                write!(f, ": {error}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// A flush or shutdown under way: await it, or [`wait`](Flush::wait) for it.
+///
+/// Either way it is over one second after its deadline at the latest, whatever delivery does. It
+/// needs no timer of the runtime that awaits it.
 #[must_use = "await it or call `wait`, or the report is lost"]
 pub struct Flush {
     state: Arc<FlushState>,
     shared: Arc<Shared>,
+    /// Wakes the task that awaits this, if nobody answers in time.
+    watched: Option<Watched>,
 }
 
 impl Flush {
     pub(super) fn new(state: Arc<FlushState>, shared: Arc<Shared>) -> Self {
-        Self { state, shared }
+        Self {
+            state,
+            shared,
+            watched: None,
+        }
     }
 
     /// Blocks this thread until everything is written or the deadline is over. Works inside a
     /// runtime too: delivery has threads of its own.
     pub fn wait(self) -> FlushReport {
+        if self.shared.is_inherited() {
+            return report(&self.shared, &HashMap::new(), Unfinished::InFlight);
+        }
         let mut answer = self.state.lock();
         loop {
-            if let Some(report) = answer.report.take() {
-                return report;
-            }
-            if answer.abandoned {
+            if let Some(given) = answer.given() {
                 drop(answer);
-                return report(&self.shared, &HashMap::new(), Unfinished::Unknown);
+                return given.unwrap_or_else(|| self.unanswered());
             }
-            let left = (self.state.deadline + GRACE).saturating_duration_since(Instant::now());
+            let left = self.state.patience();
             if left.is_zero() {
                 drop(answer);
-                return report(&self.shared, &HashMap::new(), Unfinished::Unknown);
+                return self.unanswered();
             }
             answer = self
                 .state
@@ -139,24 +64,48 @@ impl Flush {
                 .0;
         }
     }
+
+    /// What is known without the delivery thread.
+    fn unanswered(&self) -> FlushReport {
+        report(&self.shared, &HashMap::new(), Unfinished::Unknown)
+    }
 }
 
 impl Future for Flush {
     type Output = FlushReport;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FlushReport> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FlushReport> {
+        if self.shared.is_inherited() {
+            return Poll::Ready(report(&self.shared, &HashMap::new(), Unfinished::InFlight));
+        }
+        // Cloned before and dropped after: it is the caller's code, and the delivery thread must
+        // not wait for it.
+        let waker = cx.waker().clone();
         let mut answer = self.state.lock();
-        match answer.report.take() {
-            Some(report) => Poll::Ready(report),
-            None if answer.abandoned => {
-                drop(answer);
-                let report = report(&self.shared, &HashMap::new(), Unfinished::Unknown);
-                Poll::Ready(report)
-            }
-            None => {
-                answer.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(given) = answer.given() {
+            drop(answer);
+            return Poll::Ready(given.unwrap_or_else(|| self.unanswered()));
+        }
+        if self.state.patience().is_zero() {
+            drop(answer);
+            return Poll::Ready(self.unanswered());
+        }
+        let before = answer.waker.replace(waker);
+        drop(answer);
+        drop(before);
+        if self.watched.is_none() {
+            self.watched = watch(later(self.state.deadline, GRACE), &self.state);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        if let Some(mut answer) = self.state.process.lock(&self.state.answer) {
+            let waker = answer.waker.take();
+            drop(answer);
+            drop_here(waker);
         }
     }
 }
@@ -172,6 +121,7 @@ impl fmt::Debug for Flush {
 /// Where the delivery thread leaves its answer.
 pub(super) struct FlushState {
     pub(super) deadline: Instant,
+    process: Process,
     answer: Mutex<Answer>,
     done: Condvar,
 }
@@ -203,17 +153,38 @@ struct Answer {
     abandoned: bool,
 }
 
+impl Answer {
+    /// The answer; `Some(None)` if there will be none.
+    fn given(&mut self) -> Option<Option<FlushReport>> {
+        match self.report.take() {
+            None if !self.abandoned => None,
+            report => Some(report),
+        }
+    }
+}
+
 impl FlushState {
     pub(super) fn new(deadline: Instant) -> Arc<Self> {
         Arc::new(Self {
             deadline,
+            process: Process::current(),
             answer: Mutex::default(),
             done: Condvar::new(),
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Answer> {
+    fn lock(&self) -> MutexGuard<'_, Answer> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the answer is still waited for.
+    fn patience(&self) -> Duration {
+        later(self.deadline, GRACE).saturating_duration_since(Instant::now())
+    }
+
+    /// Wakes whoever awaits the answer: it did not come in time.
+    pub(super) fn overdue(&self) {
+        self.answer(|_| {});
     }
 
     pub(super) fn complete(&self, report: FlushReport) {
@@ -228,63 +199,9 @@ impl FlushState {
         };
         self.done.notify_all();
         if let Some(waker) = waker {
-            waker.wake();
+            // It is the caller's code.
+            run_apart(move || waker.wake());
         }
-    }
-}
-
-/// Which lanes a flush has not seen the end of.
-pub(super) enum Unfinished<'a> {
-    /// Delivery has ended; what is in flight still is in the hands of a sink that blocks.
-    InFlight,
-    /// Nobody knows: whatever waits counts as pending.
-    Unknown,
-    /// These; what waits in other lanes ended after the flush began. Whether the deadline came.
-    Lanes(&'a [Waiting], bool),
-}
-
-/// Builds a report; `before` holds what lanes had dropped when the flush began.
-pub(super) fn report(
-    shared: &Shared,
-    before: &HashMap<LocationUri, Dropped>,
-    unfinished: Unfinished<'_>,
-) -> FlushReport {
-    let stats = shared.stats();
-    let unknown = matches!(unfinished, Unfinished::Unknown | Unfinished::InFlight);
-    let timed_out = match unfinished {
-        Unfinished::InFlight => stats.locations.iter().any(|l| l.in_flight > 0),
-        Unfinished::Unknown => true,
-        Unfinished::Lanes(_, timed_out) => timed_out,
-    };
-    let unfinished: Option<HashSet<&LocationUri>> = match unfinished {
-        Unfinished::Unknown | Unfinished::InFlight => None,
-        Unfinished::Lanes(lanes, _) => Some(lanes.iter().map(|w| &w.lane.uri).collect()),
-    };
-    let pending = |l: &LocationStats| match &unfinished {
-        Some(unfinished) if !unfinished.contains(&l.uri) => 0,
-        _ => l.queued + l.in_flight,
-    };
-    let none = Dropped::default();
-    FlushReport {
-        locations: stats
-            .locations
-            .into_iter()
-            .map(|l| LocationReport {
-                lost: match unknown {
-                    true => 0,
-                    false => l.dropped.since(before.get(&l.uri).unwrap_or(&none)).total(),
-                },
-                pending: pending(&l),
-                stored: l.stored,
-                dropped: l.dropped,
-                lost_updates: l.lost_updates,
-                open_spans: l.open_spans,
-                error: l.last_error,
-                uri: l.uri,
-            })
-            .collect(),
-        forgotten: stats.forgotten,
-        timed_out,
     }
 }
 
@@ -305,14 +222,15 @@ impl FlushGuard {
 impl Drop for FlushGuard {
     fn drop(&mut self) {
         let report = self.pipeline.flush(self.deadline).wait();
-        if !report.is_complete() {
-            let shared = self.pipeline.shared();
-            for l in report.locations.iter().filter(|l| l.pending > 0) {
-                if let Some(error) = &l.error {
-                    shared.log.retrying(&l.uri, error);
-                }
-            }
+        let log = &self.pipeline.shared().log;
+        if report.is_complete() || log.is_inherited() {
+            return;
         }
+        let pending = || report.locations.iter().filter(|l| l.pending > 0);
+        let spans = pending().map(|l| l.pending).sum();
+        let error = pending().find_map(|l| l.error.as_ref());
+        log.unfinished(pending().count() as u64, spans, error);
+        log.settle(false);
     }
 }
 

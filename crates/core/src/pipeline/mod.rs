@@ -6,23 +6,30 @@ mod builder;
 mod delivery;
 mod flush;
 mod ingest;
+mod inherited;
+mod report;
 mod snapshot;
+mod timer;
 
 pub use builder::{
     MLFLOW_RUN_ID, MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
     OTEL_BSP_SCHEDULE_DELAY, PipelineBuilder,
 };
-pub use flush::{Flush, FlushGuard, FlushReport, LocationReport};
+pub use flush::{Flush, FlushGuard};
 pub use ingest::{Ingested, RefusedSpans};
+pub use report::{FlushReport, LocationReport};
 
 use crate::binding::Bindings;
 use crate::budget::{Budget, Overflow};
 use crate::clock::later;
+use crate::contain::drop_apart;
 use crate::destination::Destination;
+use crate::error::{Error, ErrorKind};
 use crate::ingress::{Drained, Ingress};
 use crate::lane::{LaneId, RetryPolicy, Spent};
 use crate::log::Log;
 use crate::mutant::Switch;
+use crate::process::{PerProcess, Process};
 use crate::processor::DestinationProcessor;
 use crate::record::{Resource, Span, SpanGroup, TraceUpdate};
 use crate::routes::Routes;
@@ -32,8 +39,10 @@ use crate::stats::{DropReason, PipelineStats};
 use crate::transform::SpanTransform;
 use admission::AtHand;
 use delivery::Control;
-use flush::{Asked, FlushState, Unfinished};
+pub(crate) use delivery::enter_delivery;
+use flush::{Asked, FlushState};
 use opentelemetry::Context;
+use report::Unfinished;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -45,6 +54,10 @@ use uuid::Uuid;
 /// Bindings and delivery, shared by the tracer providers of an application. Cheap to clone; when
 /// the last clone and the last processor are gone, what is queued is still delivered in the
 /// background.
+///
+/// A pipeline has threads, so it does not follow a `fork`. In the child, `flush`, `shutdown` and
+/// `stats` return at once, spans are counted as dropped, and [`FlushReport::error`] tells to build
+/// a new pipeline there. What was queued is the parent's to deliver.
 #[derive(Clone)]
 pub struct Pipeline(Arc<Owner>);
 
@@ -53,8 +66,20 @@ struct Owner(Arc<Shared>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
+        if self.0.is_inherited() {
+            return;
+        }
         let state = FlushState::new(later(Instant::now(), self.0.flush_deadline));
         self.0.control(Control::Shutdown(Asked(state)));
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // It goes last on any thread, of the application's too.
+        if let Some(hook) = self.transform.take() {
+            drop_apart(hook);
+        }
     }
 }
 
@@ -77,6 +102,10 @@ pub(crate) struct Shared {
     flush_deadline: Duration,
     pub(crate) totals: Totals,
     pub(crate) log: Log,
+    /// The process that has the delivery thread.
+    process: Process,
+    /// Why delivery ended, where it was not told to.
+    defect: OnceLock<Error>,
     writer: Uuid,
     control: Mutex<Controls>,
     delivery: OnceLock<Thread>,
@@ -123,6 +152,11 @@ pub(crate) enum Payload {
     Update(Box<TraceUpdate>),
 }
 
+/// Whether this is a thread of a pipeline's own.
+pub(crate) fn is_delivery_thread() -> bool {
+    admission::DELIVERY_THREAD.get()
+}
+
 impl Shared {
     pub(crate) fn flush_deadline(&self) -> Duration {
         self.flush_deadline
@@ -133,6 +167,9 @@ impl Shared {
     }
 
     fn wake_delivery(&self) {
+        if self.is_inherited() {
+            return;
+        }
         if let Some(thread) = self.delivery.get() {
             thread.unpark();
         }
@@ -150,6 +187,14 @@ impl Shared {
         self.abandoned.load(Ordering::Relaxed)
     }
 
+    fn ask(self: &Arc<Self>, deadline: Duration, request: fn(Asked) -> Control) -> Flush {
+        let state = FlushState::new(later(Instant::now(), deadline));
+        if !self.is_inherited() {
+            self.control(request(Asked(state.clone())));
+        }
+        Flush::new(state, self.clone())
+    }
+
     /// Hands a request to the delivery thread, or answers it at once if that has gone.
     fn control(&self, control: Control) {
         {
@@ -161,33 +206,31 @@ impl Shared {
                 return;
             }
         }
-        let report = || flush::report(self, &Default::default(), Unfinished::InFlight);
+        let report = || report::report(self, &Default::default(), Unfinished::InFlight);
         control.state().complete(report());
     }
 
     /// Accounts for an item that nobody will write.
     fn drop_item(&self, item: Item) {
-        let spans = match item.payload {
-            Payload::Sdk(..) => 1,
-            Payload::Group(group) => group.spans.len() as u64,
-            Payload::Update(_) => 0,
-        };
         match self.routes.lane(item.lane) {
-            Some(lane) => {
-                lane.release(item.bytes, &self.budget);
-                lane.counters.drop_spans(DropReason::Shutdown, spans);
-            }
-            // The lane was forgotten while the item was on its way.
-            None => {
-                self.budget.give(item.bytes);
-                self.totals.orphaned.fetch_add(spans, Ordering::Relaxed);
-            }
+            Some(lane) => lane.release(item.bytes, &self.budget),
+            None => self.budget.give(item.bytes),
         }
+        self.count_dropped(&item);
     }
 
     /// The delivery thread has panicked, which only a defect of this crate can cause. Nothing is
     /// accepted any more and nobody is left waiting.
-    fn delivery_died(&self) {
+    fn delivery_died(&self, panic: &str) {
+        let error = Error::new(
+            ErrorKind::Internal,
+            "deliver traces",
+            format!("the delivery thread panicked: {panic}"),
+        )
+        .mend("report this defect, and build a new pipeline");
+        if self.defect.set(error.clone()).is_ok() {
+            self.log.delivery_died(&error);
+        }
         self.abandoned.store(true, Ordering::Relaxed);
         self.ingress.close();
         self.budget.wake();
@@ -200,6 +243,25 @@ impl Shared {
             std::mem::take(&mut controls.waiting)
         };
         drop(waiting);
+    }
+
+    /// Counts what an item holds as dropped with the pipeline.
+    fn count_dropped(&self, item: &Item) {
+        let (spans, updates) = match &item.payload {
+            Payload::Sdk(..) => (1, 0),
+            Payload::Group(group) => (group.spans.len() as u64, 0),
+            Payload::Update(_) => (0, 1),
+        };
+        match self.routes.lane(item.lane) {
+            Some(lane) => {
+                lane.counters.drop_spans(DropReason::Shutdown, spans);
+                lane.counters.lose_updates(updates);
+            }
+            // The lane was forgotten while the item was on its way.
+            None => {
+                self.totals.orphaned.fetch_add(spans, Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -224,18 +286,13 @@ impl Pipeline {
     ///
     /// A lane's own backoff is skipped once; a delay that a server asked for is not.
     pub fn flush(&self, deadline: Duration) -> Flush {
-        let state = FlushState::new(later(Instant::now(), deadline));
-        self.shared().control(Control::Flush(Asked(state.clone())));
-        Flush::new(state, self.shared().clone())
+        self.shared().ask(deadline, Control::Flush)
     }
 
     /// Flushes, closes every sink and ends delivery. Spans that end afterwards are counted as
     /// dropped; `stats` still answers. A second call reports and does nothing.
     pub fn shutdown(&self, deadline: Duration) -> Flush {
-        let state = FlushState::new(later(Instant::now(), deadline));
-        self.shared()
-            .control(Control::Shutdown(Asked(state.clone())));
-        Flush::new(state, self.shared().clone())
+        self.shared().ask(deadline, Control::Shutdown)
     }
 
     /// Flushes when dropped, waiting at most `deadline`: for the end of `main`.
@@ -288,17 +345,19 @@ impl fmt::Debug for Shared {
 }
 
 /// The pipelines of this process, for the trace-level API, which has no pipeline at hand.
-static PIPELINES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+static PIPELINES: PerProcess<Mutex<Vec<Weak<Shared>>>> = PerProcess::new();
 
 fn register(shared: &Arc<Shared>) {
-    let mut all = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let pipelines = PIPELINES.get();
+    let mut all = pipelines.1.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|p| p.strong_count() > 0);
     all.push(Arc::downgrade(shared));
 }
 
 /// The pipelines of this process that are alive.
 pub(crate) fn all() -> Vec<Arc<Shared>> {
-    let all = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let pipelines = PIPELINES.get();
+    let all = pipelines.1.lock().unwrap_or_else(PoisonError::into_inner);
     all.iter().filter_map(Weak::upgrade).collect()
 }
 

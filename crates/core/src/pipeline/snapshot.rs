@@ -3,11 +3,14 @@
 use super::Shared;
 use crate::binding::RouteId;
 use crate::mutant::Mutant;
-use crate::stats::{LocationStats, PipelineStats};
+use crate::stats::{DropReason, LocationState, LocationStats, PipelineStats};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Shared {
     pub(super) fn stats(&self) -> PipelineStats {
+        if self.is_inherited() {
+            return self.inherited_stats();
+        }
         self.settle_all();
         let open = self.bindings.open_spans();
         let mut open_by_lane = std::collections::HashMap::new();
@@ -52,6 +55,51 @@ impl Shared {
             })
             .collect();
         locations.sort_by(|a, b| a.uri.cmp(&b.uri));
+        PipelineStats {
+            bound_traces: self.bindings.len() as u64,
+            ..self.totals(locations)
+        }
+    }
+
+    /// The counters in a child that was forked. What its copy of the queues held is counted as
+    /// dropped: the parent delivers it. Takes no lock that a thread of the parent may hold.
+    fn inherited_stats(&self) -> PipelineStats {
+        let error = self.process.left_behind();
+        let mut locations: Vec<LocationStats> = self
+            .routes
+            .all_lanes()
+            .iter()
+            .map(|lane| {
+                let stored = lane.counters.stored.load(Ordering::Relaxed);
+                let mut dropped = lane.dropped();
+                let accepted = lane.accepted().max(stored + dropped.total());
+                let copies = accepted - stored - dropped.total();
+                dropped.add(DropReason::Shutdown, copies);
+                LocationStats {
+                    uri: lane.uri.clone(),
+                    state: LocationState::Closed,
+                    accepted,
+                    stored,
+                    queued: 0,
+                    in_flight: 0,
+                    dropped,
+                    bytes: 0,
+                    batches: lane.counters.batches.load(Ordering::Relaxed),
+                    retries: lane.counters.retries.load(Ordering::Relaxed),
+                    lost_updates: lane.lost_updates(),
+                    last_error: Some(error.clone()),
+                    open_spans: 0,
+                }
+            })
+            .collect();
+        locations.sort_by(|a, b| a.uri.cmp(&b.uri));
+        PipelineStats {
+            bytes: 0,
+            ..self.totals(locations)
+        }
+    }
+
+    fn totals(&self, locations: Vec<LocationStats>) -> PipelineStats {
         let count = |total: &AtomicU64| total.load(Ordering::Relaxed);
         PipelineStats {
             unrouted: count(&self.totals.unrouted),
@@ -59,7 +107,7 @@ impl Shared {
             orphaned: count(&self.totals.orphaned),
             expired_bindings: count(&self.totals.expired_bindings),
             ignored_scopes: count(&self.totals.ignored_scopes),
-            bound_traces: self.bindings.len() as u64,
+            bound_traces: 0,
             bytes: self.budget.used(),
             locations,
             forgotten: self.routes.forgotten().sum(),

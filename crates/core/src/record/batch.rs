@@ -114,7 +114,11 @@ impl TraceBatch {
 
     /// What the sink's [`BatchEncoder`](crate::BatchEncoder) made of the batch, if it was asked.
     pub fn encoded<T: Any>(&self) -> Option<&T> {
-        self.encoded.as_ref()?.downcast_ref()
+        let encoded = self.encoded.as_ref()?;
+        match encoded.downcast_ref::<Encoded>() {
+            Some(Encoded(inner)) => inner.as_ref()?.downcast_ref(),
+            None => encoded.downcast_ref(),
+        }
     }
 
     /// Identity of the batch, the same on every attempt.
@@ -140,5 +144,22 @@ impl TraceBatch {
     /// Number of spans.
     pub fn span_count(&self) -> usize {
         self.groups.iter().map(|g| g.spans.len()).sum()
+    }
+}
+
+/// What an encoder made, dropped where its destructor can do no harm.
+pub(crate) struct Encoded(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Encoded {
+    pub(crate) fn new(encoded: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(Some(encoded))
+    }
+}
+
+impl Drop for Encoded {
+    fn drop(&mut self) {
+        if let Some(encoded) = self.0.take() {
+            crate::contain::release(encoded);
+        }
     }
 }

@@ -9,6 +9,7 @@ mod span_record;
 mod trace_update;
 mod value;
 
+pub(crate) use batch::Encoded;
 pub use batch::{BatchId, Resource, Scope, SpanGroup, TraceBatch};
 pub use span::{EventRef, LinkRef, Span};
 pub use span_record::{Event, Link, SpanKind, SpanRecord, Status, StatusCode};

@@ -1,9 +1,10 @@
 //! The end of delivery: what a shutdown does once its flush is over.
 
 use super::{ActiveFlush, Control, Delivery};
+use crate::contain::caught;
 use crate::lane;
 use crate::pipeline::Shared;
-use crate::pipeline::flush::{Unfinished, report};
+use crate::pipeline::report::{Unfinished, report};
 use crate::stats::DropReason;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,25 @@ const CLOSING_POLL: Duration = Duration::from_millis(5);
 const ENDING: Duration = Duration::from_millis(250);
 
 impl Delivery {
+    /// Ends delivery after a panic of its thread.
+    pub(super) fn died(mut self, panic: &str) {
+        let shared = self.shared.clone();
+        shared.delivery_died(panic);
+        for slot in self.lanes.values_mut() {
+            let Some(batch) = slot.batch.take() else {
+                continue;
+            };
+            let lane = &slot.lane;
+            let (spans, updates, bytes) = batch.held();
+            lane.counters.drop_spans(DropReason::Shutdown, spans);
+            lane.counters.lose_updates(updates);
+            lane.release(bytes, &shared.budget);
+        }
+        if let Err(panic) = caught(|| self.terminate()) {
+            shared.delivery_died(&panic);
+        }
+    }
+
     /// Ends delivery after a shutdown has been answered.
     pub(super) fn terminate(self) {
         let Self {
@@ -72,7 +92,7 @@ pub(super) fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, flush: &Activ
                 }
                 if let Some(sink) = lane.take_idle_sink(Instant::now()) {
                     if let Err(error) = lane::close(sink).await {
-                        shared.log.retrying(&lane.uri, &error);
+                        shared.log.closing(&lane.uri, &error);
                     }
                     lane.closed();
                 }

@@ -79,7 +79,7 @@ impl Delivery {
                 let shared = self.shared.clone();
                 self.spawn(async move {
                     if let Err(error) = lane::close(sink).await {
-                        shared.log.retrying(&lane.uri, &error);
+                        shared.log.closing(&lane.uri, &error);
                     }
                     if lane.closed() {
                         lane::run(lane, shared).await;

@@ -1,0 +1,246 @@
+//! What a flush achieved, and how it is put into words.
+
+use super::Shared;
+use super::delivery::Waiting;
+use crate::error::Error;
+use crate::stats::{Dropped, ForgottenLocations, LocationStats};
+use crate::uri::LocationUri;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+/// Locations that a report shows in full.
+const SHOWN: usize = 10;
+
+/// What a flush achieved, per location.
+///
+/// `Display` and `Debug` show ten locations at most, those in trouble first, and sum up the others.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct FlushReport {
+    /// Every location in use, sorted by URI.
+    pub locations: Vec<LocationReport>,
+    /// Locations that were in use before, in sum.
+    pub forgotten: ForgottenLocations,
+    /// The deadline came before everything was written.
+    pub timed_out: bool,
+    /// Why the pipeline delivers nothing any more, where nobody asked for that: it belongs to the
+    /// process that this one was forked from, or its delivery thread has failed.
+    pub error: Option<Error>,
+}
+
+/// What became of the spans of one location.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LocationReport {
+    /// The location.
+    pub uri: LocationUri,
+    /// Spans stored since the pipeline started. They survive the end of this process as far as the
+    /// backend documents.
+    pub stored: u64,
+    /// Spans not written yet: the deadline came first, or the location fails in a way that waiting
+    /// does not mend.
+    pub pending: u64,
+    /// Spans not stored since the pipeline started, by reason.
+    pub dropped: Dropped,
+    /// Trace-level updates not stored since the pipeline started.
+    pub lost_updates: u64,
+    /// Spans dropped while this flush was under way.
+    pub lost: u64,
+    /// Spans started and not ended yet; no flush can store them.
+    pub open_spans: u64,
+    /// Why spans are pending or dropped, where there is a reason.
+    pub error: Option<Error>,
+}
+
+impl FlushReport {
+    /// Everything that had ended was either stored or reported as dropped.
+    pub fn is_complete(&self) -> bool {
+        !self.timed_out && self.error.is_none() && self.locations.iter().all(|l| l.pending == 0)
+    }
+
+    /// Everything that ended since the pipeline started is stored.
+    pub fn all_stored(&self) -> bool {
+        let lossless = |l: &LocationReport| l.dropped.total() == 0 && l.lost_updates == 0;
+        let forgotten = &self.forgotten;
+        self.is_complete()
+            && self.locations.iter().all(lossless)
+            && forgotten.dropped.total() == 0
+            && forgotten.lost_updates == 0
+    }
+
+    /// The report of one location.
+    pub fn location(&self, uri: &LocationUri) -> Option<&LocationReport> {
+        self.locations.iter().find(|l| l.uri == *uri)
+    }
+}
+
+impl FlushReport {
+    /// What the flush lost, in one line however many locations there are; `None` if it lost
+    /// nothing.
+    pub(crate) fn lost(&self) -> Option<String> {
+        if let Some(error) = &self.error {
+            return Some(error.to_string());
+        }
+        let losing = || self.locations.iter().filter(|l| l.lost > 0);
+        let example = losing().find(|l| l.error.is_some()).or(losing().next())?;
+        let spans: u64 = losing().map(|l| l.lost).sum();
+        let at = match losing().count() {
+            1 => String::new(),
+            locations => format!(" at {locations} locations, of which one is named"),
+        };
+        Some(match &example.error {
+            Some(error) => format!("{spans} spans were not stored{at}: {error}"),
+            None if at.is_empty() => format!("{spans} spans were not stored at {}", example.uri),
+            None => format!("{spans} spans were not stored{at}: {}", example.uri),
+        })
+    }
+
+    /// The locations to show, and the others.
+    fn shown(&self) -> (Vec<&LocationReport>, Vec<&LocationReport>) {
+        let mut shown: Vec<_> = self.locations.iter().collect();
+        if shown.len() <= SHOWN {
+            return (shown, Vec::new());
+        }
+        shown.sort_by_key(|l| !l.is_in_trouble());
+        let others = shown.split_off(SHOWN);
+        (shown, others)
+    }
+}
+
+impl LocationReport {
+    fn is_in_trouble(&self) -> bool {
+        self.pending > 0 || self.dropped.total() > 0 || self.lost_updates > 0
+    }
+}
+
+impl fmt::Display for LocationReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} stored, {} pending, {} dropped",
+            self.uri,
+            self.stored,
+            self.pending,
+            self.dropped.total()
+        )?;
+        if self.lost_updates > 0 {
+            write!(f, ", {} trace-level updates lost", self.lost_updates)?;
+        }
+        match &self.error {
+            Some(error) if self.is_in_trouble() => write!(f, ": {error}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for FlushReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shown, others) = self.shown();
+        let mut lines = self
+            .error
+            .iter()
+            .map(|e| e as &dyn fmt::Display)
+            .chain(shown.iter().map(|l| l as &dyn fmt::Display));
+        if let Some(first) = lines.next() {
+            write!(f, "{first}")?;
+        }
+        lines.try_for_each(|line| write!(f, "\n{line}"))?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        let sum = |of: fn(&LocationReport) -> u64| others.iter().map(|l| of(l)).sum::<u64>();
+        write!(
+            f,
+            "\nand {} more locations: {} stored, {} pending, {} dropped",
+            others.len(),
+            sum(|l| l.stored),
+            sum(|l| l.pending),
+            sum(|l| l.dropped.total())
+        )?;
+        match (
+            sum(|l| l.lost_updates),
+            others.iter().filter(|l| l.is_in_trouble()).count(),
+        ) {
+            (0, 0) => Ok(()),
+            (0, troubled) => write!(f, "; {troubled} of them in trouble"),
+            (updates, troubled) => write!(
+                f,
+                ", {updates} trace-level updates lost; {troubled} of them in trouble"
+            ),
+        }
+    }
+}
+
+impl fmt::Debug for FlushReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shown, others) = self.shown();
+        let mut debug = f.debug_struct("FlushReport");
+        debug
+            .field("timed_out", &self.timed_out)
+            .field("error", &self.error)
+            .field("locations", &shown);
+        if !others.is_empty() {
+            debug.field("more_locations", &others.len());
+        }
+        debug.finish()
+    }
+}
+
+/// Which lanes a flush has not seen the end of.
+pub(super) enum Unfinished<'a> {
+    /// Delivery has ended; what is in flight still is in the hands of a sink that blocks.
+    InFlight,
+    /// Nobody knows: whatever waits counts as pending.
+    Unknown,
+    /// These; what waits in other lanes ended after the flush began. Whether the deadline came.
+    Lanes(&'a [Waiting], bool),
+}
+
+/// Builds a report; `before` holds what lanes had dropped when the flush began.
+pub(super) fn report(
+    shared: &Shared,
+    before: &HashMap<LocationUri, Dropped>,
+    unfinished: Unfinished<'_>,
+) -> FlushReport {
+    let stats = shared.stats();
+    let unknown = matches!(unfinished, Unfinished::Unknown | Unfinished::InFlight);
+    let timed_out = match unfinished {
+        Unfinished::InFlight => stats.locations.iter().any(|l| l.in_flight > 0),
+        Unfinished::Unknown => true,
+        Unfinished::Lanes(_, timed_out) => timed_out,
+    };
+    let unfinished: Option<HashSet<&LocationUri>> = match unfinished {
+        Unfinished::Unknown | Unfinished::InFlight => None,
+        Unfinished::Lanes(lanes, _) => Some(lanes.iter().map(|w| &w.lane.uri).collect()),
+    };
+    let pending = |l: &LocationStats| match &unfinished {
+        Some(unfinished) if !unfinished.contains(&l.uri) => 0,
+        _ => l.queued + l.in_flight,
+    };
+    let none = Dropped::default();
+    FlushReport {
+        locations: stats
+            .locations
+            .into_iter()
+            .map(|l| LocationReport {
+                lost: match unknown {
+                    true => 0,
+                    false => l.dropped.since(before.get(&l.uri).unwrap_or(&none)).total(),
+                },
+                pending: pending(&l),
+                stored: l.stored,
+                dropped: l.dropped,
+                lost_updates: l.lost_updates,
+                open_spans: l.open_spans,
+                error: l.last_error,
+                uri: l.uri,
+            })
+            .collect(),
+        forgotten: stats.forgotten,
+        timed_out,
+        error: shared.defect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
