@@ -3,11 +3,12 @@
 
 use crate::binding::RouteId;
 use crate::destination::{Destination, Legs};
+use crate::error::{Error, ErrorKind};
 use crate::lane::{Lane, LaneId};
 use crate::location::BatchLimits;
 use crate::uri::LocationUri;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// All routes and lanes of one pipeline. They are only added to, so that a span needs no reference
@@ -19,6 +20,7 @@ pub(crate) struct Routes {
     limits: Option<BatchLimits>,
     lane_budget: usize,
     routes: boxcar::Vec<Box<[LaneId]>>,
+    refusing: boxcar::Vec<Refusing>,
     lanes: boxcar::Vec<Arc<Lane>>,
     known: Mutex<Known>,
 }
@@ -26,7 +28,30 @@ pub(crate) struct Routes {
 #[derive(Debug, Default)]
 struct Known {
     routes: HashMap<Box<[LaneId]>, RouteId>,
+    /// By route and the lanes that refuse.
+    refusing: HashMap<(RouteId, Box<[LaneId]>), RouteId>,
     lanes: HashMap<LocationUri, LaneId>,
+}
+
+/// A route that some lanes refuse: a request came with the id of a trace that this process made, and
+/// the trace goes to another location of the same store, where an id can be used once.
+#[derive(Debug)]
+pub(crate) struct Refusing {
+    /// The route without the refusal.
+    pub(crate) route: RouteId,
+    /// Lanes that get the spans.
+    pub(crate) delivers: Box<[LaneId]>,
+    pub(crate) refuses: Box<[Refuses]>,
+}
+
+/// A lane that refuses.
+#[derive(Debug)]
+pub(crate) struct Refuses {
+    pub(crate) lane: LaneId,
+    /// Why. It is told to this lane alone and names nobody else.
+    pub(crate) error: Error,
+    /// Spans refused that the log was not told of.
+    pub(crate) untold: AtomicU64,
 }
 
 impl Routes {
@@ -36,6 +61,7 @@ impl Routes {
             limits,
             lane_budget,
             routes: boxcar::Vec::new(),
+            refusing: boxcar::Vec::new(),
             lanes: boxcar::Vec::new(),
             known: Mutex::default(),
         }
@@ -64,24 +90,25 @@ impl Routes {
     #[cold]
     fn find(&self, legs: &Legs) -> RouteId {
         // Asked before the lock is taken: it is the backend's code.
-        let limits = legs
-            .locations()
-            .iter()
-            .map(|location| self.limits.unwrap_or_else(|| location.capabilities().batch));
-        let limits: Vec<BatchLimits> = limits.collect();
+        let asked = legs.locations().iter().map(|location| {
+            let capabilities = location.capabilities();
+            let limits = self.limits.unwrap_or(capabilities.batch);
+            (limits, capabilities.exclusive_store)
+        });
+        let asked: Vec<(BatchLimits, Option<String>)> = asked.collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = &mut *known;
         let lanes: Box<[LaneId]> = legs
             .locations()
             .iter()
-            .zip(limits)
-            .map(|(location, limits)| {
+            .zip(asked)
+            .map(|(location, (limits, store))| {
                 *known
                     .lanes
                     .entry(location.uri().clone())
                     .or_insert_with(|| {
-                        let lane = Arc::new(Lane::new(location.clone(), limits, self.lane_budget));
-                        LaneId(index(self.lanes.push(lane)))
+                        let lane = Lane::new(location.clone(), limits, self.lane_budget);
+                        LaneId(index(self.lanes.push(Arc::new(lane.in_store(store)))))
                     })
             })
             .collect();
@@ -95,10 +122,71 @@ impl Routes {
         route
     }
 
-    /// The lanes of a route that leads somewhere.
+    /// The lanes of a route that leads somewhere; none for one that some of its lanes refuse.
     pub(crate) fn lanes_of(&self, route: RouteId) -> &[LaneId] {
         let index = route.0.wrapping_sub(RouteId::FIRST);
         self.routes.get(index as usize).map_or(&[], |lanes| lanes)
+    }
+
+    /// The route of a foreign root whose trace id was made here for a trace that follows `own`. Lanes
+    /// that cannot take it beside the owner refuse it: those in a store in which the id can be used
+    /// once, and in which it belongs to another lane.
+    #[cold]
+    pub(crate) fn beside(&self, own: RouteId, route: RouteId) -> RouteId {
+        let owners = self.lanes_of(own);
+        let is_taken = |id: &LaneId| {
+            let store = self.lane(*id).exclusive_store.as_ref();
+            let mut owners = owners.iter().map(|id| &self.lane(*id).exclusive_store);
+            store.is_some_and(|store| owners.any(|owner| owner.as_ref() == Some(store)))
+        };
+        let lanes = self.lanes_of(route).iter();
+        let (refuses, delivers): (Vec<LaneId>, Vec<LaneId>) =
+            lanes.partition(|id| !owners.contains(id) && is_taken(id));
+        if refuses.is_empty() {
+            return route;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (route, refuses.into_boxed_slice());
+        *known
+            .refusing
+            .entry(key)
+            .or_insert_with_key(|(_, refuses)| {
+                let refuses = refuses.iter().map(|lane| Refuses {
+                    lane: *lane,
+                    error: id_is_taken().at(&self.lane(*lane).uri),
+                    untold: AtomicU64::new(0),
+                });
+                let refusing = Refusing {
+                    route,
+                    delivers: delivers.into(),
+                    refuses: refuses.collect(),
+                };
+                RouteId(RouteId::REFUSING | index(self.refusing.push(refusing)))
+            })
+    }
+
+    /// Whether a route leads into a store in which a trace id can be used once.
+    pub(crate) fn is_exclusive(&self, route: RouteId) -> bool {
+        let mut lanes = self.lanes_of(route).iter();
+        lanes.any(|id| self.lane(*id).exclusive_store.is_some())
+    }
+
+    /// What is special about a route that some lanes refuse.
+    pub(crate) fn refusing(&self, route: RouteId) -> Option<&Refusing> {
+        if route.0 & RouteId::REFUSING == 0 {
+            return None;
+        }
+        self.refusing.get((route.0 & !RouteId::REFUSING) as usize)
+    }
+
+    /// Lanes that refuse spans of others, in all routes.
+    pub(crate) fn all_refuses(&self) -> impl Iterator<Item = &Refuses> {
+        self.refusing.iter().flat_map(|(_, r)| r.refuses.iter())
+    }
+
+    /// Every lane of a route, those that refuse included.
+    pub(crate) fn legs_of(&self, route: RouteId) -> &[LaneId] {
+        self.lanes_of(self.refusing(route).map_or(route, |r| r.route))
     }
 
     pub(crate) fn lane(&self, id: LaneId) -> &Arc<Lane> {
@@ -109,6 +197,15 @@ impl Routes {
     pub(crate) fn all_lanes(&self) -> impl Iterator<Item = (LaneId, &Arc<Lane>)> {
         self.lanes.iter().map(|(i, lane)| (LaneId(index(i)), lane))
     }
+}
+
+fn id_is_taken() -> Error {
+    let cause = "a request named the id of a trace that this process made for another location of \
+                 the same store, where an id can be used only once";
+    Error::new(ErrorKind::Conflict, "bind trace", cause).mend(
+        "start a trace of its own for such a request (`new_root`), or give the location a store of \
+         its own",
+    )
 }
 
 fn index(index: usize) -> u32 {

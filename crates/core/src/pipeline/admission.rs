@@ -82,6 +82,7 @@ impl Shared {
 
     /// Sends copies of a span to all lanes of its route but the last, which gets the span itself:
     /// returns that lane, and the span's size.
+    #[inline]
     fn accept_others(
         &self,
         route: RouteId,
@@ -92,13 +93,9 @@ impl Shared {
             true => RouteId(self.mutant.neighbour(route.0)),
             false => route,
         };
-        let Some((last, others)) = self.routes.lanes_of(route).split_last() else {
-            match route {
-                RouteId::DISCARD => &self.totals.discarded,
-                _ => &self.totals.unrouted,
-            }
-            .fetch_add(1, Ordering::Relaxed);
-            return None;
+        let (last, others) = match self.routes.lanes_of(route).split_last() {
+            Some(lanes) => lanes,
+            None => self.lanes_of_rare(route)?.split_last()?,
         };
         let bytes = Span::sdk_bytes(span);
         for lane in others {
@@ -109,10 +106,33 @@ impl Shared {
         Some((*last, bytes))
     }
 
+    /// The lanes of a span whose route leads nowhere, or is refused by some of its lanes; counts what
+    /// does not go on.
+    #[cold]
+    fn lanes_of_rare(&self, route: RouteId) -> Option<&[LaneId]> {
+        if let Some(refusing) = self.routes.refusing(route) {
+            self.refuse_spans(refusing, 1);
+            return Some(&refusing.delivers);
+        }
+        match route {
+            RouteId::DISCARD => &self.totals.discarded,
+            _ => &self.totals.unrouted,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
     /// Sends trace-level values along a route.
     pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
+        match self.routes.refusing(route) {
+            Some(refusing) => self.refuse_update(refusing, update),
+            None => self.send_update(self.routes.lanes_of(route), update),
+        }
+    }
+
+    pub(super) fn send_update(&self, lanes: &[LaneId], update: &TraceUpdate) {
         let bytes = update.approximate_bytes();
-        for id in self.routes.lanes_of(route) {
+        for id in lanes {
             let payload = || Payload::Update(Box::new(update.clone()));
             if !self.offer(*id, bytes, 0, payload) {
                 self.routes.lane(*id).counters.lose_updates(1);

@@ -3,6 +3,7 @@
 use super::{Payload, Pipeline};
 use crate::binding::RouteId;
 use crate::destination::Destination;
+use crate::lane::LaneId;
 use crate::record::{Resource, Scope, Span, SpanGroup, SpanRecord};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,6 +28,9 @@ impl Pipeline {
     /// Delivers decoded spans to a destination. They keep everything OTLP can say; nothing is
     /// bound, sampled or resolved. Waits only under
     /// [`Overflow::Block`](crate::Overflow::Block).
+    ///
+    /// A span with the id of a trace that this process made for another location is refused by a
+    /// location in the same store, if an id can be used only once there.
     pub fn ingest(
         &self,
         resource: Arc<Resource>,
@@ -37,7 +41,7 @@ impl Pipeline {
         let shared = self.shared();
         let mut result = Ingested::default();
         let route = shared.routes.of(Some(destination));
-        let lanes = match route {
+        let route = match route {
             RouteId::UNROUTED | RouteId::DISCARD => {
                 let total = match route {
                     RouteId::DISCARD => &shared.totals.discarded,
@@ -47,8 +51,28 @@ impl Pipeline {
                 result.dropped = spans.len() as u64;
                 return result;
             }
-            route => shared.routes.lanes_of(route),
+            route => route,
         };
+        let (spans, taken) = shared.split_taken(route, spans);
+        for (refusing, spans) in taken {
+            let count = spans.len() as u64;
+            result.dropped += shared.refuse_spans(refusing, count);
+            self.ingest_along(&refusing.delivers, &resource, &scope, spans, &mut result);
+        }
+        let lanes = shared.routes.lanes_of(route);
+        self.ingest_along(lanes, &resource, &scope, spans, &mut result);
+        result
+    }
+
+    fn ingest_along(
+        &self,
+        lanes: &[LaneId],
+        resource: &Arc<Resource>,
+        scope: &Arc<Scope>,
+        spans: Vec<SpanRecord>,
+        result: &mut Ingested,
+    ) {
+        let shared = self.shared();
         let mut sent = 0;
         let mut spans = spans.into_iter().map(Span::from).peekable();
         while spans.peek().is_some() {
@@ -80,6 +104,5 @@ impl Pipeline {
                 shared.wake_delivery();
             }
         }
-        result
     }
 }

@@ -6,6 +6,7 @@ mod builder;
 mod delivery;
 mod flush;
 mod ingest;
+mod refusal;
 mod snapshot;
 
 pub use builder::{

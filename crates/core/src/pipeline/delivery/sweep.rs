@@ -31,6 +31,7 @@ impl Delivery {
         if scopes > 0 && !std::mem::replace(&mut self.warned.1, scopes > 0) {
             self.shared.log.ignored_scopes(scopes);
         }
+        self.shared.log_refusals();
         for (id, lane) in self.shared.routes.all_lanes() {
             let overflown = lane.counters.dropped().by(DropReason::Overflow);
             if overflown > 0 {
