@@ -182,14 +182,16 @@ impl Bindings {
     }
 
     /// Binds a child whose parent is not remembered to the own segment of its trace, if there is one
-    /// and no reason to doubt it: `own_route`, the destination of the child's own context, must not
-    /// be another one. `None` if the child has to look after itself.
+    /// and no reason to doubt it: the context that it shares with its parent must not have another
+    /// destination, `beside_parent`. It may set values if `local`, the destination of a root in its
+    /// place, is that of the trace. `None` if the child has to look after itself.
     pub(crate) fn start_late(
         &self,
         trace: TraceId,
         span: SpanId,
         parent: SpanId,
-        own_route: Option<RouteId>,
+        beside_parent: Option<RouteId>,
+        local: Option<RouteId>,
     ) -> Option<RouteId> {
         let (trace, span, parent) = (key(trace), span_key(span), span_key(parent));
         let index = self.shard_index(trace);
@@ -209,11 +211,11 @@ impl Bindings {
         }
         let own = entry.own.as_mut()?;
         let route = own.segment.route;
-        if own_route.is_some_and(|own_route| own_route != route) {
+        if beside_parent.is_some_and(|other| other != route) {
             return None;
         }
         let mut around = shard.around.beside(&self.hot, index);
-        own.open_span(trace, span, own_route.is_some(), &mut around);
+        own.open_span(trace, span, local == Some(route), &mut around);
         Some(route)
     }
 

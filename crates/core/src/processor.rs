@@ -135,12 +135,14 @@ impl Shared {
     /// Binds a span whose parent ran in this process and is in no binding that is remembered.
     #[cold]
     fn bind_without_parent(&self, trace: TraceId, span: SpanId, parent: SpanId, cx: &Context) {
-        let own_route = self.levels.own_route(cx, &self.routes);
-        let late = self.bindings.start_late(trace, span, parent, own_route);
-        if late.is_some() {
-            return;
+        let beside_parent = in_scope(cx).filter(|scope| !scope.is_unset());
+        let beside_parent = beside_parent.map(|scope| self.routes.of(Some(scope)));
+        let local = self.levels.own_route(cx, &self.routes);
+        let bindings = &self.bindings;
+        if let Some(route) = bindings.start_late(trace, span, parent, beside_parent, local) {
+            return self.note_ignored_scope(cx, route);
         }
-        match own_route {
+        match local {
             Some(route) => self.start_root(trace, span, false, route),
             None if self.mutant.is(Mutant::OrphanTakesGlobal) => {
                 let route = self.levels.route(cx, &self.routes);

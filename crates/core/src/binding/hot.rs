@@ -366,11 +366,12 @@ impl Hot {
         cells.knows(cells.word(), span)
     }
 
-    /// The spans of the cells that were claimed last. Also of a slot that was just taken back.
+    /// The spans of the cells that were claimed last, the oldest one first. Also of a slot that was
+    /// just taken back.
     pub(super) fn latest(&self, slot: Slot) -> [u64; NEAR] {
         let cells = self.cells(slot);
         let last = (cells.word() >> LAST & 15) as usize + CELLS;
-        std::array::from_fn(|n| cells.ids[(last - n) % CELLS].load(Ordering::Relaxed))
+        std::array::from_fn(|n| cells.ids[(last + 1 + n - NEAR) % CELLS].load(Ordering::Relaxed))
     }
 
     /// Lets this thread take the spans of a trace by itself.

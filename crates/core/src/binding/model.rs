@@ -188,7 +188,7 @@ fn run(ops: &[Op], linger: bool) -> Result<(), TestCaseError> {
                 let (trace, _, open) = model.spans[parent];
                 let ids = (trace_id(trace), span_id(next), span_id(parent));
                 let known = table.start_child(ids.0, ids.1, ids.2);
-                let route = known.or_else(|| table.start_late(ids.0, ids.1, ids.2, None));
+                let route = known.or_else(|| table.start_late(ids.0, ids.1, ids.2, None, None));
                 if route.is_none() && model.may_be_orphan(parent) {
                     continue;
                 }

@@ -55,7 +55,7 @@ pub(super) struct Ended {
     pub(super) started: u32,
     pub(super) idle_since: u32,
     root: u64,
-    known: [u64; NEAR],
+    near: Near,
 }
 
 impl Near {
@@ -100,10 +100,7 @@ impl Own {
             },
             slot: None,
             root: ended.root,
-            near: Near {
-                ids: ended.known,
-                ..Near::default()
-            },
+            near: ended.near,
         }
     }
 
@@ -113,7 +110,7 @@ impl Own {
             started: self.segment.started,
             idle_since: self.segment.idle_since,
             root: self.root,
-            known: self.near.ids,
+            near: self.near,
         }
     }
 
@@ -165,13 +162,13 @@ impl Own {
 
     /// Ends a span; `None` if it is not an open one of this segment.
     pub(super) fn end_span(&mut self, trace: u128, span: u64, by: &mut Beside<'_>) -> Option<Left> {
-        if let Some(slot) = self.slot {
-            if let Some(left) = by.hot.remove(slot, span, by.free) {
-                if left == Left::Over {
-                    self.leave_slot(slot, by.hot);
-                }
-                return Some(left);
+        if let Some(slot) = self.slot
+            && let Some(left) = by.hot.remove(slot, span, by.free)
+        {
+            if left == Left::Over {
+                self.leave_slot(slot, by.hot);
             }
+            return Some(left);
         }
         if let Some(i) = self.near.find_open(span) {
             self.near.open &= !(1 << i);
@@ -199,6 +196,7 @@ impl Own {
     /// The slot was taken back with the last open span, and nobody has it yet.
     fn leave_slot(&mut self, slot: Slot, hot: &Hot) {
         self.near.ids = hot.latest(slot);
+        self.near.last = NEAR as u8 - 1;
         self.slot = None;
         self.segment.open = 0;
     }

@@ -62,7 +62,12 @@ impl<V> Spans<V> {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(trace_destination_loom)))]
+    pub(super) fn capacity(&self) -> usize {
+        self.0.iter().map(HashMap::capacity).sum()
+    }
+
+    #[cfg(all(test, not(trace_destination_loom)))]
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(HashMap::len).sum()
     }
