@@ -217,3 +217,33 @@ fn loom_a_trace_that_is_remembered_gets_a_second_tenant_and_an_ignored_span() {
         assert_eq!(open(&table), 0);
     });
 }
+
+#[test]
+fn loom_a_slot_that_was_given_away_is_not_used_by_who_remembers_it() {
+    bounded(|| {
+        let other = TraceId::from_bytes(11u128.to_be_bytes());
+        let table = Arc::new(Bindings::new(1, true));
+        table.start_root(trace(), span(1), true, A, |_| A);
+        let remembers = {
+            let table = table.clone();
+            thread::spawn(move || {
+                for id in [10, 11] {
+                    if table.start_child(trace(), span(id), span(1)).is_some() {
+                        assert_eq!(table.route_of(trace(), span(id)), Some(A));
+                        assert_eq!(table.end(trace(), span(id)), Ended::Bound(A));
+                    }
+                }
+            })
+        };
+        assert_eq!(table.end(trace(), span(1)), Ended::Bound(A));
+        // The slot of the first trace is free now, or still its own.
+        table.start_root(other, span(1), true, B, |_| B);
+        assert_eq!(table.start_child(other, span(2), span(1)), Some(B));
+        for id in [1, 2] {
+            assert_eq!(table.route_of(other, span(id)), Some(B));
+            assert_eq!(table.end(other, span(id)), Ended::Bound(B));
+        }
+        remembers.join().unwrap();
+        assert_eq!(open(&table), 0);
+    });
+}
