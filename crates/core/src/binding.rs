@@ -25,6 +25,7 @@ use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 use crossbeam_utils::CachePadded;
 use opentelemetry::trace::{SpanId, TraceId};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 
 /// Index of a route in its pipeline.
@@ -243,7 +244,8 @@ impl Bindings {
         let index = self.shard_index(trace);
         let mut shard = lock(&self.shards[index]);
         let shard = &mut *shard;
-        if let Some(entry) = shard.traces.get_mut(&trace) {
+        if let Entry::Occupied(mut found) = shard.traces.entry(trace) {
+            let entry = found.get_mut();
             let mut around = shard.around.beside(&self.hot, index);
             if let Some(own) = &mut entry.own
                 && let Some(left) = own.end_span(trace, span, &mut around)
@@ -254,7 +256,13 @@ impl Bindings {
                     (Left::Open, None) => {}
                     (Left::Over, _) => {
                         own.segment.idle_since = epoch;
-                        shard.own_is_over(trace, self.linger);
+                        if entry.foreign.is_some() {
+                            shard.linger(trace, None, self.linger);
+                        } else if let Some(own) = found.remove().own
+                            && self.linger
+                        {
+                            shard.ended.push(trace, own.ended(), LINGERING_PER_SHARD);
+                        }
                     }
                 }
                 return Ended::Bound(route);

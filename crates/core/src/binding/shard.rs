@@ -7,7 +7,6 @@ use super::segments::{ForeignSpans, Segment, Trace};
 use super::spans::Spans;
 use super::{IdHash, LINGERING_PER_SHARD};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -57,21 +56,6 @@ impl Shard {
         if let Some(own) = self.ended.take(trace) {
             self.around.lingering += 1;
             self.traces.entry(trace).or_default().own = Some(Own::revived(own));
-        }
-    }
-
-    /// The own segment of a trace has no open span any more.
-    pub(super) fn own_is_over(&mut self, trace: u128, linger: bool) {
-        let Entry::Occupied(found) = self.traces.entry(trace) else {
-            return;
-        };
-        if found.get().foreign.is_some() {
-            return self.linger(trace, None, linger);
-        }
-        if let Some(own) = found.remove().own
-            && linger
-        {
-            self.ended.push(trace, own.ended(), LINGERING_PER_SHARD);
         }
     }
 

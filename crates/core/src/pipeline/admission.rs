@@ -110,15 +110,17 @@ impl Shared {
     /// does not go on.
     #[cold]
     fn lanes_of_rare(&self, route: RouteId) -> Option<&[LaneId]> {
-        if let Some(refusing) = self.routes.refusing(route) {
-            self.refuse_spans(refusing, 1);
-            return Some(&refusing.delivers);
-        }
-        match route {
+        let total = match route {
             RouteId::DISCARD => &self.totals.discarded,
-            _ => &self.totals.unrouted,
-        }
-        .fetch_add(1, Ordering::Relaxed);
+            route => match self.routes.refusing(route) {
+                Some(refusing) => {
+                    self.refuse_spans(refusing, 1);
+                    return Some(&refusing.delivers);
+                }
+                None => &self.totals.unrouted,
+            },
+        };
+        total.fetch_add(1, Ordering::Relaxed);
         None
     }
 
