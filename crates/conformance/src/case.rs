@@ -108,6 +108,8 @@ const TABLE: &[Case] = &[
     case!(4, binding::late_child_follows, "a child started late by a detached task follows its root"),
     case!(4, binding::orphan_never_takes_the_global, "a child without binding takes its own context's destination, else is dropped as orphan"),
     case!(4, binding::foreign_trace_id_is_no_key, "a second local root with the same foreign trace id starts its own segment"),
+    case!(4, binding::only_code_of_a_trace_sets_its_values, "nobody sets values of a trace but code that runs in a span which is open and was bound here", needs TraceValues),
+    case!(4, binding::spans_under_a_foreign_provider, "a span whose parent is of a provider without a processor goes where its own context says"),
     case!(4, binding::unrecorded_parent_makes_a_root, "a span whose local parent is not recorded is a local root"),
     case!(4, binding::bindings_end, "bindings end with the last open span and do not leak"),
     case!(4, binding::bindings_expire, "a binding older than max_trace_age expires and is counted"),
@@ -118,6 +120,7 @@ const TABLE: &[Case] = &[
     // 5. Isolation
     case!(5, isolation::tenants_side_by_side, "spans of tenants that run side by side never meet"),
     case!(5, isolation::one_foreign_trace_under_many_tenants, "one foreign trace id under many tenants at once reaches each tenant's own place"),
+    case!(5, isolation::a_trace_id_made_here_keeps_its_place, "whoever repeats the id of a trace made here is refused in its store, at once, alone and without naming anybody", needs ExclusiveStore),
     case!(5, isolation::stress, "1,000 destinations, 200,000 spans, 8 tasks and 4 threads at random: none misrouted, lost, doubled or dropped"; heavy),
     // 6. Re-entry
     case!(6, application::what_a_sink_does_is_not_traced, "spans made inside a sink, on any of its threads, go nowhere"),

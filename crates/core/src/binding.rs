@@ -1,17 +1,25 @@
 //! Which spans belong to which route, from the start of a local root to its last descendant.
 //!
-//! A trace id that this process made belongs to one segment, found by the trace id alone: nothing
-//! is kept per span. A trace id that came from outside proves nothing, so each local root that has
-//! one gets a segment that remembers its spans one by one, and a descendant is found through its
-//! parent.
+//! A trace id proves nothing: it travels with every request that leaves the process. A span belongs
+//! to a segment because its parent does, and a span may set values of its trace because it was bound
+//! here itself. So the open spans of every segment are kept one by one, and of those that have ended
+//! a bounded number.
+//!
+//! An id that this process made has one own segment. Its late children may have a parent that is
+//! forgotten: they follow it all the same, unless their context names another destination or the
+//! parent may be somebody else's, and get no right to set values. An id that came from outside has a
+//! segment per local root.
 
 mod hot;
 mod lingering;
+mod own;
 mod segments;
+mod shard;
+mod spans;
 
-use hot::{Free, Hot};
-use lingering::Lingering;
-use segments::{Segment, Trace};
+use hot::{Hot, Left};
+use own::Own;
+use shard::Shard;
 
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 use crossbeam_utils::CachePadded;
@@ -31,6 +39,8 @@ impl RouteId {
     pub(crate) const DISCARD: Self = Self(1);
     /// The first route that leads anywhere.
     pub(crate) const FIRST: u32 = 2;
+    /// Set for a route that refuses spans at some of its lanes.
+    pub(crate) const REFUSING: u32 = 1 << 31;
 }
 
 /// Shards of the table: enough that threads rarely meet, so that looking through one is quick.
@@ -53,24 +63,6 @@ pub(crate) struct Bindings {
     linger: bool,
     hasher: IdHash,
     hot: Hot,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    /// Traces with open spans, and those with segments of foreign ids until these are over.
-    traces: HashMap<u128, Trace, IdHash>,
-    /// Traces that have an own segment only and no open span. No trace is in both.
-    ended: Lingering,
-    /// Segments in `traces` without open spans.
-    lingering: usize,
-    /// Counts the times a segment began to linger: which of two did so first.
-    lingered: u32,
-    /// Memory for finding the oldest.
-    scratch: Vec<u32>,
-    /// Spans that started but are not ours (suppressed, orphaned): their end must not count.
-    ignored: HashMap<(u128, u64), u32, IdHash>,
-    /// Slots of `Bindings::hot`.
-    free: Free,
 }
 
 /// Trace and span ids are random already; a foreign one may be chosen by an adversary, so they are
@@ -110,45 +102,60 @@ impl Bindings {
         self.epoch.load(Ordering::Relaxed) as u32
     }
 
-    /// Binds a local root. `own_id` says that its trace id was made for it, here and now.
-    pub(crate) fn start_root(&self, trace: TraceId, span: SpanId, own_id: bool, route: RouteId) {
-        let (trace, span) = (key(trace), u64::from_be_bytes(span.to_bytes()));
+    /// Binds a local root. `own_id` is true if its trace id was made for it, here and now. Where the
+    /// id is another one's, made here and bound to another route, `beside` is given that route and
+    /// returns the one to bind to instead.
+    pub(crate) fn start_root(
+        &self,
+        trace: TraceId,
+        span: SpanId,
+        own_id: bool,
+        route: RouteId,
+        beside: impl FnOnce(RouteId) -> RouteId,
+    ) {
+        let (trace, span) = (key(trace), span_key(span));
         let epoch = self.now();
-        let mut shard = lock(self.shard(trace));
+        let index = self.shard_index(trace);
+        let mut shard = lock(&self.shards[index]);
         let shard = &mut *shard;
         shard.revive(trace);
         let entry = shard.traces.entry(trace).or_default();
-        match &mut entry.own {
-            None if own_id => entry.own = Some(Segment::new(route, epoch)),
-            // An id that came back to the place where its trace goes anyway.
-            Some(own) if own.route == route => match own.slot {
-                Some(slot) => self.hot.add(slot),
-                None => own.open_span(&mut shard.lingering),
-            },
-            own => {
-                if let Some(own) = own {
-                    // From now on it takes a span's parent to tell whose it is.
-                    own.cool(&self.hot, &mut shard.free);
-                }
-                let foreign = entry.foreign.get_or_insert_default();
-                foreign.add(span, route, epoch);
+        let route = match &mut entry.own {
+            None if own_id => {
+                entry.own = Some(Own::new(route, span, epoch));
+                return;
             }
-        }
+            // An id that came back to the place where its trace goes anyway.
+            Some(own) if own.segment.route == route => {
+                let mut around = shard.around.beside(&self.hot, index);
+                return own.open_span(trace, span, true, &mut around);
+            }
+            Some(own) => beside(own.segment.route),
+            None => route,
+        };
+        let foreign = entry.foreign.get_or_insert_default();
+        foreign.add(trace, span, route, epoch, &mut shard.foreign);
+        shard.foreign_segments += 1;
     }
 
-    /// Binds a local child to its parent's segment; `None` if the parent has none any more.
+    /// Binds a local child to its parent's segment; `None` if the parent is in none any more, or is
+    /// not remembered.
+    #[inline]
     pub(crate) fn start_child(
         &self,
         trace: TraceId,
         span: SpanId,
         parent: SpanId,
     ) -> Option<RouteId> {
-        let trace = key(trace);
-        if let Some(route) = self.hot.start(trace) {
+        let (trace, span, parent) = (key(trace), span_key(span), span_key(parent));
+        if let Some(route) = self.hot.start(trace, span, parent) {
             return Some(route);
         }
-        let span = u64::from_be_bytes(span.to_bytes());
-        let parent = u64::from_be_bytes(parent.to_bytes());
+        self.start_child_in_table(trace, span, parent)
+    }
+
+    #[inline(never)]
+    fn start_child_in_table(&self, trace: u128, span: u64, parent: u64) -> Option<RouteId> {
         let index = self.shard_index(trace);
         let mut shard = lock(&self.shards[index]);
         let shard = &mut *shard;
@@ -160,28 +167,57 @@ impl Bindings {
             }
         };
         if let Some(foreign) = &mut entry.foreign
-            && let Some(&key) = foreign.spans.get(&parent)
+            && let Some(parent) = shard.foreign.get((trace, parent))
         {
-            let found = foreign.segments.get_mut(&key)?;
-            found.segment.open_span(&mut shard.lingering);
-            found.spans.push(span);
-            foreign.spans.insert(span, key);
-            return Some(found.segment.route);
+            let (key, lingering) = (parent.key, &mut shard.around.lingering);
+            return foreign.start_child(trace, span, key, &mut shard.foreign, lingering);
         }
         let own = entry.own.as_mut()?;
-        match own.slot {
-            Some(slot) => self.hot.add(slot),
-            None => {
-                own.open_span(&mut shard.lingering);
-                if entry.foreign.is_none() && shard.ignored.is_empty() {
-                    own.warm(&self.hot, index, &mut shard.free);
-                }
-            }
-        }
+        let mut around = shard.around.beside(&self.hot, index);
+        let proven = own.knows(trace, parent, &around)?;
+        own.open_span(trace, span, proven, &mut around);
         if let Some(slot) = own.slot {
-            self.hot.remember(trace, slot, own.route);
+            self.hot.remember(trace, slot, own.segment.route);
         }
-        Some(own.route)
+        Some(own.segment.route)
+    }
+
+    /// Binds a child whose parent is not remembered to the own segment of its trace, if there is one
+    /// and no reason to doubt it: the context that it shares with its parent must not have another
+    /// destination, `beside_parent`. It may set values if `local`, the destination of a root in its
+    /// place, is that of the trace. `None` if the child has to look after itself.
+    pub(crate) fn start_late(
+        &self,
+        trace: TraceId,
+        span: SpanId,
+        parent: SpanId,
+        beside_parent: Option<RouteId>,
+        local: Option<RouteId>,
+    ) -> Option<RouteId> {
+        let (trace, span, parent) = (key(trace), span_key(span), span_key(parent));
+        let index = self.shard_index(trace);
+        let mut shard = lock(&self.shards[index]);
+        let shard = &mut *shard;
+        let entry = match shard.traces.get_mut(&trace) {
+            Some(entry) => entry,
+            None => {
+                shard.revive(trace);
+                shard.traces.get_mut(&trace)?
+            }
+        };
+        if let Some(foreign) = &entry.foreign
+            && (foreign.forgot || shard.foreign.get((trace, parent)).is_some())
+        {
+            return None;
+        }
+        let own = entry.own.as_mut()?;
+        let route = own.segment.route;
+        if beside_parent.is_some_and(|other| other != route) {
+            return None;
+        }
+        let mut around = shard.around.beside(&self.hot, index);
+        own.open_span(trace, span, local == Some(route), &mut around);
+        Some(route)
     }
 
     /// Remembers that a span which started is none of ours.
@@ -189,88 +225,101 @@ impl Bindings {
         let trace = key(trace);
         let epoch = self.now();
         let mut shard = lock(self.shard(trace));
-        let shard = &mut *shard;
-        let span = u64::from_be_bytes(span.to_bytes());
-        shard.ignored.insert((trace, span), epoch);
-        if let Some(own) = shard.traces.get_mut(&trace).and_then(|t| t.own.as_mut()) {
-            // Ends of its spans have to look whether they are ignored.
-            own.cool(&self.hot, &mut shard.free);
-        }
+        shard.ignored.insert((trace, span_key(span)), epoch);
     }
 
     /// The route of a span that ends; `None` if it is none of ours or its binding is gone.
+    #[inline]
     pub(crate) fn end(&self, trace: TraceId, span: SpanId) -> Ended {
-        let trace = key(trace);
-        if let Some(route) = self.hot.end(trace) {
-            return Ended::Bound(route);
+        let (trace, span) = (key(trace), span_key(span));
+        match self.hot.end(trace, span) {
+            Some(route) => Ended::Bound(route),
+            None => self.end_in_table(trace, span),
         }
-        let span = u64::from_be_bytes(span.to_bytes());
-        let epoch = self.now();
-        let mut shard = lock(self.shard(trace));
-        let shard = &mut *shard;
-        if !shard.ignored.is_empty() && shard.ignored.remove(&(trace, span)).is_some() {
-            return Ended::Ignored;
-        }
-        let Entry::Occupied(mut found) = shard.traces.entry(trace) else {
-            // An end without a start, as below.
-            let own = shard.ended.get(trace);
-            return own.map_or(Ended::Unbound, |own| Ended::Bound(own.route));
-        };
-        let entry = found.get_mut();
-        let beside_foreign = entry.foreign.is_some();
-        let (key, segment) = match &mut entry.foreign {
-            Some(foreign) => match foreign.spans.get(&span).copied() {
-                Some(key) => (Some(key), foreign.segment(key)),
-                None => (None, entry.own.as_mut()),
-            },
-            None => (None, entry.own.as_mut()),
-        };
-        let Some(segment) = segment else {
-            return Ended::Unbound;
-        };
-        let route = segment.route;
-        if let Some(slot) = segment.slot {
-            if self.hot.subtract(slot) {
-                self.hot.remember(trace, slot, route);
-                return Ended::Bound(route);
-            }
-            segment.cool(&self.hot, &mut shard.free);
-        }
-        match segment.open {
-            // An end without a start (a span that outlived an expired binding of a reused id) must
-            // not take somebody else's count below zero.
-            0 => {}
-            1 if beside_foreign => {
-                segment.end(epoch);
-                shard.linger(trace, key, self.linger);
-            }
-            1 => {
-                if let Some(mut own) = found.remove().own
-                    && self.linger
-                {
-                    own.end(epoch);
-                    shard.ended.push(trace, own, LINGERING_PER_SHARD);
-                }
-            }
-            _ => segment.open -= 1,
-        }
-        Ended::Bound(route)
     }
 
-    /// The route of a span that is open or lingers.
+    #[inline(never)]
+    fn end_in_table(&self, trace: u128, span: u64) -> Ended {
+        let epoch = self.now();
+        let index = self.shard_index(trace);
+        let mut shard = lock(&self.shards[index]);
+        let shard = &mut *shard;
+        if let Entry::Occupied(mut found) = shard.traces.entry(trace) {
+            let entry = found.get_mut();
+            let mut around = shard.around.beside(&self.hot, index);
+            if let Some(own) = &mut entry.own
+                && let Some(left) = own.end_span(trace, span, &mut around)
+            {
+                let route = own.segment.route;
+                match (left, own.slot) {
+                    (Left::Open, Some(slot)) => self.hot.remember(trace, slot, route),
+                    (Left::Open, None) => {}
+                    (Left::Over, _) => {
+                        own.segment.idle_since = epoch;
+                        if entry.foreign.is_some() {
+                            shard.linger(trace, None, self.linger);
+                        } else if let Some(own) = found.remove().own
+                            && self.linger
+                        {
+                            shard.ended.push(trace, own.ended(), LINGERING_PER_SHARD);
+                        }
+                    }
+                }
+                return Ended::Bound(route);
+            }
+            if let Some(foreign) = &mut entry.foreign
+                && let Some(there) = shard.foreign.get_mut((trace, span))
+                && there.open > 0
+                && let Some(segment) = foreign.segment(there.key)
+            {
+                let (route, key) = (segment.route, there.key);
+                there.open -= 1;
+                segment.open = segment.open.saturating_sub(1);
+                let over = segment.open == 0;
+                if over {
+                    segment.idle_since = epoch;
+                }
+                if there.open == 0 {
+                    foreign.note_ended(trace, span, key, &mut shard.foreign);
+                }
+                if over {
+                    shard.linger(trace, Some(key), self.linger);
+                }
+                return Ended::Bound(route);
+            }
+        }
+        match shard.ignored.remove((trace, span)) {
+            Some(_) => Ended::Ignored,
+            None => Ended::Unbound,
+        }
+    }
+
+    /// The route of a span that is open and was bound here, so that its code may set values of the
+    /// trace.
     pub(crate) fn route_of(&self, trace: TraceId, span: SpanId) -> Option<RouteId> {
-        let trace = key(trace);
+        let (trace, span) = (key(trace), span_key(span));
         let mut shard = lock(self.shard(trace));
         let shard = &mut *shard;
-        let Some(entry) = shard.traces.get_mut(&trace) else {
-            return shard.ended.get(trace).map(|own| own.route);
-        };
-        if let Some(foreign) = &mut entry.foreign
-            && let Some(&key) = foreign.spans.get(&u64::from_be_bytes(span.to_bytes()))
+        let entry = shard.traces.get_mut(&trace)?;
+        if let Some(own) = &entry.own
+            && own.is_proven(trace, span, &self.hot, &shard.around.held)
         {
-            return foreign.segment(key).map(|s| s.route);
+            return Some(own.segment.route);
         }
-        entry.own.as_ref().map(|s| s.route)
+        let there = shard.foreign.get((trace, span)).filter(|s| s.open > 0)?;
+        let segment = entry.foreign.as_mut()?.segment(there.key)?;
+        Some(segment.route)
+    }
+
+    /// The route of a trace whose id was made here, open or lingering.
+    pub(crate) fn own_route(&self, trace: TraceId) -> Option<RouteId> {
+        let trace = key(trace);
+        let shard = lock(self.shard(trace));
+        let own = shard.traces.get(&trace).and_then(|t| t.own.as_ref());
+        match own {
+            Some(own) => Some(own.segment.route),
+            None => shard.ended.get(trace).map(|own| own.route),
+        }
     }
 
     /// Ends what has lingered for more than `linger` sweeps and, if asked to, what is older than
@@ -280,14 +329,13 @@ impl Bindings {
         let mut swept = Swept::default();
         for shard in &self.shards {
             let mut shard = lock(shard);
-            let over = |s: &Segment| now.wrapping_sub(s.idle_since) > linger;
-            shard.ended.pop_while(over);
-            if shard.lingering > 0 {
-                shard.retain(|s| s.open > 0 || !over(s));
+            let idle = |since: u32| now.wrapping_sub(since) > linger;
+            shard.ended.pop_while(|own| idle(own.idle_since));
+            if shard.around.lingering > 0 {
+                shard.retain(&self.hot, |s| s.open > 0 || !idle(s.idle_since));
             }
             if check_age {
-                shard.cool(&self.hot);
-                swept.expired += shard.expire(now, max_age);
+                swept.expired += shard.expire(&self.hot, now, max_age);
             }
         }
         swept
@@ -298,11 +346,12 @@ impl Bindings {
         let mut open = HashMap::new();
         for shard in &self.shards {
             for trace in lock(shard).traces.values() {
-                for segment in trace.segments() {
-                    let spans = segment.open_spans(&self.hot);
-                    if spans > 0 {
-                        *open.entry(segment.route.0).or_default() += u64::from(spans);
-                    }
+                let own = trace.own.iter();
+                let own = own.map(|own| (own.segment.route, own.open_spans(&self.hot)));
+                let foreign = trace.foreign.iter().flat_map(|f| f.segments.values());
+                let foreign = foreign.map(|f| (f.segment.route, f.segment.open));
+                for (route, spans) in own.chain(foreign).filter(|(_, spans)| *spans > 0) {
+                    *open.entry(route.0).or_default() += u64::from(spans);
                 }
             }
         }
@@ -314,8 +363,9 @@ impl Bindings {
         let mut routes = HashSet::new();
         for shard in &self.shards {
             let shard = lock(shard);
-            let open = shard.traces.values().flat_map(Trace::segments);
-            routes.extend(open.chain(shard.ended.segments()).map(|s| s.route));
+            let traces = shard.traces.values();
+            routes.extend(traces.flat_map(|t| t.segments()).map(|s| s.route));
+            routes.extend(shard.ended.iter().map(|own| own.route));
         }
         routes
     }
@@ -343,102 +393,8 @@ pub(crate) enum Ended {
     Unbound,
 }
 
-impl Shard {
-    /// Puts a trace that has ended back among the open ones, if it is there.
-    fn revive(&mut self, trace: u128) {
-        if let Some(own) = self.ended.take(trace) {
-            self.lingering += 1;
-            self.traces.entry(trace).or_default().own = Some(own);
-        }
-    }
-
-    /// A segment of a trace with foreign ones has no open span any more.
-    fn linger(&mut self, trace: u128, key: Option<u32>, linger: bool) {
-        self.lingering += 1;
-        if !linger {
-            return self.remove(trace, key);
-        }
-        self.lingered = self.lingered.wrapping_add(1);
-        let lingered = self.lingered;
-        if let Some(segment) = self.traces.get_mut(&trace).and_then(|t| t.segment(key)) {
-            segment.lingered = lingered;
-        }
-        if self.lingering > self.room() {
-            self.make_room();
-        }
-    }
-
-    fn remove(&mut self, trace: u128, key: Option<u32>) {
-        self.lingering = self.lingering.saturating_sub(1);
-        if self.traces.get_mut(&trace).is_some_and(|t| t.remove(key)) {
-            self.traces.remove(&trace);
-        }
-    }
-
-    /// How many segments may linger before the oldest go. More where many are open, so that
-    /// looking through those is worth it.
-    fn room(&self) -> usize {
-        LINGERING_PER_SHARD + LINGERING_PER_SHARD.max(self.traces.len() / 4)
-    }
-
-    /// Removes the segments that have lingered longest, so that the usual number stays.
-    #[cold]
-    fn make_room(&mut self) {
-        let now = self.lingered;
-        let mut ages = std::mem::take(&mut self.scratch);
-        ages.clear();
-        ages.extend(
-            self.traces
-                .values()
-                .flat_map(Trace::segments)
-                .filter(|s| s.open == 0)
-                .map(|s| now.wrapping_sub(s.lingered)),
-        );
-        if ages.len() > LINGERING_PER_SHARD {
-            let (_, first_to_go, _) = ages.select_nth_unstable(LINGERING_PER_SHARD);
-            let first_to_go = *first_to_go;
-            self.retain(|s| s.open > 0 || now.wrapping_sub(s.lingered) < first_to_go);
-        }
-        ages.shrink_to(4 * LINGERING_PER_SHARD);
-        self.scratch = ages;
-    }
-
-    /// Keeps the segments that `keep` says, and counts anew those that linger.
-    fn retain(&mut self, keep: impl Fn(&Segment) -> bool) {
-        let mut lingering = 0;
-        self.traces.retain(|_, trace| {
-            let stays = trace.retain(&keep);
-            lingering += trace.segments().filter(|s| s.open == 0).count();
-            stays
-        });
-        self.lingering = lingering;
-        // What a burst left behind would be looked through each time.
-        let needed = self.traces.len().max(2 * LINGERING_PER_SHARD);
-        if self.traces.capacity() > 8 * needed {
-            self.traces.shrink_to(2 * needed);
-        }
-    }
-
-    /// Takes all slots back.
-    fn cool(&mut self, hot: &Hot) {
-        for own in self.traces.values_mut().filter_map(|t| t.own.as_mut()) {
-            own.cool(hot, &mut self.free);
-        }
-    }
-
-    fn expire(&mut self, now: u32, max_age: u32) -> u64 {
-        let expired = self
-            .traces
-            .values()
-            .flat_map(Trace::segments)
-            .filter(|s| s.open > 0 && s.is_older(now, max_age))
-            .count();
-        self.ended.retain(|s| !s.is_older(now, max_age));
-        self.retain(|s| !s.is_older(now, max_age));
-        self.ignored
-            .retain(|_, since| now.wrapping_sub(*since) <= max_age);
-        expired as u64
-    }
+fn span_key(span: SpanId) -> u64 {
+    u64::from_be_bytes(span.to_bytes())
 }
 
 fn key(trace: TraceId) -> u128 {

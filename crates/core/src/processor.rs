@@ -7,7 +7,7 @@ use crate::pipeline::{Payload, Pipeline, Shared};
 use crate::record::Resource;
 use crate::scope::{DetachedFrom, in_scope, with_current};
 use opentelemetry::Context;
-use opentelemetry::trace::{Span as _, SpanContext, TraceContextExt};
+use opentelemetry::trace::{Span as _, SpanContext, SpanId, TraceContextExt, TraceId};
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 use std::sync::Arc;
@@ -61,23 +61,13 @@ impl SpanProcessor for DestinationProcessor {
         if parent.is_valid() && !parent.is_remote() && parent.is_sampled() {
             match shared.bindings.start_child(trace, id, parent.span_id()) {
                 Some(route) => shared.note_ignored_scope(cx, route),
-                None => match shared.own_route(cx) {
-                    Some(route) => shared.bindings.start_root(trace, id, false, route),
-                    None if shared.mutant.is(Mutant::OrphanTakesGlobal) => {
-                        let route = shared.levels.route(cx, &shared.routes);
-                        shared.bindings.start_root(trace, id, false, route);
-                    }
-                    None => {
-                        shared.totals.orphaned.fetch_add(1, Ordering::Relaxed);
-                        shared.bindings.ignore(trace, id);
-                    }
-                },
+                None => shared.bind_without_parent(trace, id, parent.span_id(), cx),
             }
             return;
         }
         let route = shared.levels.route(cx, &shared.routes);
         let made_here = !parent.is_valid();
-        shared.bindings.start_root(trace, id, made_here, route);
+        shared.start_root(trace, id, made_here, route);
         if made_here {
             link_to_origin(span, cx);
         }
@@ -134,18 +124,43 @@ fn link_to_origin(span: &mut Span, cx: &Context) {
 }
 
 impl Shared {
+    fn start_root(&self, trace: TraceId, span: SpanId, made_here: bool, route: RouteId) {
+        let beside = |own| self.routes.beside(own, route);
+        (self.bindings).start_root(trace, span, made_here, route, beside);
+    }
+
+    /// Binds a span whose parent ran in this process and is in no binding that is remembered.
+    #[cold]
+    fn bind_without_parent(&self, trace: TraceId, span: SpanId, parent: SpanId, cx: &Context) {
+        let beside_parent = in_scope(cx).filter(|scope| !scope.is_unset());
+        let beside_parent = beside_parent.map(|scope| self.routes.of(Some(scope)));
+        let local = self.levels.own_route(cx, &self.routes);
+        let bindings = &self.bindings;
+        if let Some(route) = bindings.start_late(trace, span, parent, beside_parent, local) {
+            return self.note_ignored_scope(cx, route);
+        }
+        match local {
+            Some(route) => self.start_root(trace, span, false, route),
+            None if self.mutant.is(Mutant::OrphanTakesGlobal) => {
+                let route = self.levels.route(cx, &self.routes);
+                self.start_root(trace, span, false, route);
+            }
+            None => {
+                self.totals.orphaned.fetch_add(1, Ordering::Relaxed);
+                self.bindings.ignore(trace, span);
+            }
+        }
+    }
+
     /// Counts a scope that names another destination than the one its trace is bound to.
     fn note_ignored_scope(&self, cx: &Context, bound: RouteId) {
         if let Some(scope) = in_scope(cx)
             && !scope.is_unset()
-            && self.routes.of(Some(scope)) != bound
+            && let route = self.routes.of(Some(scope))
+            && route != bound
+            && self.routes.refusing(bound).is_none_or(|r| r.route != route)
         {
             self.totals.ignored_scopes.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// The route of the context-local destination alone.
-    fn own_route(&self, cx: &Context) -> Option<RouteId> {
-        self.levels.own_route(cx, &self.routes)
     }
 }

@@ -3,14 +3,14 @@
 
 use crate::binding::RouteId;
 use crate::destination::{Destination, Legs, capabilities};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::lane::{Intake, Lane, LaneId};
 use crate::location::BatchLimits;
 use crate::process::Process;
 use crate::stats::Forgotten;
 use crate::uri::LocationUri;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// All routes and lanes of one pipeline.
@@ -25,6 +25,7 @@ pub(crate) struct Routes {
     limits: Option<BatchLimits>,
     lane_budget: usize,
     routes: boxcar::Vec<Route>,
+    refusing: boxcar::Vec<Refusing>,
     intakes: Arc<boxcar::Vec<Intake>>,
     known: Mutex<Known>,
     /// Lanes in `known`.
@@ -43,6 +44,8 @@ struct Route {
 #[derive(Debug, Default)]
 struct Known {
     routes: HashMap<Box<[LaneId]>, RouteId>,
+    /// By route and the lanes that refuse.
+    refusing: HashMap<(RouteId, Box<[LaneId]>), RouteId>,
     ids: HashMap<LocationUri, LaneId>,
     /// In the order in which they were first used.
     lanes: BTreeMap<LaneId, Arc<Lane>>,
@@ -52,6 +55,27 @@ struct Known {
     sequence: u64,
 }
 
+/// A route that some lanes refuse: a request came with the id of a trace that this process made, and
+/// the trace goes to another location of the same store, where an id can be used once.
+#[derive(Debug)]
+pub(crate) struct Refusing {
+    /// The route without the refusal.
+    pub(crate) route: RouteId,
+    /// Lanes that get the spans.
+    pub(crate) delivers: Box<[LaneId]>,
+    pub(crate) refuses: Box<[Refuses]>,
+}
+
+/// A lane that refuses.
+#[derive(Debug)]
+pub(crate) struct Refuses {
+    pub(crate) lane: LaneId,
+    /// Why. It is told to this lane alone and names nobody else.
+    pub(crate) error: Error,
+    /// Spans refused that the log was not told of.
+    pub(crate) untold: AtomicU64,
+}
+
 impl Routes {
     pub(crate) fn new(pipeline: u32, limits: Option<BatchLimits>, lane_budget: usize) -> Self {
         Self {
@@ -59,6 +83,7 @@ impl Routes {
             limits,
             lane_budget,
             routes: boxcar::Vec::new(),
+            refusing: boxcar::Vec::new(),
             intakes: Arc::default(),
             known: Mutex::default(),
             lanes: AtomicUsize::new(0),
@@ -103,14 +128,12 @@ impl Routes {
     #[cold]
     fn find(&self, legs: &Legs) -> RouteId {
         // Asked before the lock is taken: it is the backend's code.
-        let declared = legs.locations().iter().map(|l| match self.limits {
-            Some(limits) => (limits, None),
-            None => {
-                let (capabilities, defect) = capabilities(&**l);
-                (capabilities.batch, defect)
-            }
+        let asked = legs.locations().iter().map(|l| {
+            let (capabilities, defect) = capabilities(&**l);
+            let limits = self.limits.unwrap_or(capabilities.batch);
+            (limits, capabilities.exclusive_store, defect)
         });
-        let declared: Vec<(BatchLimits, Option<Error>)> = declared.collect();
+        let asked: Vec<(BatchLimits, Option<String>, Option<Error>)> = asked.collect();
         let Some(mut known) = self.known() else {
             return RouteId::UNROUTED;
         };
@@ -119,12 +142,13 @@ impl Routes {
             .locations()
             .iter()
             .zip(legs.uris())
-            .zip(declared)
-            .map(|((location, uri), (limits, defect))| {
+            .zip(asked)
+            .map(|((location, uri), (limits, store, defect))| {
                 *known.ids.entry(uri.clone()).or_insert_with(|| {
                     let id = LaneId(index(self.intakes.push(Intake::new(self.lane_budget))));
                     let (location, intakes) = (location.clone(), self.intakes.clone());
                     let lane = Lane::new(intakes, id, location, uri, limits, self.lane_budget);
+                    let lane = lane.in_store(store);
                     let mut state = lane.state();
                     state.sealed_seq = known.sequence;
                     state.last_error = defect.map(|e| e.at(uri));
@@ -152,9 +176,88 @@ impl Routes {
         route
     }
 
-    /// The lanes of a route that leads somewhere.
+    /// The lanes of a route that leads somewhere; none for one that some of its lanes refuse.
     pub(crate) fn lanes_of(&self, route: RouteId) -> &[LaneId] {
         self.get(route).map_or(&[], |route| &route.lanes)
+    }
+
+    /// The route of a foreign root whose trace id was made here for a trace that follows `own`. Lanes
+    /// that cannot take it beside the owner refuse it: those in a store in which the id can be used
+    /// once, and in which it belongs to another lane.
+    #[cold]
+    pub(crate) fn beside(&self, own: RouteId, route: RouteId) -> RouteId {
+        let Some(mut known) = self.known() else {
+            return route;
+        };
+        let known = &mut *known;
+        let store = |id: &LaneId| known.lanes.get(id)?.exclusive_store.as_ref();
+        let owners = self.legs_of(own);
+        let is_taken = |id: &LaneId| {
+            store(id).is_some_and(|taken| owners.iter().any(|owner| store(owner) == Some(taken)))
+        };
+        let lanes = self.lanes_of(route).iter();
+        let (refuses, delivers): (Vec<LaneId>, Vec<LaneId>) =
+            lanes.partition(|id| !owners.contains(id) && is_taken(id));
+        if refuses.is_empty() {
+            return route;
+        }
+        let lanes = &known.lanes;
+        let key = (route, refuses.into_boxed_slice());
+        *known
+            .refusing
+            .entry(key)
+            .or_insert_with_key(|(_, refuses)| {
+                let refuses = refuses.iter().filter_map(|lane| {
+                    Some(Refuses {
+                        lane: *lane,
+                        error: id_is_taken().at(&lanes.get(lane)?.uri),
+                        untold: AtomicU64::new(0),
+                    })
+                });
+                let refusing = Refusing {
+                    route,
+                    delivers: delivers.into(),
+                    refuses: refuses.collect(),
+                };
+                RouteId(RouteId::REFUSING | index(self.refusing.push(refusing)))
+            })
+    }
+
+    /// Whether a route leads into a store in which a trace id can be used once.
+    pub(crate) fn is_exclusive(&self, route: RouteId) -> bool {
+        let mut lanes = self.lanes_of(route).iter();
+        let Some(known) = self.known() else {
+            return false;
+        };
+        lanes.any(|id| {
+            known
+                .lanes
+                .get(id)
+                .is_some_and(|l| l.exclusive_store.is_some())
+        })
+    }
+
+    /// What is special about a route that some lanes refuse.
+    pub(crate) fn refusing(&self, route: RouteId) -> Option<&Refusing> {
+        if route.0 & RouteId::REFUSING == 0 {
+            return None;
+        }
+        self.refusing.get((route.0 & !RouteId::REFUSING) as usize)
+    }
+
+    /// Lanes that refuse spans of others, in all routes.
+    pub(crate) fn all_refuses(&self) -> impl Iterator<Item = &Refuses> {
+        self.refusing.iter().flat_map(|(_, r)| r.refuses.iter())
+    }
+
+    /// A route without what some of its lanes refuse.
+    pub(crate) fn whole(&self, route: RouteId) -> RouteId {
+        self.refusing(route).map_or(route, |r| r.route)
+    }
+
+    /// Every lane of a route, those that refuse included.
+    pub(crate) fn legs_of(&self, route: RouteId) -> &[LaneId] {
+        self.lanes_of(self.whole(route))
     }
 
     /// What application threads change of a lane, also of one that was forgotten.
@@ -233,6 +336,7 @@ impl Routes {
                 || !ids.iter().all(rests);
             if !stays {
                 gone.extend(ids.iter().copied());
+                known.refusing.retain(|(refused, _), _| refused != route);
             }
             stays
         });
@@ -257,6 +361,15 @@ impl Routes {
         self.lanes.store(known.lanes.len(), Ordering::Relaxed);
         gone
     }
+}
+
+fn id_is_taken() -> Error {
+    let cause = "a request named the id of a trace that this process made for another location of \
+                 the same store, where an id can be used only once";
+    Error::new(ErrorKind::Conflict, "bind trace", cause).mend(
+        "start a trace of its own for such a request (`new_root`), or give the location a store of \
+         its own",
+    )
 }
 
 fn index(index: usize) -> u32 {

@@ -11,9 +11,16 @@ pub fn current_trace_id() -> Option<TraceId> {
 }
 
 /// Sets tags, metadata, session, user, previews and the like on the trace of the current span, at
-/// every place the trace is bound to. What is set later wins. Returns false if there is no current
-/// span, or no pipeline of this process has bound it. A remote span is not enough: its ids are
-/// whatever a caller sent, and no key to a trace of somebody else.
+/// every place the trace is bound to. What is set later wins.
+///
+/// Returns false, and sets nothing, unless the current span is open and a pipeline of this process
+/// bound it. So none of these may set values, whatever trace id they have:
+/// - a remote span, whose ids are whatever a caller sent;
+/// - a span that is not sampled, or was started while telemetry was suppressed;
+/// - a span of a tracer provider without a processor of a pipeline;
+/// - a span that has ended;
+/// - a late child of a span that is forgotten (one that ended long ago, or is unknown to the
+///   pipeline), unless its context names the destination of the trace.
 ///
 /// ```
 /// trace_destination_core::update_current_trace(|trace| {
@@ -22,7 +29,8 @@ pub fn current_trace_id() -> Option<TraceId> {
 /// });
 /// ```
 pub fn update_current_trace(set: impl FnOnce(&mut TraceUpdate)) -> bool {
-    let Some(span) = current_span().filter(|span| !span.is_remote()) else {
+    let local = |span: &SpanContext| !span.is_remote() && span.is_sampled();
+    let Some(span) = current_span().filter(local) else {
         return false;
     };
     let mut update = TraceUpdate::new(span.trace_id());

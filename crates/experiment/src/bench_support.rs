@@ -8,7 +8,7 @@ use crate::sql::{self, Statements};
 use crate::{connection::Database, error::Fault};
 use rusqlite::types::Value;
 use std::path::Path;
-use trace_destination_core::{Error, TraceBatch};
+use trace_destination_core::{Error, TraceBatch, Written};
 
 /// One row: which of [`STATEMENTS`] inserts it, and the values to bind.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ fn collect(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<Ro
             trace,
             &experiment,
             crate::writer::Care::None,
-            &mut Vec::new(),
+            &mut Written::default(),
         )?;
     }
     conn.execute_batch("COMMIT")?;

@@ -69,7 +69,7 @@
 //! as the 20 s MLflow waits. Where MLflow creates the same absent file within the same few
 //! milliseconds, its own start may fail once (`table … already exists`); nothing is lost, and its
 //! next start finds the file. A trace id lives at one place in a file: spans of a trace that is
-//! stored under another experiment are refused with `Conflict`, naming both.
+//! stored under another experiment are refused with `Conflict`; the error does not name that one.
 //!
 //! Not kept up to date: the daily summaries that an MLflow server makes with
 //! `MLFLOW_SQL_TRACE_ROLLUPS_ENABLED`, for spans that arrive after the summary of their day.

@@ -169,21 +169,15 @@ impl TraceSink for ExperimentSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
         // Encoding here, before the store's one writer takes over, lets lanes encode in parallel.
         let rows = Rows::of(batch);
-        let refused = self
+        let mut written = self
             .store
             .write(self.experiment.clone(), rows)
             .await
             .map_err(|error| error.at(&self.uri))?;
-        Ok(Written {
-            refused: refused
-                .into_iter()
-                .map(|mut refusal| {
-                    refusal.error = refusal.error.at(&self.uri);
-                    refusal
-                })
-                .collect(),
-            ..Written::default()
-        })
+        for refusal in &mut written.refused {
+            refusal.error = refusal.error.clone().at(&self.uri);
+        }
+        Ok(written)
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {

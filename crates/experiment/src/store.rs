@@ -17,7 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::oneshot;
-use trace_destination_core::{Error, Refusal};
+use trace_destination_core::{Error, Written};
 
 /// The open stores of this process, by canonical path.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Store>>>> = LazyLock::new(Mutex::default);
@@ -92,8 +92,8 @@ impl Store {
         self: &Arc<Self>,
         experiment: Arc<Experiment>,
         mut rows: Rows,
-    ) -> Result<Vec<Refusal>, Error> {
-        let mut refused = std::mem::take(&mut rows.refused);
+    ) -> Result<Written, Error> {
+        let refused = std::mem::take(&mut rows.refused);
         let (sender, answer) = oneshot::channel();
         let start = {
             let mut queue = lock(&self.queue);
@@ -109,9 +109,10 @@ impl Store {
         }
         match answer.await {
             Ok(answer) => {
-                refused.extend(answer?);
-                refused.sort_by_key(|refusal| refusal.index);
-                Ok(refused)
+                let mut written = answer?;
+                written.refused.extend(refused);
+                written.refused.sort_by_key(|refusal| refusal.index);
+                Ok(written)
             }
             Err(_) => Err(Fault::Abandoned.during(WRITE)),
         }

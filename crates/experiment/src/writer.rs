@@ -13,7 +13,7 @@ use crate::trace::Tables;
 use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::Arc;
-use trace_destination_core::{Error, Refusal};
+use trace_destination_core::{Error, Written};
 
 /// A batch of one experiment.
 pub(crate) struct Entry {
@@ -21,8 +21,8 @@ pub(crate) struct Entry {
     pub(crate) rows: Rows,
 }
 
-/// The refused spans of a batch that was stored, or why it was not.
-pub(crate) type Answer = Result<Vec<Refusal>, Error>;
+/// What there is to tell of a batch that was stored, or why it was not.
+pub(crate) type Answer = Result<Written, Error>;
 
 /// What is done against rows that the database refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Writer {
         &mut self,
         entries: &[Entry],
         care: Care,
-    ) -> Result<Vec<Result<Vec<Refusal>, Fault>>, Fault> {
+    ) -> Result<Vec<Result<Written, Fault>>, Fault> {
         let targets = || entries.iter().map(|entry| &entry.experiment.target);
         self.connect(targets().any(|t| experiment::may_create(t)))?;
         let Some(database) = &mut self.database else {
@@ -204,7 +204,7 @@ fn write_all(
     foreign_changes: &mut i64,
     entries: &[Entry],
     care: Care,
-) -> Result<Vec<Result<Vec<Refusal>, Fault>>, Fault> {
+) -> Result<Vec<Result<Written, Fault>>, Fault> {
     let changes = database
         .conn
         .prepare_cached("PRAGMA data_version")?
@@ -225,19 +225,20 @@ fn write_all(
                 continue;
             }
         };
-        let mut refused = Vec::new();
+        let mut told = Written::default();
         for trace in &rows.traces {
-            let put = &mut refused;
+            let put = &mut told;
             let written = care.around(conn, || {
                 tables.write(memory, rows, trace, &resolved, care, put)
             })?;
             if let Err(error) = written {
                 let spans = &rows.spans[trace.spans.clone()];
+                let refused = &mut told.refused;
                 refused.retain(|r| !spans.iter().any(|row| row.index == r.index));
                 refused.extend(spans.iter().map(|row| row.refused(&error)));
             }
         }
-        answers.push(Ok(refused));
+        answers.push(Ok(told));
     }
     Ok(answers)
 }

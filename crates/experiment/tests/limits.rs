@@ -6,7 +6,7 @@ mod support;
 
 use support::*;
 use tempfile::TempDir;
-use trace_destination_core::{AnyValue, ErrorKind, SpanRecord, TraceLocation};
+use trace_destination_core::{AnyValue, ErrorKind, SpanRecord, TraceLocation, TraceUpdate};
 
 fn stored(spans: Vec<SpanRecord>) -> (TempDir, std::path::PathBuf, Vec<(usize, ErrorKind)>) {
     let dir = TempDir::new().unwrap();
@@ -127,7 +127,7 @@ fn numbers_that_are_none() {
 }
 
 #[test]
-fn a_trace_that_lives_elsewhere_is_refused_naming_both_places() {
+fn a_trace_that_lives_elsewhere_is_refused_without_naming_that_place() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("x.db");
     run(async {
@@ -145,9 +145,28 @@ fn a_trace_that_lives_elsewhere_is_refused_naming_both_places() {
         for refusal in &written.refused {
             assert_eq!(refusal.error.kind(), ErrorKind::Conflict);
             let text = refusal.error.to_string();
-            assert!(text.contains("experiment 1 `one`"), "{text}");
             assert!(text.contains("experiment 2 `two`"), "{text}");
+            assert!(!text.contains("one`"), "{text}");
+            assert!(!text.contains("experiment 1"), "{text}");
         }
+        // Values of such a trace are lost too, with its spans and alone.
+        for spans in [vec![span(1, 9, Some(1), "more")], vec![]] {
+            let update = TraceUpdate {
+                user_id: Some("mallory".into()),
+                ..TraceUpdate::new(conversation(1)[0].trace_id)
+            };
+            let told = sink.write(&batch_with(spans, vec![update])).await.unwrap();
+            assert_eq!(told.lost_updates.len(), 1);
+            assert_eq!(told.lost_updates[0].kind(), ErrorKind::Conflict);
+        }
+        assert_eq!(
+            texts(
+                &path,
+                "SELECT * FROM trace_request_metadata WHERE value = 'mallory'"
+            )
+            .len(),
+            0
+        );
         assert_eq!(
             texts(&path, "SELECT * FROM trace_info WHERE experiment_id = 1"),
             before

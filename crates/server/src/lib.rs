@@ -68,8 +68,8 @@
 //! - **A trace lives in one experiment.** The server stores spans of a known trace where the trace
 //!   is, whatever it is asked for, and answers 200. So a trace whose id may exist (no local root in
 //!   the batch, or spans that were replayed) is looked up before it is sent, once, with one request
-//!   per batch; its spans are refused with `Conflict` if it is elsewhere. Between look-up and
-//!   storing, another process can still be faster.
+//!   per batch; its spans are refused with `Conflict` if it is elsewhere, without naming that
+//!   place. Between look-up and storing, another process can still be faster.
 //! - **One bad span sinks a whole request there.** What is known to do so (session ids over 250
 //!   characters, a cost that is no object, times beyond 2262, missing ids) is refused before it is
 //!   sent; other requests the server rejects are halved until the offender is found. A 500 is

@@ -8,7 +8,7 @@ use opentelemetry::trace::Span as _;
 use trace_destination_core::{Destination, DropReason, Error, ErrorKind, LocationUri, RetryPolicy};
 
 /// An error must say what was being done, where, why, and what to do.
-fn complete(error: &Error, at: &LocationUri) -> Verdict {
+pub(crate) fn complete(error: &Error, at: &LocationUri) -> Verdict {
     ensure!(!error.operation().is_empty(), "no operation in {error:?}");
     ensure_eq!(error.location(), Some(at), "the location in {error:?}");
     ensure!(!error.cause().is_empty(), "no cause in {error:?}");
@@ -355,15 +355,7 @@ pub(crate) async fn second_segment_in_one_store_is_refused(w: Arc<World>) -> Ver
         .ok_or_else(|| Failure::new("flush does not say why"))?;
     ensure_eq!(error.kind(), ErrorKind::Conflict, "kind of {error}");
     complete(error, sibling.uri())?;
-    let names_first = error.to_string().contains(a.uri().as_str())
-        || a.uri()
-            .query_pairs()
-            .any(|(_, v)| error.to_string().contains(v));
-    ensure!(
-        names_first,
-        "{error} does not name the place of the first segment, {}",
-        a.uri()
-    );
+    names_nobody_else(&error.to_string(), &sibling, &a)?;
     a.end(rig.start("more of the first", &a.destination.in_context(&incoming)));
     w.verify(&rig).await
 }

@@ -8,7 +8,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use trace_destination_core::DestinationExt as _;
+use trace_destination_core::{
+    Destination, DestinationExt as _, DropReason, ErrorKind, update_current_trace,
+};
 
 /// The place a span belongs to, carried by the span itself.
 const BELONGS: &str = "conformance.belongs";
@@ -68,6 +70,80 @@ pub(crate) async fn one_foreign_trace_under_many_tenants(w: Arc<World>) -> Verdi
     })
     .await?;
     w.verify(&rig).await
+}
+
+pub(crate) async fn a_trace_id_made_here_keeps_its_place(w: Arc<World>) -> Verdict {
+    let owner = w.place("owner").await?;
+    let elsewhere = w.place("elsewhere").await?;
+    let rig = w.rig()?;
+    let root = rig.start("owner's root", &owner.context());
+    let id = u128::from_be_bytes(root.span_context().trace_id().to_bytes());
+    let own_cx = Context::new().with_span(root);
+    let mut others = Vec::new();
+    for i in 0..6 {
+        if i == 4 {
+            // From here on the trace has ended, and lingers.
+            owner.expect(own_cx.span().span_context());
+            own_cx.span().end();
+        }
+        let other = w.sibling(&owner).await?;
+        let fans_out = i % 2 == 1;
+        let destination = match fans_out {
+            true => Destination::all([other.destination.clone(), elsewhere.destination.clone()])?,
+            false => other.destination.clone(),
+        };
+        let incoming = destination.in_context(&remote(id, 0x5eed + i));
+        let cx = Context::new().with_span(rig.start("repeats an id", &incoming));
+        let _running = cx.clone().attach();
+        update_current_trace(|trace| trace.user_id = Some("mallory".into()));
+        for _ in 0..3 {
+            let mut child = rig.start("child", &cx);
+            match fans_out {
+                true => elsewhere.end(child),
+                false => child.end(),
+            }
+        }
+        if fans_out {
+            elsewhere.expect(cx.span().span_context());
+        }
+        cx.span().end();
+        others.push(other);
+        // Whoever comes first to the store does not win by that.
+        rig.flush().await?;
+        owner.end(rig.start("owner's child", &own_cx));
+    }
+    let report = rig.flush().await?;
+    w.verify(&rig).await?;
+    for other in &others {
+        let l = report
+            .location(other.uri())
+            .ok_or_else(|| Failure::new("a refused place is not in the report"))?;
+        ensure_eq!(
+            (l.stored, l.dropped.by(DropReason::Refused), l.lost_updates),
+            (0, 4, 1),
+            "stored, refused and lost updates at {}",
+            l.uri
+        );
+        let error = l
+            .error
+            .as_ref()
+            .ok_or_else(|| Failure::new("a refused place is not told why"))?;
+        ensure_eq!(error.kind(), ErrorKind::Conflict, "kind of {error}");
+        super::input::complete(error, other.uri())?;
+        for somebody in others.iter().chain([&owner]) {
+            names_nobody_else(&error.to_string(), other, somebody)?;
+        }
+    }
+    let l = report
+        .location(owner.uri())
+        .ok_or_else(|| Failure::new("the owner is not in the report"))?;
+    ensure_eq!(
+        (l.stored, l.dropped.total(), l.lost_updates),
+        (7, 0, 0),
+        "stored, dropped and lost updates at the owner"
+    );
+    ensure!(l.error.is_none(), "the owner is told {:?}", l.error);
+    Ok(())
 }
 
 /// How much the stress does.

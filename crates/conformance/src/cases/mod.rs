@@ -36,6 +36,26 @@ pub(crate) fn remote(trace: u128, span: u64) -> opentelemetry::Context {
     ))
 }
 
+/// What a place is told of another tenant's trace must not say whose it is.
+pub(crate) fn names_nobody_else(text: &str, here: &Place, other: &Place) -> Verdict {
+    let names = |place: &Place| {
+        let values = place.uri().query_pairs().map(|(_, value)| value.to_owned());
+        let mut names: Vec<String> = values.collect();
+        names.push(place.uri().to_string());
+        names.retain(|name| name.len() > 2);
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        names
+    };
+    let own = names(here);
+    let rest = own
+        .iter()
+        .fold(text.to_owned(), |text, name| text.replace(name, ""));
+    for name in names(other).iter().filter(|name| !own.contains(name)) {
+        ensure!(!rest.contains(name), "{text} names {name}");
+    }
+    Ok(())
+}
+
 /// A root span from nothing but the current context.
 pub(crate) fn root(rig: &Rig) -> opentelemetry_sdk::trace::Span {
     rig.start("root", &opentelemetry::Context::current())

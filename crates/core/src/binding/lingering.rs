@@ -3,7 +3,7 @@
 //! They are out of the table of open traces, which so stays small enough to be in the cache at any
 //! rate of traces; adding one writes to the end of a queue and looks at nothing else.
 
-use super::segments::Segment;
+use super::own::Ended;
 use std::collections::VecDeque;
 
 /// The traces that linger in one shard.
@@ -13,7 +13,7 @@ pub(super) struct Lingering {
     filter: Filter,
     /// A few bits of each trace id, close together, to be looked through.
     tags: VecDeque<u16>,
-    traces: VecDeque<(TraceKey, Segment)>,
+    traces: VecDeque<(TraceKey, Ended)>,
 }
 
 /// One bit per group of tags. Bits of tags that are gone stay until it is made anew.
@@ -58,7 +58,7 @@ impl TraceKey {
 
 impl Lingering {
     /// Adds a trace; beyond `limit` the oldest one goes.
-    pub(super) fn push(&mut self, trace: u128, segment: Segment, limit: usize) {
+    pub(super) fn push(&mut self, trace: u128, segment: Ended, limit: usize) {
         let key = TraceKey::new(trace);
         self.tags.push_back(key.tag());
         self.traces.push_back((key, segment));
@@ -91,26 +91,26 @@ impl Lingering {
         self.traces.iter().rposition(|(k, _)| *k == key)
     }
 
-    pub(super) fn get(&self, trace: u128) -> Option<&Segment> {
+    pub(super) fn get(&self, trace: u128) -> Option<&Ended> {
         self.find(trace).map(|i| &self.traces[i].1)
     }
 
     /// Takes a trace out, to be used again.
-    pub(super) fn take(&mut self, trace: u128) -> Option<Segment> {
+    pub(super) fn take(&mut self, trace: u128) -> Option<Ended> {
         let index = self.find(trace)?;
         self.tags.remove(index);
         self.traces.remove(index).map(|(_, segment)| segment)
     }
 
     /// Ends those that came before a time: `over` is asked from the oldest on, until it says no.
-    pub(super) fn pop_while(&mut self, over: impl Fn(&Segment) -> bool) {
+    pub(super) fn pop_while(&mut self, over: impl Fn(&Ended) -> bool) {
         while self.traces.front().is_some_and(|(_, s)| over(s)) {
             self.pop();
         }
     }
 
     /// Keeps the segments that `keep` says.
-    pub(super) fn retain(&mut self, keep: impl Fn(&Segment) -> bool) {
+    pub(super) fn retain(&mut self, keep: impl Fn(&Ended) -> bool) {
         if self.traces.iter().all(|(_, s)| keep(s)) {
             return;
         }
@@ -118,7 +118,7 @@ impl Lingering {
         self.tags = self.traces.iter().map(|(k, _)| k.tag()).collect();
     }
 
-    pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Ended> {
         self.traces.iter().map(|(_, segment)| segment)
     }
 

@@ -33,7 +33,7 @@ fn open(table: &Bindings) -> u64 {
 fn loom_child_while_its_root_ends_and_the_table_is_swept() {
     loom::model(|| {
         let table = Arc::new(Bindings::new(1, true));
-        table.start_root(trace(), span(1), true, A);
+        table.start_root(trace(), span(1), true, A, |_| A);
         let child = {
             let table = table.clone();
             thread::spawn(move || match table.start_child(trace(), span(2), span(1)) {
@@ -64,11 +64,11 @@ fn loom_two_tenants_with_one_trace_id() {
     for made_here in [true, false] {
         bounded(move || {
             let table = Arc::new(Bindings::new(1, true));
-            table.start_root(trace(), span(1), made_here, A);
+            table.start_root(trace(), span(1), made_here, A, |_| A);
             let other = {
                 let table = table.clone();
                 thread::spawn(move || {
-                    table.start_root(trace(), span(10), false, B);
+                    table.start_root(trace(), span(10), false, B, |_| B);
                     assert_eq!(table.start_child(trace(), span(11), span(10)), Some(B));
                     assert_eq!(table.end(trace(), span(10)), Ended::Bound(B));
                     assert_eq!(table.end(trace(), span(11)), Ended::Bound(B));
@@ -108,7 +108,7 @@ fn loom_late_child_against_the_sweep_that_ends_its_binding() {
     for made_here in [true, false] {
         loom::model(move || {
             let table = Arc::new(Bindings::new(1, true));
-            table.start_root(trace(), span(1), made_here, A);
+            table.start_root(trace(), span(1), made_here, A, |_| A);
             table.end(trace(), span(1));
             let children: Vec<_> = [2, 3]
                 .into_iter()
@@ -138,7 +138,7 @@ fn loom_late_child_against_the_sweep_that_ends_its_binding() {
 fn loom_ignored_spans_take_nothing() {
     loom::model(|| {
         let table = Arc::new(Bindings::new(1, true));
-        table.start_root(trace(), span(1), true, A);
+        table.start_root(trace(), span(1), true, A, |_| A);
         let ignored = {
             let table = table.clone();
             thread::spawn(move || {
@@ -157,7 +157,7 @@ fn loom_ignored_spans_take_nothing() {
 fn loom_threads_that_remember_a_trace_count_every_span_of_it() {
     bounded(|| {
         let table = Arc::new(Bindings::new(1, true));
-        table.start_root(trace(), span(1), true, A);
+        table.start_root(trace(), span(1), true, A, |_| A);
         let threads: Vec<_> = [10, 20]
             .into_iter()
             .map(|first| {
@@ -188,7 +188,7 @@ fn loom_threads_that_remember_a_trace_count_every_span_of_it() {
 fn loom_a_trace_that_is_remembered_gets_a_second_tenant_and_an_ignored_span() {
     bounded(|| {
         let table = Arc::new(Bindings::new(1, true));
-        table.start_root(trace(), span(1), true, A);
+        table.start_root(trace(), span(1), true, A, |_| A);
         let child = {
             let table = table.clone();
             thread::spawn(move || {
@@ -201,7 +201,7 @@ fn loom_a_trace_that_is_remembered_gets_a_second_tenant_and_an_ignored_span() {
         let tenant = {
             let table = table.clone();
             thread::spawn(move || {
-                table.start_root(trace(), span(20), false, B);
+                table.start_root(trace(), span(20), false, B, |_| B);
                 assert_eq!(table.start_child(trace(), span(21), span(20)), Some(B));
                 assert_eq!(table.end(trace(), span(21)), Ended::Bound(B));
             })
@@ -214,6 +214,36 @@ fn loom_a_trace_that_is_remembered_gets_a_second_tenant_and_an_ignored_span() {
         assert_eq!(table.end(trace(), span(20)), Ended::Bound(B));
         assert_eq!(table.end(trace(), span(11)), Ended::Bound(A));
         assert_eq!(table.end(trace(), span(1)), Ended::Bound(A));
+        assert_eq!(open(&table), 0);
+    });
+}
+
+#[test]
+fn loom_a_slot_that_was_given_away_is_not_used_by_who_remembers_it() {
+    bounded(|| {
+        let other = TraceId::from_bytes(11u128.to_be_bytes());
+        let table = Arc::new(Bindings::new(1, true));
+        table.start_root(trace(), span(1), true, A, |_| A);
+        let remembers = {
+            let table = table.clone();
+            thread::spawn(move || {
+                for id in [10, 11] {
+                    if table.start_child(trace(), span(id), span(1)).is_some() {
+                        assert_eq!(table.route_of(trace(), span(id)), Some(A));
+                        assert_eq!(table.end(trace(), span(id)), Ended::Bound(A));
+                    }
+                }
+            })
+        };
+        assert_eq!(table.end(trace(), span(1)), Ended::Bound(A));
+        // The slot of the first trace is free now, or still its own.
+        table.start_root(other, span(1), true, B, |_| B);
+        assert_eq!(table.start_child(other, span(2), span(1)), Some(B));
+        for id in [1, 2] {
+            assert_eq!(table.route_of(other, span(id)), Some(B));
+            assert_eq!(table.end(other, span(id)), Ended::Bound(B));
+        }
+        remembers.join().unwrap();
         assert_eq!(open(&table), 0);
     });
 }

@@ -41,6 +41,8 @@ struct Model {
     segments: Vec<Segment>,
     /// Trace, segment and whether it is open, of every span that was bound.
     spans: Vec<(u128, usize, bool)>,
+    /// Whether each may set values of its trace while it is open.
+    proven: Vec<bool>,
     epoch: u32,
 }
 
@@ -52,6 +54,8 @@ struct Segment {
     started: u32,
     idle_since: u32,
     bound: bool,
+    /// Of an own one: spans of another segment of the trace were forgotten.
+    doubtful: bool,
 }
 
 impl Model {
@@ -68,12 +72,20 @@ impl Model {
                     started: self.epoch,
                     idle_since: 0,
                     bound: true,
+                    doubtful: false,
                 });
                 self.segments.len() - 1
             }
         };
         self.segments[segment].open += 1;
         self.spans.push((trace, segment, true));
+        self.proven.push(true);
+    }
+
+    /// Whether a child may be left to itself: its parent has ended, and may be anybody's.
+    fn may_be_orphan(&self, parent: usize) -> bool {
+        let (_, segment, open) = self.spans[parent];
+        self.segments[segment].doubtful && !open
     }
 
     fn child(&mut self, parent: usize) -> Option<RouteId> {
@@ -103,11 +115,18 @@ impl Model {
     fn sweep(&mut self, linger: u32, max_age: u32) -> u64 {
         self.epoch += 1;
         let mut expired = 0;
+        let mut forgotten = BTreeSet::new();
         for s in self.segments.iter_mut().filter(|s| s.bound) {
             let old = self.epoch - s.started > max_age;
             let idle = s.open == 0 && self.epoch - s.idle_since > linger;
             expired += u64::from(old && s.open > 0);
             s.bound = !old && !idle;
+            if old && s.open > 0 && !s.own {
+                forgotten.insert(s.trace);
+            }
+        }
+        for s in self.segments.iter_mut().filter(|s| s.own) {
+            s.doubtful |= forgotten.contains(&s.trace);
         }
         expired
     }
@@ -135,7 +154,13 @@ fn run(ops: &[Op], linger: bool) -> Result<(), TestCaseError> {
             Op::OwnRoot { route } => {
                 let trace = 1_000 + own_traces.len() as u128;
                 own_traces.push(trace);
-                table.start_root(trace_id(trace), span_id(next), true, RouteId(route));
+                table.start_root(
+                    trace_id(trace),
+                    span_id(next),
+                    true,
+                    RouteId(route),
+                    |_| unreachable!(),
+                );
                 model.root(trace, route, true);
             }
             Op::ForeignRoot { trace, route } => {
@@ -143,7 +168,16 @@ fn run(ops: &[Op], linger: bool) -> Result<(), TestCaseError> {
                     Some(recent) if trace > 0 => own_traces[recent],
                     _ => trace as u128,
                 };
-                table.start_root(trace_id(trace), span_id(next), false, RouteId(route));
+                table.start_root(
+                    trace_id(trace),
+                    span_id(next),
+                    false,
+                    RouteId(route),
+                    |own| {
+                        assert_ne!(own, RouteId(route));
+                        RouteId(route)
+                    },
+                );
                 model.root(trace, route, false);
             }
             Op::Child { parent } => {
@@ -151,9 +185,18 @@ fn run(ops: &[Op], linger: bool) -> Result<(), TestCaseError> {
                     continue;
                 }
                 let parent = parent % next;
-                let trace = model.spans[parent].0;
-                let route = table.start_child(trace_id(trace), span_id(next), span_id(parent));
+                let (trace, _, open) = model.spans[parent];
+                let ids = (trace_id(trace), span_id(next), span_id(parent));
+                let known = table.start_child(ids.0, ids.1, ids.2);
+                let route = known.or_else(|| table.start_late(ids.0, ids.1, ids.2, None, None));
+                if route.is_none() && model.may_be_orphan(parent) {
+                    continue;
+                }
                 prop_assert_eq!(route, model.child(parent), "child of {}", parent);
+                if route.is_some() {
+                    prop_assert!(known.is_some() || !open, "{} is open", parent);
+                    model.proven.push(known.is_some() && model.proven[parent]);
+                }
             }
             Op::End { span } => {
                 let open: Vec<usize> = (0..next).filter(|s| model.spans[*s].2).collect();
@@ -172,11 +215,12 @@ fn run(ops: &[Op], linger: bool) -> Result<(), TestCaseError> {
         }
         let open: BTreeMap<u32, u64> = table.open_spans().into_iter().collect();
         prop_assert_eq!(open, model.open_spans());
-        for (span, (trace, segment, _)) in model.spans.iter().enumerate() {
+        for (span, (trace, segment, open)) in model.spans.iter().enumerate() {
             let segment = &model.segments[*segment];
+            let may_set = *open && segment.bound && model.proven[span];
             prop_assert_eq!(
                 table.route_of(trace_id(*trace), span_id(span)),
-                segment.bound.then_some(RouteId(segment.route)),
+                may_set.then_some(RouteId(segment.route)),
                 "route of {}",
                 span
             );

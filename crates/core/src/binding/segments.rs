@@ -1,13 +1,36 @@
 //! The segments of one trace: who belongs to which.
 
-use super::hot::{Free, Hot, Slot};
+use super::own::Own;
+use super::spans::Spans;
 use super::{IdHash, RouteId};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+
+/// Ended spans that a segment of a foreign id remembers, for children that start late.
+pub(super) const ENDED: usize = 256;
+/// The same, where a trace has more than [`MANY`] such segments.
+pub(super) const ENDED_OF_MANY: usize = 16;
+pub(super) const MANY: usize = 16;
+/// Ended spans that a trace remembers of segments that are gone.
+pub(super) const GONE: usize = 256;
+
+/// The number of segments that are gone.
+const GONE_KEY: u32 = u32::MAX;
+
+/// A span of a foreign segment, open or ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ForeignSpan {
+    pub(super) key: u32,
+    /// How often it is open: a generator of ids may repeat itself.
+    pub(super) open: u32,
+}
+
+/// Spans of all foreign segments of a shard, by trace and span.
+pub(super) type ForeignSpans = Spans<ForeignSpan>;
 
 #[derive(Debug, Default)]
 pub(super) struct Trace {
-    /// The segment of a trace id made here; takes every local span that no other segment knows.
-    pub(super) own: Option<Segment>,
+    /// The segment of a trace id made here.
+    pub(super) own: Option<Own>,
     /// Segments of local roots whose trace id came from outside.
     pub(super) foreign: Option<Box<Foreign>>,
 }
@@ -15,25 +38,27 @@ pub(super) struct Trace {
 #[derive(Debug, Default)]
 pub(super) struct Foreign {
     pub(super) segments: HashMap<u32, ForeignSegment, IdHash>,
-    pub(super) next_key: u32,
-    /// Which segment each span belongs to, ended ones included. Spans of a segment that is gone
-    /// stay while there is an own segment, which must not pass for theirs.
-    pub(super) spans: HashMap<u64, u32, IdHash>,
+    next_key: u32,
+    /// Ended spans of segments that are gone, oldest first. They stay while there is an own
+    /// segment, which must not pass for theirs.
+    gone: VecDeque<u64>,
+    /// A span of a foreign segment was forgotten. From now on a parent that nobody remembers may be
+    /// one of them, and is not taken for a span of the own segment.
+    pub(super) forgot: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct ForeignSegment {
     pub(super) segment: Segment,
-    pub(super) spans: Vec<u64>,
+    /// Its last spans that ended, oldest first.
+    ended: VecDeque<u64>,
 }
 
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) route: RouteId,
-    /// Open spans; one while a slot counts them.
+    /// Open spans.
     pub(super) open: u32,
-    /// Where they are counted instead.
-    pub(super) slot: Option<Slot>,
     pub(super) started: u32,
     /// When its last open span ended.
     pub(super) idle_since: u32,
@@ -46,44 +71,10 @@ impl Segment {
         Self {
             route,
             open: 1,
-            slot: None,
             started: epoch,
             idle_since: epoch,
             lingered: 0,
         }
-    }
-
-    /// One more span is open; `lingering` counts the segments that have none.
-    pub(super) fn open_span(&mut self, lingering: &mut usize) {
-        if self.open == 0 {
-            *lingering = lingering.saturating_sub(1);
-        }
-        self.open += 1;
-    }
-
-    /// Lets threads count its spans without the table's lock, if a slot is free.
-    pub(super) fn warm(&mut self, hot: &Hot, shard: usize, free: &mut Free) {
-        self.slot = hot.give(shard, free, self.open);
-        if self.slot.is_some() {
-            self.open = 1;
-        }
-    }
-
-    /// Takes the slot back.
-    pub(super) fn cool(&mut self, hot: &Hot, free: &mut Free) {
-        if let Some(slot) = self.slot.take() {
-            self.open = hot.take_back(slot, free);
-        }
-    }
-
-    pub(super) fn open_spans(&self, hot: &Hot) -> u32 {
-        self.slot.map_or(self.open, |slot| hot.open(slot))
-    }
-
-    /// Its last open span has ended.
-    pub(super) fn end(&mut self, epoch: u32) {
-        self.open = 0;
-        self.idle_since = epoch;
     }
 
     pub(super) fn is_older(&self, now: u32, max_age: u32) -> bool {
@@ -97,45 +88,152 @@ impl Foreign {
     }
 
     /// Adds a root.
-    pub(super) fn add(&mut self, span: u64, route: RouteId, epoch: u32) {
+    pub(super) fn add(
+        &mut self,
+        trace: u128,
+        span: u64,
+        route: RouteId,
+        epoch: u32,
+        spans: &mut ForeignSpans,
+    ) {
         let key = self.next_key;
-        self.next_key = self.next_key.wrapping_add(1);
-        let segment = Segment::new(route, epoch);
-        let spans = vec![span];
-        self.segments.insert(key, ForeignSegment { segment, spans });
-        self.spans.insert(span, key);
+        self.next_key = match self.next_key + 1 {
+            GONE_KEY => 0,
+            next => next,
+        };
+        let segment = ForeignSegment {
+            segment: Segment::new(route, epoch),
+            ended: VecDeque::new(),
+        };
+        self.segments.insert(key, segment);
+        // A span id that came before belongs to the later segment.
+        spans.insert((trace, span), ForeignSpan { key, open: 1 });
     }
 
-    pub(super) fn remove(&mut self, key: u32, beside_own: bool) {
-        if let Some(removed) = self.segments.remove(&key)
-            && !beside_own
-        {
-            for span in removed.spans {
-                // A span id may have come twice; then it belongs to the later segment.
-                if self.spans.get(&span) == Some(&key) {
-                    self.spans.remove(&span);
-                }
+    /// Adds a child of a remembered span; `None` if that one's segment is gone.
+    pub(super) fn start_child(
+        &mut self,
+        trace: u128,
+        span: u64,
+        key: u32,
+        spans: &mut ForeignSpans,
+        lingering: &mut usize,
+    ) -> Option<RouteId> {
+        let segment = self.segment(key)?;
+        if segment.open == 0 {
+            *lingering = lingering.saturating_sub(1);
+        }
+        segment.open += 1;
+        let route = segment.route;
+        match spans.get_mut((trace, span)) {
+            Some(there) if there.key == key => there.open += 1,
+            _ => {
+                spans.insert((trace, span), ForeignSpan { key, open: 1 });
             }
         }
+        Some(route)
     }
+
+    /// Remembers a span that has ended, instead of the oldest one.
+    pub(super) fn note_ended(
+        &mut self,
+        trace: u128,
+        span: u64,
+        key: u32,
+        spans: &mut ForeignSpans,
+    ) {
+        let limit = match self.segments.len() > MANY {
+            true => ENDED_OF_MANY,
+            false => ENDED,
+        };
+        if let Some(segment) = self.segments.get_mut(&key) {
+            segment.ended.push_back(span);
+            self.forgot |= forget(&mut segment.ended, limit, trace, key, spans);
+        }
+    }
+
+    fn remove(&mut self, trace: u128, key: u32, beside_own: bool, spans: &mut ForeignSpans) {
+        let Some(removed) = self.segments.remove(&key) else {
+            return;
+        };
+        // The table forgets its open spans in one go, for all segments that expire.
+        self.forgot |= removed.segment.open > 0;
+        for span in removed.ended {
+            let there = spans.get_mut((trace, span));
+            let Some(there) = there.filter(|there| there.key == key && there.open == 0) else {
+                continue;
+            };
+            if beside_own {
+                there.key = GONE_KEY;
+                self.gone.push_back(span);
+            } else {
+                spans.remove((trace, span));
+            }
+        }
+        self.forgot |= forget(&mut self.gone, GONE, trace, GONE_KEY, spans);
+    }
+
+    /// The own segment beside it is gone.
+    fn left_alone(&mut self, trace: u128, spans: &mut ForeignSpans) {
+        forget(&mut self.gone, 0, trace, GONE_KEY, spans);
+        self.gone = VecDeque::new();
+        self.forgot = false;
+    }
+
+    /// Whether a remembered span may be of one of the segments here.
+    pub(super) fn has(&self, key: u32) -> bool {
+        key == GONE_KEY || self.segments.contains_key(&key)
+    }
+
+    fn is_over(&self, beside_own: bool) -> bool {
+        self.segments.is_empty() && !(beside_own && (self.forgot || !self.gone.is_empty()))
+    }
+}
+
+/// Forgets the oldest ended spans of a segment; true if there were any.
+fn forget(
+    ended: &mut VecDeque<u64>,
+    limit: usize,
+    trace: u128,
+    key: u32,
+    spans: &mut ForeignSpans,
+) -> bool {
+    let mut forgot = false;
+    while ended.len() > limit
+        && let Some(span) = ended.pop_front()
+    {
+        forgot = true;
+        let there = spans.get((trace, span));
+        if there.is_some_and(|there| there.key == key && there.open == 0) {
+            spans.remove((trace, span));
+        }
+    }
+    forgot
 }
 
 impl Trace {
     pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
         let foreign = self.foreign.iter();
         let foreign = foreign.flat_map(|f| f.segments.values().map(|s| &s.segment));
-        self.own.iter().chain(foreign)
+        self.own.iter().map(|own| &own.segment).chain(foreign)
     }
 
     pub(super) fn segment(&mut self, key: Option<u32>) -> Option<&mut Segment> {
         match key {
-            None => self.own.as_mut(),
+            None => self.own.as_mut().map(|own| &mut own.segment),
             Some(key) => self.foreign.as_mut()?.segment(key),
         }
     }
 
-    /// Keeps the segments that `keep` says; false if nothing is left of the trace.
-    pub(super) fn retain(&mut self, keep: impl Fn(&Segment) -> bool) -> bool {
+    /// Keeps the segments for which `keep` is true, and hands a dropped own one to `drop_own`; false
+    /// if nothing is left of the trace.
+    pub(super) fn retain(
+        &mut self,
+        trace: u128,
+        keep: impl Fn(&Segment) -> bool,
+        spans: &mut ForeignSpans,
+        drop_own: impl FnOnce(Own),
+    ) -> bool {
         if let Some(foreign) = &self.foreign {
             let over: Vec<u32> = foreign
                 .segments
@@ -144,31 +242,35 @@ impl Trace {
                 .map(|(key, _)| *key)
                 .collect();
             for key in over {
-                self.remove(Some(key));
+                self.remove(trace, Some(key), spans);
             }
         }
-        if self.own.as_ref().is_some_and(|own| !keep(own)) {
-            self.remove(None);
+        if let Some(own) = self.own.take_if(|own| !keep(&own.segment)) {
+            drop_own(own);
+            self.remove(trace, None, spans);
         }
         self.own.is_some() || self.foreign.is_some()
     }
 
     /// Removes a segment; true if nothing is left of the trace.
-    pub(super) fn remove(&mut self, key: Option<u32>) -> bool {
+    pub(super) fn remove(
+        &mut self,
+        trace: u128,
+        key: Option<u32>,
+        spans: &mut ForeignSpans,
+    ) -> bool {
         match (key, &mut self.foreign) {
             (None, foreign) => {
                 self.own = None;
                 if let Some(foreign) = foreign {
-                    let segments = &foreign.segments;
-                    foreign.spans.retain(|_, key| segments.contains_key(key));
+                    foreign.left_alone(trace, spans);
                 }
             }
-            (Some(key), Some(foreign)) => foreign.remove(key, self.own.is_some()),
+            (Some(key), Some(foreign)) => foreign.remove(trace, key, self.own.is_some(), spans),
             (Some(_), None) => {}
         }
-        if self.foreign.as_ref().is_some_and(|f| f.spans.is_empty()) {
-            self.foreign = None;
-        }
+        let beside_own = self.own.is_some();
+        self.foreign.take_if(|foreign| foreign.is_over(beside_own));
         self.own.is_none() && self.foreign.is_none()
     }
 }

@@ -20,15 +20,24 @@ impl Table {
     }
 
     fn own_root(&self, t: u128, s: u64, route: RouteId) {
-        self.0.start_root(trace(t), span(s), true, route);
+        self.0.start_root(trace(t), span(s), true, route, |_| route);
     }
 
     fn foreign_root(&self, t: u128, s: u64, route: RouteId) {
-        self.0.start_root(trace(t), span(s), false, route);
+        self.0
+            .start_root(trace(t), span(s), false, route, |_| route);
     }
 
     fn child(&self, t: u128, s: u64, parent: u64) -> Option<RouteId> {
-        self.0.start_child(trace(t), span(s), span(parent))
+        let known = self.0.start_child(trace(t), span(s), span(parent));
+        known.or_else(|| {
+            self.0
+                .start_late(trace(t), span(s), span(parent), None, None)
+        })
+    }
+
+    fn may_set(&self, t: u128, s: u64) -> Option<RouteId> {
+        self.0.route_of(trace(t), span(s))
     }
 
     fn end(&self, t: u128, s: u64) -> Ended {
@@ -163,8 +172,7 @@ fn one_foreign_trace_id_used_for_ever_does_not_grow() {
             table.sweeps(1);
         }
     }
-    let shard = lock(&table.0.shards[0]);
-    let known = shard.traces[&7].foreign.as_ref().unwrap().spans.len();
+    let known = lock(&table.0.shards[0]).foreign.len();
     assert!(known <= 4 * LINGERING_PER_SHARD, "{known} spans remembered");
 }
 
@@ -260,7 +268,7 @@ fn what_a_burst_left_behind_is_given_back() {
     }
     table.sweeps(10);
     let shard = lock(&table.0.shards[0]);
-    assert_eq!((shard.traces.len(), shard.lingering), (0, 0));
+    assert_eq!((shard.traces.len(), shard.around.lingering), (0, 0));
     assert!(shard.traces.capacity() < 10_000);
 }
 
@@ -322,7 +330,7 @@ fn ignored_spans_end_as_ignored_and_are_forgotten() {
     assert_eq!(table.open(A), 1);
     table.0.ignore(trace(5), span(2));
     table.sweeps(200);
-    assert!(lock(&table.0.shards[0]).ignored.is_empty());
+    assert_eq!(lock(&table.0.shards[0]).ignored.len(), 0);
 }
 
 #[test]
@@ -347,4 +355,249 @@ fn unrouted_and_discarded_bind_like_any_other() {
     assert_eq!(table.child(1, 2, 1), Some(RouteId::UNROUTED));
     assert_eq!(table.child(2, 2, 1), Some(RouteId::DISCARD));
     assert_eq!(table.end(1, 2), Ended::Bound(RouteId::UNROUTED));
+}
+
+#[test]
+fn only_open_spans_that_were_bound_may_set_values() {
+    let table = Table::new();
+    table.own_root(1, 1, A);
+    table.child(1, 2, 1);
+    table.foreign_root(1, 50, B);
+    table.child(1, 51, 50);
+    for (s, route) in [(1, A), (2, A), (50, B), (51, B)] {
+        assert_eq!(table.may_set(1, s), Some(route));
+    }
+    // A span nobody has started here, one that is suppressed, one of no trace.
+    table.0.ignore(trace(1), span(3));
+    for s in [3, 99] {
+        assert_eq!(table.may_set(1, s), None);
+    }
+    assert_eq!(table.may_set(7, 1), None);
+    for s in [2, 51, 50, 1] {
+        assert!(matches!(table.end(1, s), Ended::Bound(_)));
+        assert_eq!(table.may_set(1, s), None, "{s} has ended");
+    }
+    table.own_root(2, 1, A);
+    table.end(2, 1);
+    assert_eq!(table.may_set(2, 1), None, "its trace lingers");
+}
+
+#[test]
+fn spans_of_a_trace_are_known_one_by_one_however_many_are_open() {
+    for traces in [1, 300] {
+        let table = Table::new();
+        for t in 1..=traces {
+            table.own_root(t, 1, A);
+        }
+        let wide = if traces == 1 { 2_000 } else { 30 };
+        for t in 1..=traces {
+            for s in 2..=wide {
+                assert_eq!(table.child(t, s, s - 1), Some(A));
+            }
+        }
+        let all = u64::try_from(traces).unwrap() * wide;
+        assert_eq!(table.open(A), all);
+        for t in 1..=traces {
+            // From the middle, so that cells, near spans and the map are emptied in turn.
+            for s in (1..=wide).map(|s| (s * 7919) % wide + 1) {
+                assert_eq!(table.may_set(t, s), Some(A));
+                assert_eq!(table.end(t, s), Ended::Bound(A));
+                assert_eq!(table.may_set(t, s), None);
+                assert_eq!(table.end(t, s), Ended::Unbound, "ended once");
+            }
+        }
+        assert_eq!(table.open(A), 0);
+        table.sweeps(10);
+        let shard = lock(&table.0.shards[0]);
+        assert_eq!((table_len(&shard), shard.around.held.len()), (0, 0));
+    }
+}
+
+fn table_len(shard: &super::shard::Shard) -> usize {
+    shard.traces.len() + shard.ended.len()
+}
+
+#[test]
+fn a_generator_that_repeats_itself_loses_no_span() {
+    let table = Table::new();
+    table.own_root(1, 1, A);
+    for _ in 0..40 {
+        assert_eq!(table.child(1, 1, 1), Some(A));
+    }
+    for _ in 0..41 {
+        assert_eq!(table.may_set(1, 1), Some(A));
+        assert_eq!(table.end(1, 1), Ended::Bound(A));
+    }
+    assert_eq!((table.open(A), table.may_set(1, 1)), (0, None));
+}
+
+#[test]
+fn a_child_of_an_unknown_parent_follows_its_trace_and_may_set_nothing() {
+    let table = Table::new();
+    table.own_root(1, 1, A);
+    let late = |s, parent, beside, local| {
+        let (t, s, parent) = (trace(1), span(s), span(parent));
+        assert_eq!(table.0.start_child(t, s, parent), None);
+        table.0.start_late(t, s, parent, beside, local)
+    };
+    assert_eq!(
+        late(70, 60, Some(B), Some(B)),
+        None,
+        "its context names another place"
+    );
+    assert_eq!(late(71, 61, None, Some(B)), Some(A));
+    assert_eq!(late(72, 62, None, Some(A)), Some(A));
+    assert_eq!(
+        (table.may_set(1, 71), table.may_set(1, 72)),
+        (None, Some(A))
+    );
+    // Nor may what comes after it.
+    assert_eq!(table.child(1, 73, 71), Some(A));
+    assert_eq!(table.child(1, 74, 72), Some(A));
+    assert_eq!(
+        (table.may_set(1, 73), table.may_set(1, 74)),
+        (None, Some(A))
+    );
+    assert_eq!(table.open(A), 5);
+    for s in [1, 71, 72, 73, 74] {
+        assert_eq!(table.end(1, s), Ended::Bound(A));
+    }
+    table.sweeps(10);
+    assert_eq!(table.0.len(), 0);
+}
+
+#[test]
+fn children_of_spans_that_ended_lately_are_as_good_as_others() {
+    for linger in [false, true] {
+        let table = Table::new();
+        table.own_root(1, 1, A);
+        for s in 2..10 {
+            table.child(1, s, s - 1);
+        }
+        for s in 2..10 {
+            table.end(1, s);
+        }
+        if linger {
+            table.end(1, 1);
+        }
+        for (s, parent) in [(20, 1), (21, 9), (22, 8)] {
+            assert_eq!(table.child(1, s, parent), Some(A));
+            assert_eq!(table.may_set(1, s), Some(A), "child of {parent}");
+        }
+    }
+}
+
+#[test]
+fn what_a_remote_parent_leaves_behind_is_bounded() {
+    let table = Table::new();
+    table.foreign_root(1, 1, A);
+    for s in 2..100_000 {
+        assert_eq!(table.child(1, s, 1), Some(A));
+        assert_eq!(table.end(1, s), Ended::Bound(A));
+    }
+    let known = lock(&table.0.shards[0]).foreign.len();
+    assert!(known <= 257, "{known} spans remembered");
+    assert_eq!(table.child(1, 100_001, 99_999), Some(A), "ended lately");
+    assert_eq!(table.child(1, 100_002, 2), None, "forgotten");
+    assert_eq!(table.open(A), 2);
+}
+
+#[test]
+fn what_requests_with_a_running_traces_id_leave_behind_is_bounded() {
+    let table = Table::new();
+    table.own_root(1, 1, A);
+    table.child(1, 2, 1);
+    for request in 0..50_000 {
+        let s = 10 + 2 * request;
+        table.foreign_root(1, s, B);
+        assert_eq!(table.child(1, s + 1, s), Some(B));
+        assert_eq!(table.end(1, s + 1), Ended::Bound(B));
+        assert_eq!(table.end(1, s), Ended::Bound(B));
+    }
+    {
+        let shard = lock(&table.0.shards[0]);
+        let foreign = shard.traces[&1].foreign.as_ref().unwrap();
+        assert!(foreign.segments.len() <= 2 * LINGERING_PER_SHARD);
+        assert_eq!(foreign.segments.len(), shard.foreign_segments);
+        let known = shard.foreign.len();
+        assert!(known <= 4 * LINGERING_PER_SHARD + 257, "{known} spans");
+        assert!(shard.foreign.capacity() < 16_384);
+    }
+    // A child of a forgotten one is not taken for the owner's.
+    assert_eq!(table.child(1, 7, 10), None);
+    // The owner has lost nothing by it.
+    assert_eq!(table.child(1, 3, 2), Some(A));
+    assert_eq!(table.child(1, 4, 1), Some(A));
+    assert_eq!(table.may_set(1, 4), Some(A));
+    for s in 1..=4 {
+        assert_eq!(table.end(1, s), Ended::Bound(A));
+    }
+    assert_eq!((table.open(A), table.open(B)), (0, 0));
+    table.sweeps(10);
+    let shard = lock(&table.0.shards[0]);
+    assert_eq!((table_len(&shard), shard.foreign.len()), (0, 0));
+}
+
+#[test]
+fn many_open_roots_of_one_foreign_id_cost_what_is_open() {
+    let table = Table::new();
+    let roots = 5_000;
+    for root in 0..roots {
+        table.foreign_root(1, 1_000 * (root + 1), A);
+    }
+    for root in 0..roots {
+        for child in 1..60 {
+            table.child(1, 1_000 * (root + 1) + child, 1_000 * (root + 1));
+            table.end(1, 1_000 * (root + 1) + child);
+        }
+    }
+    let known = lock(&table.0.shards[0]).foreign.len() as u64;
+    assert!(known <= roots * 17, "{known} spans remembered");
+    table.sweeps(200);
+    assert_eq!(lock(&table.0.shards[0]).foreign.len(), 0);
+}
+
+#[test]
+fn slots_of_expired_traces_are_used_again_after_a_while() {
+    let table = Table::new();
+    for t in 1..=4 {
+        table.own_root(t, 1, A);
+        table.child(t, 2, 1);
+    }
+    assert_eq!(table.sweeps(101), 4);
+    let slot = |t| {
+        table.own_root(t, 1, A);
+        table.child(t, 2, 1);
+        lock(&table.0.shards[0]).traces[&t]
+            .own
+            .as_ref()
+            .unwrap()
+            .slot
+    };
+    assert_eq!(slot(10), None, "a start may be under way in it");
+    assert_eq!(table.end(1, 2), Ended::Unbound);
+    table.sweeps(2);
+    assert!(slot(11).is_some());
+}
+
+#[test]
+fn a_foreign_root_beside_an_own_segment_asks_where_to_go() {
+    let table = Table::new();
+    table.own_root(1, 1, A);
+    let refused = RouteId(RouteId::REFUSING);
+    for open in [true, false] {
+        let asked = |own| {
+            assert_eq!(own, A);
+            refused
+        };
+        (table.0).start_root(trace(1), span(50), false, B, asked);
+        assert_eq!(table.child(1, 51, 50), Some(refused));
+        assert_eq!(table.0.own_route(trace(1)), Some(A));
+        if open {
+            table.end(1, 1);
+        }
+    }
+    let not_asked = |_| unreachable!();
+    (table.0).start_root(trace(2), span(1), false, B, not_asked);
+    assert_eq!(table.0.own_route(trace(2)), None);
 }

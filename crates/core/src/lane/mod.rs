@@ -41,6 +41,8 @@ pub(crate) struct Lane {
     pub(crate) uri: LocationUri,
     pub(crate) location: Arc<dyn TraceLocation>,
     pub(crate) limits: BatchLimits,
+    /// The store in which a trace id can be used once, if the location is in one.
+    pub(crate) exclusive_store: Option<String>,
     pub(crate) counters: Counters,
     intakes: Arc<boxcar::Vec<Intake>>,
     state: Mutex<State>,
@@ -115,12 +117,19 @@ impl Lane {
                 ..limits
             },
             location: isolate::location(location, uri),
+            exclusive_store: None,
             counters: Counters::default(),
             intakes,
             state: Mutex::default(),
             skip_backoff: Notify::const_new(),
             cut: Notify::const_new(),
         }
+    }
+
+    /// Names the store in which a trace id can be used once.
+    pub(crate) fn in_store(mut self, store: Option<String>) -> Self {
+        self.exclusive_store = store;
+        self
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

@@ -106,9 +106,9 @@ impl Shared {
         span: &SpanData,
         bytes: usize,
     ) -> Option<(Place<'a>, LaneId, usize)> {
-        let Some((last, others)) = self.routes.lanes_of(route).split_last() else {
-            self.count_without_lane(route, 1);
-            return None;
+        let (last, others) = match self.routes.lanes_of(route).split_last() {
+            Some(lanes) => lanes,
+            None => self.lanes_of_rare(route)?.split_last()?,
         };
         let place = if others.is_empty() {
             self.admit(place, Some(route), *last, bytes, 1)
@@ -122,6 +122,22 @@ impl Shared {
             self.admit(self.ingress.enter(self.shard()), None, *last, bytes, 1)
         };
         place.map(|place| (place, *last, bytes))
+    }
+
+    /// The lanes of a span whose route leads nowhere, or is refused by some of its lanes; counts what
+    /// does not go on.
+    #[cold]
+    fn lanes_of_rare(&self, route: RouteId) -> Option<&[LaneId]> {
+        match self.routes.refusing(route) {
+            Some(refusing) => {
+                self.refuse_spans(refusing, 1);
+                Some(&refusing.delivers)
+            }
+            None => {
+                self.count_without_lane(route, 1);
+                None
+            }
+        }
     }
 
     /// Counts spans whose route leads nowhere.
@@ -149,8 +165,15 @@ impl Shared {
 
     /// Sends trace-level values along a route.
     pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
+        match self.routes.refusing(route) {
+            Some(refusing) => self.refuse_update(refusing, update),
+            None => self.send_update(self.routes.lanes_of(route), update),
+        }
+    }
+
+    pub(super) fn send_update(&self, lanes: &[LaneId], update: &TraceUpdate) {
         let bytes = update.approximate_bytes();
-        for lane in self.routes.lanes_of(route) {
+        for lane in lanes {
             let payload = || Payload::Update(Box::new(update.clone()));
             if self.offer(*lane, bytes, 0, payload).is_err() {
                 self.routes.intake(*lane).lose_update();

@@ -2,6 +2,7 @@
 
 use super::{Payload, Pipeline};
 use crate::destination::Destination;
+use crate::lane::{Lane, LaneId};
 use crate::record::{Resource, Scope, Span, SpanGroup, SpanRecord};
 use crate::uri::LocationUri;
 use std::iter::Peekable;
@@ -41,8 +42,11 @@ pub struct RefusedSpans {
 }
 
 impl Ingested {
-    fn refuse(&mut self, location: &LocationUri, spans: Vec<Span>) {
+    fn refuse(&mut self, lane: Option<Arc<Lane>>, spans: Vec<Span>) {
         self.dropped += spans.len() as u64;
+        // There is none any more only where this is a forked child.
+        let Some(lane) = lane else { return };
+        let location = &lane.uri;
         let spans = spans.into_iter().map(Span::into_record);
         match self.refused.iter_mut().find(|r| r.location == *location) {
             Some(there) => there.spans.extend(spans),
@@ -59,6 +63,9 @@ impl Pipeline {
     /// bound, sampled or resolved. Waits only under
     /// [`Overflow::Block`](crate::Overflow::Block). Spans for which a location has no room are
     /// returned.
+    ///
+    /// A span with the id of a trace that this process made for another location is refused by a
+    /// location in the same store, if an id can be used only once there.
     pub fn ingest(
         &self,
         resource: Arc<Resource>,
@@ -69,12 +76,31 @@ impl Pipeline {
         let shared = self.shared();
         let mut result = Ingested::default();
         let route = shared.routes.of(Some(destination));
-        let lanes = shared.routes.lanes_of(route);
-        if lanes.is_empty() {
+        if shared.routes.lanes_of(route).is_empty() {
             shared.count_without_lane(route, spans.len() as u64);
             result.dropped = spans.len() as u64;
             return result;
         }
+        let (spans, taken) = shared.split_taken(route, spans);
+        for (refusing, spans) in taken {
+            let count = spans.len() as u64;
+            result.dropped += shared.refuse_spans(refusing, count);
+            self.ingest_along(&refusing.delivers, &resource, &scope, spans, &mut result);
+        }
+        let lanes = shared.routes.lanes_of(route);
+        self.ingest_along(lanes, &resource, &scope, spans, &mut result);
+        result
+    }
+
+    fn ingest_along(
+        &self,
+        lanes: &[LaneId],
+        resource: &Arc<Resource>,
+        scope: &Arc<Scope>,
+        spans: Vec<SpanRecord>,
+        result: &mut Ingested,
+    ) {
+        let shared = self.shared();
         let mut sent = 0;
         let mut spans = spans.into_iter().map(Span::from).peekable();
         let caps = lanes
@@ -98,8 +124,7 @@ impl Pipeline {
                 match shared.offer(*lane, bytes, count, || Payload::Group(Box::new(own))) {
                     Ok(()) => result.accepted += count,
                     Err(Payload::Group(group)) => {
-                        let uri = destination.locations()[lanes.len() - 1 - others].uri();
-                        result.refuse(uri, group.spans);
+                        result.refuse(shared.routes.lane(*lane), group.spans);
                     }
                     Err(_) => unreachable!("what was refused is what was offered"),
                 }
@@ -110,7 +135,6 @@ impl Pipeline {
                 shared.wake_delivery();
             }
         }
-        result
     }
 }
 

@@ -7,6 +7,7 @@ mod delivery;
 mod flush;
 mod ingest;
 mod inherited;
+mod refusal;
 mod report;
 mod snapshot;
 mod timer;

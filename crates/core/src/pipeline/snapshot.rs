@@ -15,7 +15,7 @@ impl Shared {
         let open = self.bindings.open_spans();
         let mut open_by_lane = std::collections::HashMap::new();
         for (route, spans) in open {
-            for lane in self.routes.lanes_of(RouteId(route)) {
+            for lane in self.routes.legs_of(RouteId(route)) {
                 *open_by_lane.entry(*lane).or_insert(0) += spans;
             }
         }

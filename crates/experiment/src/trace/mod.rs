@@ -14,7 +14,7 @@ use crate::writer::Care;
 use fold::{Changes, CostText, UsageText};
 use put::Put;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
-use trace_destination_core::{Error, ErrorKind, Refusal};
+use trace_destination_core::{Error, ErrorKind, Written};
 
 /// The trace tables, open for one transaction.
 pub(crate) struct Tables<'c> {
@@ -55,7 +55,7 @@ impl<'c> Tables<'c> {
         trace: &TraceRows,
         experiment: &Resolved,
         care: Care,
-        refused: &mut Vec<Refusal>,
+        written: &mut Written,
     ) -> Result<(), Fault> {
         let spans = &rows.spans[trace.spans.clone()];
         let known = match memory.take_trace(trace.key) {
@@ -68,10 +68,11 @@ impl<'c> Tables<'c> {
             if let Some(state) = known {
                 memory.put_trace(trace.key, state);
             }
-            if spans.is_empty() {
-                tracing::warn!(%error, "values of a trace were not stored");
+            let refused = spans.iter().map(|row| row.refused(&error));
+            written.refused.extend(refused);
+            if trace.update.is_some() {
+                written.lost_updates.push(error);
             }
-            refused.extend(spans.iter().map(|row| row.refused(&error)));
             return Ok(());
         }
         let mut explicit = memory.take_explicit(trace.key).unwrap_or_default();
@@ -130,7 +131,8 @@ impl<'c> Tables<'c> {
         self.put_rows(&trace.id, &changes)?;
         for row in spans {
             let put = care.around(self.conn, || self.put_span(&trace.id, experiment.id, row))?;
-            refused.extend(put.err().map(|error| row.refused(&error)));
+            let refused = put.err().map(|error| row.refused(&error));
+            written.refused.extend(refused);
         }
         if let Some(run) = update.and_then(|u| u.run_id.as_deref()) {
             self.link_run(&trace.id, run)?;
@@ -183,13 +185,17 @@ impl<'c> Tables<'c> {
         let conflict = |cause| Some(Error::new(ErrorKind::Conflict, WRITE, cause));
         if state.experiment != experiment.id {
             let here = describe(self.conn, experiment.id);
-            let there = describe(self.conn, state.experiment);
+            // Whose it is, is not for this location to know.
             return conflict(format!(
-                "trace {} is stored in {there} of this database, and its id cannot be used again \
-                 in {here}",
+                "trace {} is stored in another experiment of this database, and its id cannot be \
+                 used again in {here}",
                 trace.id
             ))
-            .map(|e| e.mend("start a new trace where the destination changes"));
+            .map(|e| {
+                e.mend(
+                    "start a new trace where the destination changes, or use a database of its own",
+                )
+            });
         }
         if !state.here {
             return conflict(format!(

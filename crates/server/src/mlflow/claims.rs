@@ -5,7 +5,7 @@
 use super::api::{Api, trace_name};
 use super::server::Owner;
 use crate::error::{Fault, WRITE};
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use opentelemetry::trace::TraceId;
 use std::sync::Arc;
 use trace_destination_core::{Error, ErrorKind, Span};
@@ -58,18 +58,17 @@ pub(crate) struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    /// Claims every trace for an experiment; those that are elsewhere come back with their owner.
+    /// Claims every trace for an experiment; those that are elsewhere come back.
     pub(crate) async fn take(
         api: Api<'a>,
         parts: &HashMap<TraceId, Part>,
         experiment: &Arc<str>,
-        place: &Arc<str>,
-    ) -> Result<(Self, HashMap<TraceId, Owner>), Fault> {
+    ) -> Result<(Self, HashSet<TraceId>), Fault> {
         let mut claims = Self {
             api,
             fresh: Vec::new(),
         };
-        let mut elsewhere = HashMap::default();
+        let mut elsewhere = HashSet::default();
         let mut unknown = Vec::new();
         {
             let mut owners = api.host.mlflow.owners();
@@ -77,20 +76,22 @@ impl<'a> Claims<'a> {
                 match owners.get_mut(trace) {
                     Some(owner) if owner.experiment == *experiment => {}
                     Some(owner) if owner.stored => {
-                        elsewhere.insert(*trace, owner.clone());
+                        elsewhere.insert(*trace);
                     }
                     // Being written right now, and not stored yet: that may still fail.
-                    Some(owner) => {
+                    Some(_) => {
                         return Err(Fault::passing(
                             ErrorKind::Locked,
-                            format!("{} is being stored in {}", trace_name(*trace), owner.place),
-                            "it is tried again; send all of a trace to one experiment of a server",
+                            format!(
+                                "{} is being stored in another experiment",
+                                trace_name(*trace)
+                            ),
+                            "it is tried again; start a new trace where the destination changes",
                         ));
                     }
                     None => {
                         let owner = Owner {
                             experiment: experiment.clone(),
-                            place: place.clone(),
                             stored: false,
                             finished: false,
                         };
@@ -109,7 +110,6 @@ impl<'a> Claims<'a> {
         }
         let ids: Vec<String> = unknown.iter().map(|id| trace_name(*id)).collect();
         let by_name: HashMap<String, TraceId> = ids.iter().cloned().zip(unknown).collect();
-        let mut names: HashMap<String, Arc<str>> = HashMap::default();
         for info in api.traces(&ids).await? {
             let (Some(found), Some(trace)) = (info.experiment(), by_name.get(&info.trace_id))
             else {
@@ -119,27 +119,13 @@ impl<'a> Claims<'a> {
                 claims.stored(*trace, info.is_finished());
                 continue;
             }
-            let place = match names.get(found) {
-                Some(place) => place.clone(),
-                None => {
-                    // Only for the words of the error.
-                    let name = api.experiment_by_id(found).await.map(|e| e.name);
-                    let place: Arc<str> = match name {
-                        Ok(name) => format!("experiment {found} `{name}`").into(),
-                        Err(_) => format!("experiment {found}").into(),
-                    };
-                    names.insert(found.to_owned(), place.clone());
-                    place
-                }
-            };
             let owner = Owner {
                 experiment: found.into(),
-                place,
                 stored: true,
                 finished: info.is_finished(),
             };
-            api.host.mlflow.owners().insert(*trace, owner.clone());
-            elsewhere.insert(*trace, owner);
+            api.host.mlflow.owners().insert(*trace, owner);
+            elsewhere.insert(*trace);
         }
         Ok((claims, elsewhere))
     }
@@ -164,17 +150,16 @@ impl Drop for Claims<'_> {
     }
 }
 
-/// A span of a trace that is in another experiment.
-pub(crate) fn conflict(span: &Span, owner: &Owner, here: &str) -> Error {
+/// A span of a trace that is in another experiment: whose, is not for this location to know.
+pub(crate) fn conflict(span: &Span, here: &str) -> Error {
     Error::new(
         ErrorKind::Conflict,
         WRITE,
         format!(
-            "span `{}` belongs to trace {}, which is in {} on this server and so cannot be in {here}",
+            "span `{}` belongs to trace {}, which is in another experiment on this server and so cannot be in {here}",
             span.name().chars().take(80).collect::<String>().escape_debug(),
             trace_name(span.trace_id()),
-            owner.place,
         ),
     )
-    .mend("send all of a trace to one experiment of a server, or the other part to another server")
+    .mend("start a new trace where the destination changes, or use a server of its own")
 }

@@ -42,8 +42,6 @@ const WORKSPACE_HEADER: HeaderName = HeaderName::from_static("x-mlflow-workspace
 /// An experiment, ready to be sent to.
 pub(crate) struct MlflowSink {
     uri: LocationUri,
-    /// How errors of other locations name this one.
-    place: Arc<str>,
     host: Arc<Host>,
     wanted: Experiment,
     workspace: Option<String>,
@@ -76,7 +74,6 @@ impl MlflowSink {
         host.mlflow.check(api).await?;
         let experiment = experiment::resolve(api, &wanted).await?;
         Ok(Self {
-            place: uri.as_str().into(),
             uri,
             host,
             wanted,
@@ -135,11 +132,10 @@ impl MlflowSink {
         self.memory.note(batch.updates());
         let mut experiment = self.experiment().await?;
         let mut parts = claims::parts(&spans, |i| refused.contains_key(&i));
-        let (claims, elsewhere) =
-            Claims::take(self.api(), &parts, &experiment.id, &self.place).await?;
-        for (trace, owner) in &elsewhere {
+        let (claims, elsewhere) = Claims::take(self.api(), &parts, &experiment.id).await?;
+        for trace in &elsewhere {
             for i in parts.remove(trace).into_iter().flat_map(|p| p.positions) {
-                refused.insert(i, claims::conflict(spans[i], owner, &self.place));
+                refused.insert(i, claims::conflict(spans[i], self.uri.as_str()));
             }
         }
         let carried = self.carried(&parts);

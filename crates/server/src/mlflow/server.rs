@@ -24,8 +24,6 @@ pub(crate) struct Server {
 pub(crate) struct Owner {
     /// The experiment's id.
     pub(crate) experiment: Arc<str>,
-    /// How an error names the place.
-    pub(crate) place: Arc<str>,
     /// Whether spans of it were stored; until then it is only claimed.
     pub(crate) stored: bool,
     /// Whether the end of its local root was stored.

@@ -6,6 +6,7 @@ use crate::lane::{self, Lane};
 use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::stats::DropReason;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,7 @@ impl Delivery {
         if scopes > 0 && !std::mem::replace(&mut self.warned.1, scopes > 0) {
             self.shared.log.ignored_scopes(scopes);
         }
+        self.shared.log_refusals();
         for slot in self.lanes.values_mut() {
             let overflown = slot.lane.dropped().by(DropReason::Overflow);
             let news = overflown - slot.told_overflow;
@@ -96,7 +98,8 @@ impl Delivery {
         let rests = |lane: &Lane| lane.rests(unused_since);
         let retired = std::mem::take(&mut self.retired);
         if !retired.is_empty() {
-            let bound = shared.bindings.routes();
+            let bound = shared.bindings.routes().into_iter();
+            let bound: HashSet<RouteId> = bound.map(|r| shared.routes.whole(r)).collect();
             let below = shared.levels.remembered();
             let held = |route: RouteId| route == below || bound.contains(&route);
             for lane in shared.routes.forget(&retired, held, rests) {
