@@ -60,6 +60,7 @@ mod sampler;
 mod scope;
 mod stats;
 mod sync;
+mod template;
 mod trace;
 mod transform;
 mod uri;
@@ -93,6 +94,7 @@ pub use scope::{
     new_root, reset, set_global,
 };
 pub use stats::{DropReason, Dropped, LocationState, LocationStats, PipelineStats};
+pub use template::{Hole, NameRule, Template};
 pub use trace::{current_trace_id, update_current_trace};
 pub use transform::{SpanTransform, Transformed};
 pub use uri::LocationUri;

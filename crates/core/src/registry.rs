@@ -3,6 +3,7 @@
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::location::TraceLocation;
+use crate::template::{Hole, Template};
 use crate::uri::LocationUri;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ type Factory = dyn Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + S
 pub struct Registry {
     factories: BTreeMap<&'static str, Arc<Factory>>,
     absent: BTreeMap<&'static str, &'static str>,
+    holes: BTreeMap<&'static str, Arc<[Hole]>>,
 }
 
 impl Registry {
@@ -24,14 +26,32 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds a scheme. A scheme that is already there is replaced.
+    /// Adds a scheme. A scheme that is already there is replaced, with its
+    /// [holes](Registry::with_holes).
     #[must_use]
     pub fn with_scheme<F>(mut self, scheme: &'static str, factory: F) -> Self
     where
         F: Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + Send + Sync + 'static,
     {
         self.factories.insert(scheme, Arc::new(factory));
+        self.holes.remove(scheme);
         self
+    }
+
+    /// Says where a [`Template`] of a scheme may have holes; nowhere unless it is said. Two names
+    /// that fit a hole must never give one place.
+    #[must_use]
+    pub fn with_holes(
+        mut self,
+        scheme: &'static str,
+        holes: impl IntoIterator<Item = Hole>,
+    ) -> Self {
+        self.holes.insert(scheme, holes.into_iter().collect());
+        self
+    }
+
+    pub(crate) fn holes(&self, scheme: &str) -> &[Hole] {
+        self.holes.get(scheme).map_or(&[], |holes| holes)
     }
 
     /// Names a scheme that exists but is not compiled in, and what the reader can do about it.
@@ -81,6 +101,43 @@ impl Registry {
             legs.push(Destination::from_location(self.location(&uri)?));
         }
         Destination::all(legs)
+    }
+
+    /// The destination one URI names, with exactly one location. For whatever is not configuration:
+    /// a list, `discard` and `unset` are refused. Names from outside go through a [`Template`].
+    ///
+    /// # Errors
+    /// `InvalidConfig` for anything but one URI, and as for [`Registry::location`].
+    pub fn single(&self, uri: &str) -> Result<Destination, Error> {
+        self.single_location(uri).map(Destination::from_location)
+    }
+
+    pub(crate) fn single_location(&self, uri: &str) -> Result<Arc<dyn TraceLocation>, Error> {
+        let refused = |cause: &'static str, mend: &'static str| {
+            Err(Error::new(ErrorKind::InvalidConfig, "parse location", cause).mend(mend))
+        };
+        match uri.trim() {
+            "discard" | "unset" => {
+                return refused("it is a word and no place", "name one location by its URI");
+            }
+            list if list.contains(',') => {
+                return refused(
+                    "it has a comma, which separates locations, and one is wanted",
+                    "name one location; write %2C for a comma inside a URI",
+                );
+            }
+            _ => {}
+        }
+        self.location(&uri.parse()?)
+    }
+
+    /// The template a text names: one or more URIs with holes, separated by commas.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if a hole stands where the scheme has none, if two of its locations could
+    /// become one place, if it has no hole, and as for [`Registry::destination`].
+    pub fn template(&self, text: &str) -> Result<Template, Error> {
+        Template::parse(text, self)
     }
 
     /// The schemes that are understood, sorted.

@@ -201,7 +201,8 @@ fn canonical_authority(scheme: &str, authority: &str) -> Result<String, Error> {
             "the host contains a character that no host has",
         ));
     }
-    let authority = authority.to_lowercase();
+    // ASCII alone: others fold in ways that make one name of two.
+    let authority = authority.to_ascii_lowercase();
     let (host, port) = match authority.rsplit_once(':') {
         // `[::1]` has colons but no port.
         Some((host, port)) if !port.contains(']') => (host, Some(port)),

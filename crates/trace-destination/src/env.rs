@@ -102,7 +102,7 @@ fn named(env: &dyn EnvSource, text: &str) -> Result<Destination, Error> {
             )
         }),
         parts @ ([_, _] | [_, _, _]) if parts.iter().all(|p| !p.is_empty()) => {
-            registry().destination(&format!("uc://{text}"))
+            registry().single(&format!("uc://{text}"))
         }
         _ => Err(Error::new(
             ErrorKind::InvalidConfig,
@@ -211,7 +211,7 @@ fn dual_export(env: &dyn EnvSource) -> Result<Option<Destination>, Error> {
         },
     };
     registry()
-        .destination(&format!("otlp+{}", endpoint.trim()))
+        .single(&format!("otlp+{}", endpoint.trim()))
         .map(Some)
         .map_err(|e| wrong(variable, e))
 }
