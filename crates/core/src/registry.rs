@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-type Factory = dyn Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + Send + Sync;
+pub(crate) type Factory =
+    dyn Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + Send + Sync;
 
 /// The schemes this program understands. The facade fills one with every backend that is compiled
 /// in; a program with its own sink adds its scheme to it.
@@ -67,15 +68,19 @@ impl Registry {
     /// `InvalidConfig` for an unknown scheme (naming those that are known, or the feature that
     /// brings it), and whatever the backend has to say about the URI.
     pub fn location(&self, uri: &LocationUri) -> Result<Arc<dyn TraceLocation>, Error> {
-        if let Some(factory) = self.factories.get(uri.scheme()) {
-            return factory(uri);
+        self.factory(uri.scheme())?(uri)
+    }
+
+    pub(crate) fn factory(&self, scheme: &str) -> Result<&Factory, Error> {
+        if let Some(factory) = self.factories.get(scheme) {
+            return Ok(&**factory);
         }
         let error = Error::new(
             ErrorKind::InvalidConfig,
             "parse location",
-            format!("no backend understands `{}:`", uri.scheme()),
+            format!("no backend understands `{}:`", scheme.escape_debug()),
         );
-        Err(match self.absent.get(uri.scheme()) {
+        Err(match self.absent.get(scheme) {
             Some(mend) => error.mend(*mend),
             None => {
                 let known: Vec<_> = self.factories.keys().map(|s| format!("{s}:")).collect();
@@ -181,6 +186,27 @@ mod tests {
         assert_eq!(one.locations()[0].uri().path(), "a,b");
         assert!(registry.destination("discard").unwrap().is_discard());
         assert!(registry.destination(" unset ").unwrap().is_unset());
+    }
+
+    #[test]
+    fn a_single_location_is_one_uri_and_nothing_else() {
+        let registry = registry();
+        let one = registry.single(" memory:a%2Cb ").unwrap();
+        assert_eq!(one.to_string(), "memory:a%2Cb");
+        for (text, said) in [
+            ("memory:a,memory:b", "a comma"),
+            ("memory:a,", "a comma"),
+            (",memory:a", "a comma"),
+            ("discard", "no place"),
+            (" unset ", "no place"),
+            ("", "scheme"),
+            ("ftp:x", "use one of memory:"),
+        ] {
+            let error = registry.single(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.to_string().contains(said), "{text}: {error}");
+            assert!(error.mend_hint().is_some(), "{error}");
+        }
     }
 
     #[test]

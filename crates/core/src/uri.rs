@@ -380,9 +380,26 @@ mod tests {
                 "uc://cat.sch.p?root=/tmp/a%20b",
             ),
             ("memory:caf\u{e9}", "memory:caf%C3%A9"),
+            // ASCII folds, and nothing else: a Kelvin sign is no k, a dotted I no i.
+            (
+                "UC://K\u{212a}.\u{130}.\u{c4}",
+                "uc://k\u{212a}.\u{130}.\u{c4}",
+            ),
         ] {
             assert_eq!(canonical(given), expected);
             assert_eq!(canonical(expected), expected, "not a fixed point");
+        }
+    }
+
+    #[test]
+    fn only_ascii_makes_a_scheme() {
+        for text in [
+            "\u{212a}:x",
+            "\u{ff48}ttp://h",
+            "sq\u{13a}ite:///x",
+            "http\u{17f}://h",
+        ] {
+            assert!(text.parse::<LocationUri>().is_err(), "{text}");
         }
     }
 

@@ -326,6 +326,33 @@ mod tests {
         }
     }
 
+    /// Only [`MLFLOW_TRACING_DESTINATION`] is a list: no other variable adds a place.
+    #[test]
+    fn a_comma_adds_no_destination_elsewhere() {
+        for vars in [
+            vec![
+                (MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT, "true"),
+                (
+                    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+                    "http://127.0.0.1:4318/v1/traces,memory:other",
+                ),
+            ],
+            vec![
+                (MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT, "true"),
+                (
+                    OTEL_EXPORTER_OTLP_ENDPOINT,
+                    "http://127.0.0.1:4318/x?y=,memory:other",
+                ),
+            ],
+            vec![(MLFLOW_TRACING_DESTINATION, "main.traces,discard")],
+        ] {
+            let error = destination_from_env(&env(&vars)).unwrap_err().to_string();
+            let (variable, _) = vars[vars.len() - 1];
+            assert!(error.contains(variable), "{error}");
+            assert!(error.contains("a comma"), "{error}");
+        }
+    }
+
     #[test]
     fn errors_name_the_variable_and_the_mend() {
         for (vars, variable, mend) in [

@@ -130,6 +130,12 @@ mod tests {
             ("c", "..", None),
             ("c", "s", Some("")),
             ("c", "s", Some("ü")),
+            // Letters that fold to ASCII elsewhere.
+            ("c", "s", Some("\u{212a}raft")),
+            ("c", "\u{130}", None),
+            ("\u{131}", "s", None),
+            ("c", "s", Some("\u{ff41}cme")),
+            ("c", "s", Some("stra\u{df}e")),
             ("c", "s", Some("a/b")),
             ("c", "s", Some(long.as_str())),
         ] {
@@ -137,5 +143,25 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             assert!(error.to_string().contains("is not a name"), "{error}");
         }
+        let kelvin = TableName::of("c", "s", Some("\u{212a}raft")).unwrap_err();
+        assert!(kelvin.to_string().contains("U+212A"), "{kelvin}");
+        assert!(kelvin.mend_hint().is_some_and(|m| m.contains("A to Z")));
+    }
+
+    #[test]
+    fn names_of_tenants_that_stand_for_something_else_are_refused() {
+        for name in ["default", "information_schema", "_delta_log", "-", ""] {
+            assert!(schema(name).is_err(), "{name}");
+        }
+        assert!(prefix("mlflow_experiment_trace").is_err());
+        assert!(prefix("default").is_ok() && schema("mlflow_experiment_trace").is_ok());
+    }
+
+    /// The longest name of a tenant leaves room for everything that is put behind it.
+    #[test]
+    fn every_table_of_a_prefix_has_a_name_that_fits() {
+        let longest = "x".repeat(MAX_PART - LONGEST_SUFFIX);
+        assert!(TableName::of("c", "s", Some(&longest)).is_ok());
+        assert_eq!("_otel_annotations".len(), LONGEST_SUFFIX);
     }
 }

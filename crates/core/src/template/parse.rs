@@ -146,6 +146,7 @@ fn refuse_scheme_and_host(text: &str, marker: &Marker, registry: &Registry) -> R
             .mend("write the scheme out, as in `uc://main.agents.{tenant}`"));
     }
     let scheme = scheme.to_ascii_lowercase();
+    registry.factory(&scheme)?;
     let holes = registry.holes(&scheme);
     let host = rest.strip_prefix("//").unwrap_or_default();
     let host = host.split(['/', '?']).next().unwrap_or_default();
