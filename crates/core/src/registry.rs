@@ -100,6 +100,7 @@ impl Registry {
             "unset" => return Ok(Destination::unset()),
             _ => {}
         }
+        refuse_holes(list)?;
         let mut legs = Vec::new();
         for text in list.split(',') {
             let uri: LocationUri = text.parse()?;
@@ -133,6 +134,7 @@ impl Registry {
             }
             _ => {}
         }
+        refuse_holes(uri)?;
         self.location(&uri.parse()?)
     }
 
@@ -148,6 +150,19 @@ impl Registry {
     /// The schemes that are understood, sorted.
     pub fn schemes(&self) -> impl Iterator<Item = &'static str> {
         self.factories.keys().copied()
+    }
+}
+
+/// A template that is read as a location would be one place for everybody.
+fn refuse_holes(text: &str) -> Result<(), Error> {
+    match text.contains(['{', '}']) {
+        true => Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "parse location",
+            "it has a brace, as a template has for names",
+        )
+        .mend("make it a `Template`, or write %7B and %7D for the braces themselves")),
+        false => Ok(()),
     }
 }
 
@@ -197,6 +212,7 @@ mod tests {
             ("memory:a,memory:b", "a comma"),
             ("memory:a,", "a comma"),
             (",memory:a", "a comma"),
+            ("memory:{tenant}", "Template"),
             ("discard", "no place"),
             (" unset ", "no place"),
             ("", "scheme"),
@@ -219,6 +235,7 @@ mod tests {
             ("memory:a,", "scheme"),
             ("", "scheme"),
             ("memory:a,discard", "scheme"),
+            ("memory:{tenant}", "Template"),
         ] {
             let error = registry.destination(list).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);

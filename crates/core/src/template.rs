@@ -161,6 +161,7 @@ impl Template {
         let values = &values[..self.parsed.variables.len()];
         self.parsed.check_lengths(values)?;
         let Some(cache) = &self.cache else {
+            self.parsed.check(values)?;
             return self.parsed.fill(values);
         };
         // No value that fits has a NUL, so no two sets of values have one key.
@@ -168,6 +169,11 @@ impl Template {
             [one] => Cow::Borrowed(*one),
             several => Cow::Owned(several.join("\0")),
         };
+        if let Some(destination) = cache.get(&*key) {
+            return Ok(destination);
+        }
+        // Names that do not fit take no lock that others wait for.
+        self.parsed.check(values)?;
         cache.get_or_insert_with(&*key, || self.parsed.fill(values))
     }
 
@@ -238,6 +244,12 @@ impl Parsed {
         }
     }
 
+    fn check(&self, values: &[&str]) -> Result<(), Error> {
+        let mut legs = self.legs.iter();
+        legs.try_for_each(|leg| leg.skeleton.check(&self.variables, values))
+    }
+
+    /// Makes the destination of values that [fit](Self::check).
     fn fill(&self, values: &[&str]) -> Result<Destination, Error> {
         let legs: Vec<Destination> = self
             .legs

@@ -109,3 +109,8 @@ pub fn destination(uris: &str) -> Result<Destination, Error> {
 pub fn location(uri: &str) -> Result<Destination, Error> {
     registry().single(uri)
 }
+
+/// The programs of the page are programs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/multi-tenant.md")]
+struct MultiTenant;

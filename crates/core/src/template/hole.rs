@@ -105,8 +105,11 @@ pub struct Hole {
     pub(super) rule: NameRule,
     pub(super) ending: &'static str,
     pub(super) max_len: usize,
-    pub(super) check: Option<fn(&str) -> Result<(), &'static str>>,
+    pub(super) check: Option<Check>,
 }
+
+/// The rule that a whole part breaks.
+type Check = fn(&str) -> Result<(), &'static str>;
 
 /// A component of a URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -89,7 +89,7 @@ fn mark(text: &str, marker: &Marker) -> Result<(String, Variables), Error> {
                 variables.len() - 1
             }
         };
-        marker.write(index, &mut marked);
+        marked.push_str(&marker.of(index));
         rest = after;
     }
     marked.push_str(rest);
@@ -120,6 +120,7 @@ impl Leg {
         refuse_scheme_and_host(text, marker, registry)?;
         let uri: LocationUri = text.parse().map_err(by_hole)?;
         let given = Skeleton::of(&uri, marker, variables, registry)?;
+        given.check_fixed()?;
         // The location's own URI is the place in its one spelling: absolute, without links, with
         // what the environment says. Names are put into this one.
         let location = made(&uri)?;

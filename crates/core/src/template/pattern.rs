@@ -1,7 +1,5 @@
 //! Decoded text with holes in it.
 
-use std::fmt::Write as _;
-
 /// Fixed text and holes, in order; no two fixed texts stand side by side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pattern(Vec<Piece>);
@@ -33,9 +31,9 @@ impl Marker {
         }
     }
 
-    pub(super) fn write(&self, variable: usize, to: &mut String) {
-        // Writing to a string cannot fail.
-        let _ = write!(to, "{}{variable}q", self.0);
+    /// What stands for a variable.
+    pub(super) fn of(&self, variable: usize) -> String {
+        format!("{}{variable}q", self.0)
     }
 
     /// Whether a hole is in the text.

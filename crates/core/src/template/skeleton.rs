@@ -148,20 +148,50 @@ impl Skeleton {
             })
     }
 
-    /// The URI with a value in each hole.
+    /// Whether every value fits its hole.
     ///
     /// # Errors
     /// `InvalidName` for a value that its place does not take.
-    pub(super) fn fill(
-        &self,
-        variables: &[Box<str>],
-        values: &[&str],
-    ) -> Result<LocationUri, Error> {
+    pub(super) fn check(&self, variables: &[Box<str>], values: &[&str]) -> Result<(), Error> {
         for part in &self.parts {
             part.check(values).map_err(|(variable, rule)| {
                 self.unfit(variables, values, variable, rule, part.hole.rule.mend())
             })?;
         }
+        Ok(())
+    }
+
+    /// Whether the fixed text leaves room for a name at all: what refuses the plainest one refuses
+    /// them all.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if it does not.
+    pub(super) fn check_fixed(&self) -> Result<(), Error> {
+        let plainest = |_| "a";
+        let refused = self
+            .parts
+            .iter()
+            .find_map(|part| part.check_whole(&part.text.fill(plainest)).err());
+        match refused {
+            None => Ok(()),
+            Some(rule) => Err(Error::new(
+                ErrorKind::InvalidConfig,
+                PARSE,
+                format!("no name fits `{}`: {rule}", self.shown),
+            )
+            .mend("change the fixed text beside the hole")),
+        }
+    }
+
+    /// The URI with a value in each hole, each of which [fits](Self::check).
+    ///
+    /// # Errors
+    /// `InvalidName` for a value that a URI cannot hold there.
+    pub(super) fn fill(
+        &self,
+        variables: &[Box<str>],
+        values: &[&str],
+    ) -> Result<LocationUri, Error> {
         let value = |variable: usize| values.get(variable).copied().unwrap_or_default();
         let authority = self.authority.as_ref().map(|a| a.fill(value));
         let path = self.path.fill(value);
@@ -234,18 +264,21 @@ impl Part {
             });
             verdict.map_err(|rule| (variable, rule))?;
         }
-        let whole = self.text.fill(value);
         let last = self.text.holes().last().unwrap_or_default();
+        let whole = self.check_whole(&self.text.fill(value));
+        whole.map_err(|rule| (last, rule))
+    }
+
+    /// # Errors
+    /// The rule that the part breaks, fixed text included.
+    fn check_whole(&self, whole: &str) -> Result<(), &'static str> {
         if whole.chars().count() > self.hole.max_len {
-            return Err((last, "it is longer than the place takes"));
+            return Err("it is longer than the place takes");
         }
-        if self.hole.separator() == Some('/') && matches!(&*whole, "." | "..") {
-            return Err((last, "it names another folder"));
+        if self.hole.separator() == Some('/') && matches!(whole, "." | "..") {
+            return Err("it names another folder");
         }
-        match self.hole.check.map(|check| check(&whole)) {
-            Some(Err(rule)) => Err((last, rule)),
-            Some(Ok(())) | None => Ok(()),
-        }
+        self.hole.check.map_or(Ok(()), |check| check(whole))
     }
 }
 

@@ -178,6 +178,8 @@ fn what_cannot_be_confined_is_no_template() {
             "http://h?table=c.s.t.{tenant}_spans",
             "where no name may stand",
         ),
+        ("file:///srv/{tenant}-wal", "no name fits"),
+        ("name://main.far-too-long-{tenant}", "no name fits"),
         ("otlp+http://h/{tenant}", "where no name may stand"),
         ("otlp+http://{tenant}", "stands in the host"),
         ("name://{tenant}.s.t", "where no name may stand"),
@@ -391,6 +393,13 @@ fn a_bounded_cache_forgets_and_makes_again() {
     }
     to(&template, "t0").unwrap();
     assert_eq!(made.load(Ordering::Relaxed), before);
+    for few in [1, 2, 3] {
+        let small = template.clone().with_cache(few);
+        for i in 0..100 {
+            to(&small, &format!("t{}", i % 7)).unwrap();
+        }
+        assert!(small.cache.as_ref().unwrap().len() <= few);
+    }
     let without = template.with_cache(0);
     assert_eq!(to(&without, "a").unwrap(), to(&without, "a").unwrap());
 }
@@ -546,9 +555,7 @@ fn accepted_names_are_confined_and_exact() {
             let written = |text: &str| {
                 let mut marked = text.to_owned();
                 for (i, (k, _)) in values.iter().enumerate() {
-                    let mut hole = String::new();
-                    marker.write(i, &mut hole);
-                    marked = marked.replace(&format!("{{{k}}}"), &hole);
+                    marked = marked.replace(&format!("{{{k}}}"), &marker.of(i));
                 }
                 marked.parse::<LocationUri>().unwrap()
             };
