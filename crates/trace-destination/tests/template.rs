@@ -1,6 +1,5 @@
 //! Templates over every backend: what names of tenants can reach, and what they cannot.
 #![cfg(all(feature = "experiment", feature = "server", feature = "unity-catalog"))]
-
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use proptest::prelude::*;
