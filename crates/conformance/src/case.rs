@@ -47,6 +47,8 @@ pub enum Need {
     NoTraceValues,
     /// The harness starts another process that writes.
     Writer,
+    /// Names may stand in the URIs of its places.
+    Templates,
 }
 
 impl fmt::Debug for Case {
@@ -186,6 +188,7 @@ const TABLE: &[Case] = &[
     case!(15, input::a_place_that_fails_for_good_gives_up_in_the_end, "a permanently failing place drops its spans after the retry deadline, counted"),
     case!(15, input::malformed_uris, "a malformed URI is an error that says so and shows no secret"),
     case!(15, input::equal_uris, "URIs that mean one place are equal, and lists of them are sets"),
+    case!(15, input::names_of_tenants, "a hostile name in a template is refused or confined, and two names never give one place", needs Templates),
     case!(15, input::misconfigured_places, "each wrong configuration is an error with a mend, and nothing is written"),
     case!(15, input::real_place_breaks, "the real place breaks: the error says why, and it goes on when mended", needs Broken),
     case!(15, input::two_legs_in_one_store, "two legs in one store are a configuration error", needs ExclusiveStore),

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use trace_destination_core::{
-    Error, ErrorKind, Resource, Scope, SpanRecord, TraceLocation, TraceUpdate,
+    Error, ErrorKind, Resource, Scope, SpanRecord, Template, TraceLocation, TraceUpdate,
 };
 
 /// A backend under test. It brings places and eyes, never a list of cases: the suite chooses the
@@ -113,6 +113,15 @@ pub trait Harness: Debug + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// A template with one variable, `tenant`, in a store nobody has written to; needed where
+    /// [`Declares::templates`] is set.
+    ///
+    /// # Errors
+    /// As for [`Harness::fresh_location`].
+    async fn template(&self) -> Result<Template, Failure> {
+        Err(Failure::new("a template was not declared"))
+    }
+
     /// A command that runs [`crate::writer::run`] against `location` in another process, to be
     /// killed in the middle. `None` where places do not outlive their process.
     fn writer(&self, location: &dyn TraceLocation) -> Option<Command> {
@@ -174,6 +183,8 @@ pub struct Declares {
     pub trace_values: bool,
     /// Resource and scope of a span come back with it.
     pub groups: bool,
+    /// Names may stand in the URIs of places, and [`Harness::template`] brings a template.
+    pub templates: bool,
 }
 
 impl Declares {
@@ -202,6 +213,13 @@ impl Declares {
     #[must_use]
     pub fn with_trace_values(mut self) -> Self {
         self.trace_values = true;
+        self
+    }
+
+    /// Declares that a template of this backend may have holes.
+    #[must_use]
+    pub fn with_templates(mut self) -> Self {
+        self.templates = true;
         self
     }
 

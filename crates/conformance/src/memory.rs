@@ -5,7 +5,9 @@ use crate::harness::{Declares, Harness, Misconfigured, Stored, StoredSpan, Untou
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use trace_destination_core::{ErrorKind, LocationUri, MemoryLocation, MemoryStore, TraceLocation};
+use trace_destination_core::{
+    ErrorKind, LocationUri, MemoryLocation, MemoryStore, Registry, Template, TraceLocation,
+};
 
 /// Brings [`MemoryLocation`] to the suite, and shows how small a harness can be.
 #[derive(Debug, Default)]
@@ -57,7 +59,20 @@ impl Harness for MemoryHarness {
     }
 
     fn declares(&self) -> Declares {
-        Declares::default().with_trace_values().with_groups()
+        Declares::default()
+            .with_trace_values()
+            .with_groups()
+            .with_templates()
+    }
+
+    async fn template(&self) -> Result<Template, Failure> {
+        let registry = Registry::new()
+            .with_scheme("memory", |uri| {
+                Ok(Arc::new(MemoryLocation::from_uri(uri)?) as Arc<dyn TraceLocation>)
+            })
+            .with_holes("memory", MemoryLocation::holes());
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(registry.template(&format!("memory:conformance-{n}-{{tenant}}"))?)
     }
 
     async fn misconfigured(&self) -> Result<Vec<Misconfigured>, Failure> {

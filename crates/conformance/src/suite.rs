@@ -244,6 +244,10 @@ impl Profile {
                     !self.declares.trace_values,
                     "its places keep trace-level values",
                 ),
+                Need::Templates => (
+                    self.declares.templates,
+                    "no name may stand in the URIs of its places",
+                ),
                 Need::Writer => (self.has_writer, "its places do not outlive their process"),
             };
             (!there).then(|| reason.to_owned())

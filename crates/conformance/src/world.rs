@@ -140,7 +140,8 @@ impl World {
         }
     }
 
-    fn adopt(&self, inner: Arc<dyn TraceLocation>) -> Place {
+    /// A place of which the case brings the location.
+    pub(crate) fn adopt(&self, inner: Arc<dyn TraceLocation>) -> Place {
         let faulty = Faulty::new(inner.clone());
         let control = faulty.control().clone();
         let location: Arc<dyn TraceLocation> = Arc::new(faulty);

@@ -13,6 +13,8 @@ use std::time::Duration;
 pub enum ErrorKind {
     /// A URI, option or environment variable is wrong.
     InvalidConfig,
+    /// A name does not fit the place that a template has for it.
+    InvalidName,
     /// A value in a span cannot be stored by this location.
     InvalidSpan,
     /// The experiment, table, file or server does not exist.

@@ -62,6 +62,7 @@ mod sampler;
 mod scope;
 mod stats;
 mod sync;
+mod template;
 mod trace;
 mod transform;
 mod uri;
@@ -97,6 +98,7 @@ pub use scope::{
 pub use stats::{
     DropReason, Dropped, ForgottenLocations, LocationState, LocationStats, PipelineStats,
 };
+pub use template::{Hole, NameRule, Template};
 pub use trace::{current_trace_id, update_current_trace};
 pub use transform::{SpanTransform, Transformed};
 pub use uri::LocationUri;

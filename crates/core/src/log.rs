@@ -255,7 +255,10 @@ fn tell(event: &Event) {
     match what {
         What::Retrying => line!(warn, "storing traces failed, will be tried again"),
         What::Failing if failing => {
-            line!(error, "traces cannot be stored, spans are being dropped");
+            line!(
+                error,
+                "traces cannot be stored; spans are kept as far as there is room, and tried again"
+            );
         }
         What::Failing => line!(error, "spans were dropped"),
         What::Recovered => line!(info, "traces are being stored again"),

@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind};
 use crate::location::{Capabilities, Guarantee, TraceLocation, TraceSink, Written};
 use crate::process::PerProcess;
 use crate::record::{Resource, Scope, Span, TraceBatch, TraceUpdate};
+use crate::template::{Hole, NameRule};
 use crate::uri::LocationUri;
 use async_trait::async_trait;
 use opentelemetry::trace::{SpanId, TraceId};
@@ -51,6 +52,11 @@ impl MemoryLocation {
             .mend("write it as memory:name"));
         }
         Ok(Self { uri: uri.clone() })
+    }
+
+    /// Where a template may have holes: anywhere in the name.
+    pub fn holes() -> Vec<Hole> {
+        vec![Hole::name(NameRule::Exact)]
     }
 
     /// What is stored here.

@@ -3,12 +3,14 @@
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::location::TraceLocation;
+use crate::template::{Hole, Template};
 use crate::uri::LocationUri;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-type Factory = dyn Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + Send + Sync;
+pub(crate) type Factory =
+    dyn Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + Send + Sync;
 
 /// The schemes this program understands. The facade fills one with every backend that is compiled
 /// in; a program with its own sink adds its scheme to it.
@@ -16,6 +18,7 @@ type Factory = dyn Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + S
 pub struct Registry {
     factories: BTreeMap<&'static str, Arc<Factory>>,
     absent: BTreeMap<&'static str, &'static str>,
+    holes: BTreeMap<&'static str, Arc<[Hole]>>,
 }
 
 impl Registry {
@@ -24,14 +27,32 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds a scheme. A scheme that is already there is replaced.
+    /// Adds a scheme. A scheme that is already there is replaced, with its
+    /// [holes](Registry::with_holes).
     #[must_use]
     pub fn with_scheme<F>(mut self, scheme: &'static str, factory: F) -> Self
     where
         F: Fn(&LocationUri) -> Result<Arc<dyn TraceLocation>, Error> + Send + Sync + 'static,
     {
         self.factories.insert(scheme, Arc::new(factory));
+        self.holes.remove(scheme);
         self
+    }
+
+    /// Says where a [`Template`] of a scheme may have holes; nowhere unless it is said. Two names
+    /// that fit a hole must never give one place.
+    #[must_use]
+    pub fn with_holes(
+        mut self,
+        scheme: &'static str,
+        holes: impl IntoIterator<Item = Hole>,
+    ) -> Self {
+        self.holes.insert(scheme, holes.into_iter().collect());
+        self
+    }
+
+    pub(crate) fn holes(&self, scheme: &str) -> &[Hole] {
+        self.holes.get(scheme).map_or(&[], |holes| holes)
     }
 
     /// Names a scheme that exists but is not compiled in, and what the reader can do about it.
@@ -47,15 +68,19 @@ impl Registry {
     /// `InvalidConfig` for an unknown scheme (naming those that are known, or the feature that
     /// brings it), and whatever the backend has to say about the URI.
     pub fn location(&self, uri: &LocationUri) -> Result<Arc<dyn TraceLocation>, Error> {
-        if let Some(factory) = self.factories.get(uri.scheme()) {
-            return factory(uri);
+        self.factory(uri.scheme())?(uri)
+    }
+
+    pub(crate) fn factory(&self, scheme: &str) -> Result<&Factory, Error> {
+        if let Some(factory) = self.factories.get(scheme) {
+            return Ok(&**factory);
         }
         let error = Error::new(
             ErrorKind::InvalidConfig,
             "parse location",
-            format!("no backend understands `{}:`", uri.scheme()),
+            format!("no backend understands `{}:`", scheme.escape_debug()),
         );
-        Err(match self.absent.get(uri.scheme()) {
+        Err(match self.absent.get(scheme) {
             Some(mend) => error.mend(*mend),
             None => {
                 let known: Vec<_> = self.factories.keys().map(|s| format!("{s}:")).collect();
@@ -75,6 +100,7 @@ impl Registry {
             "unset" => return Ok(Destination::unset()),
             _ => {}
         }
+        refuse_holes(list)?;
         let mut legs = Vec::new();
         for text in list.split(',') {
             let uri: LocationUri = text.parse()?;
@@ -83,9 +109,60 @@ impl Registry {
         Destination::all(legs)
     }
 
+    /// The destination one URI names, with exactly one location. For whatever is not configuration:
+    /// a list, `discard` and `unset` are refused. Names from outside go through a [`Template`].
+    ///
+    /// # Errors
+    /// `InvalidConfig` for anything but one URI, and as for [`Registry::location`].
+    pub fn single(&self, uri: &str) -> Result<Destination, Error> {
+        self.single_location(uri).map(Destination::from_location)
+    }
+
+    pub(crate) fn single_location(&self, uri: &str) -> Result<Arc<dyn TraceLocation>, Error> {
+        let refused = |cause: &'static str, mend: &'static str| {
+            Err(Error::new(ErrorKind::InvalidConfig, "parse location", cause).mend(mend))
+        };
+        match uri.trim() {
+            "discard" | "unset" => {
+                return refused("it is a word and no place", "name one location by its URI");
+            }
+            list if list.contains(',') => {
+                return refused(
+                    "it has a comma, which separates locations, and one is wanted",
+                    "name one location; write %2C for a comma inside a URI",
+                );
+            }
+            _ => {}
+        }
+        refuse_holes(uri)?;
+        self.location(&uri.parse()?)
+    }
+
+    /// The template a text names: one or more URIs with holes, separated by commas.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if a hole stands where the scheme has none, if two of its locations could
+    /// become one place, if it has no hole, and as for [`Registry::destination`].
+    pub fn template(&self, text: &str) -> Result<Template, Error> {
+        Template::parse(text, self)
+    }
+
     /// The schemes that are understood, sorted.
     pub fn schemes(&self) -> impl Iterator<Item = &'static str> {
         self.factories.keys().copied()
+    }
+}
+
+/// A template that is read as a location would be one place for everybody.
+fn refuse_holes(text: &str) -> Result<(), Error> {
+    match text.contains(['{', '}']) {
+        true => Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "parse location",
+            "it has a brace, as a template has for names",
+        )
+        .mend("make it a `Template`, or write %7B and %7D for the braces themselves")),
+        false => Ok(()),
     }
 }
 
@@ -127,6 +204,28 @@ mod tests {
     }
 
     #[test]
+    fn a_single_location_is_one_uri_and_nothing_else() {
+        let registry = registry();
+        let one = registry.single(" memory:a%2Cb ").unwrap();
+        assert_eq!(one.to_string(), "memory:a%2Cb");
+        for (text, said) in [
+            ("memory:a,memory:b", "a comma"),
+            ("memory:a,", "a comma"),
+            (",memory:a", "a comma"),
+            ("memory:{tenant}", "Template"),
+            ("discard", "no place"),
+            (" unset ", "no place"),
+            ("", "scheme"),
+            ("ftp:x", "use one of memory:"),
+        ] {
+            let error = registry.single(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.to_string().contains(said), "{text}: {error}");
+            assert!(error.mend_hint().is_some(), "{error}");
+        }
+    }
+
+    #[test]
     fn errors_say_what_to_do() {
         let registry = registry();
         for (list, said) in [
@@ -136,6 +235,7 @@ mod tests {
             ("memory:a,", "scheme"),
             ("", "scheme"),
             ("memory:a,discard", "scheme"),
+            ("memory:{tenant}", "Template"),
         ] {
             let error = registry.destination(list).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);

@@ -201,7 +201,8 @@ fn canonical_authority(scheme: &str, authority: &str) -> Result<String, Error> {
             "the host contains a character that no host has",
         ));
     }
-    let authority = authority.to_lowercase();
+    // ASCII alone: others fold in ways that make one name of two.
+    let authority = authority.to_ascii_lowercase();
     let (host, port) = match authority.rsplit_once(':') {
         // `[::1]` has colons but no port.
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -379,9 +380,26 @@ mod tests {
                 "uc://cat.sch.p?root=/tmp/a%20b",
             ),
             ("memory:caf\u{e9}", "memory:caf%C3%A9"),
+            // ASCII folds, and nothing else: a Kelvin sign is no k, a dotted I no i.
+            (
+                "UC://K\u{212a}.\u{130}.\u{c4}",
+                "uc://k\u{212a}.\u{130}.\u{c4}",
+            ),
         ] {
             assert_eq!(canonical(given), expected);
             assert_eq!(canonical(expected), expected, "not a fixed point");
+        }
+    }
+
+    #[test]
+    fn only_ascii_makes_a_scheme() {
+        for text in [
+            "\u{212a}:x",
+            "\u{ff48}ttp://h",
+            "sq\u{13a}ite:///x",
+            "http\u{17f}://h",
+        ] {
+            assert!(text.parse::<LocationUri>().is_err(), "{text}");
         }
     }
 

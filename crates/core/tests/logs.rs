@@ -261,7 +261,7 @@ fn a_subscriber_that_blocks_holds_up_nothing() {
         }
         span_to(&tracer, &good.to(), "a");
         let began = Instant::now();
-        assert!(pipeline.flush(PATIENCE).wait().is_complete());
+        assert!(!pipeline.flush(PATIENCE).wait().timed_out);
         // The first one waits a moment for the log, the others know better.
         assert!(
             began.elapsed() < Duration::from_secs(2),
@@ -349,10 +349,11 @@ fn many_tenants_of_a_host_that_is_gone_are_few_lines_and_none_is_left_out() {
         for to in &tenants {
             span_to(&tracer, to, "a");
         }
-        // What the provider reports is one line too.
+        // What the provider reports is one line too. Spans are kept for when the host comes back.
         let error = provider.force_flush().unwrap_err().to_string();
+        let spans = format!("{} spans", (round + 1) * TENANTS);
         assert!(
-            error.contains("5000 spans") && error.contains("5000 locations"),
+            error.contains(&spans) && error.contains("5000 locations"),
             "{round}: {error}"
         );
         assert_eq!(error.matches("gone.example").count(), 1, "{error}");
@@ -365,7 +366,7 @@ fn many_tenants_of_a_host_that_is_gone_are_few_lines_and_none_is_left_out() {
     );
     let told = lines("gone.example");
     assert!(told.len() <= 10, "{} lines: {:#?}", told.len(), &told[..10]);
-    assert_eq!(sum(&told, "spans"), 3 * TENANTS, "{told:#?}");
+    assert_eq!(sum(&told, "locations"), TENANTS, "{told:#?}");
     assert!(told.iter().any(|l| l.text.contains("at several locations")));
     assert!(told.iter().all(|l| l.text.contains("make it")), "the mend");
 }

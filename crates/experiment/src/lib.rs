@@ -80,6 +80,7 @@ mod connection;
 mod derive;
 mod error;
 mod experiment;
+mod holes;
 mod location;
 mod memory;
 mod rows;

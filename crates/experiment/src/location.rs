@@ -6,6 +6,7 @@ use crate::config::{
     SCHEME, SYNCHRONOUS_PARAM,
 };
 use crate::error::{BUILD, OPEN};
+use crate::holes;
 use crate::rows::Rows;
 use crate::store::{Experiment, Store};
 use async_trait::async_trait;
@@ -13,8 +14,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trace_destination_core::{
-    Capabilities, Error, ErrorKind, Guarantee, LocationUri, TraceBatch, TraceLocation, TraceSink,
-    Written,
+    Capabilities, Error, ErrorKind, Guarantee, Hole, LocationUri, TraceBatch, TraceLocation,
+    TraceSink, Written,
 };
 
 /// One experiment in one SQLite tracking database of MLflow.
@@ -63,6 +64,12 @@ impl ExperimentLocation {
     /// As for [`ExperimentLocationBuilder::build`].
     pub fn from_uri(uri: &LocationUri) -> Result<Self, Error> {
         Self::builder().with_uri(uri).build()
+    }
+
+    /// Where a template may have holes: in the experiment's name, and in one folder or the file
+    /// name of the path.
+    pub fn holes() -> Vec<Hole> {
+        holes::holes()
     }
 
     pub(crate) fn of(target: Target) -> Result<Self, Error> {

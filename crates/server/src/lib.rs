@@ -114,6 +114,7 @@ mod environment;
 mod error;
 mod export;
 mod generations;
+mod holes;
 mod host;
 mod keys;
 mod location;

@@ -4,6 +4,7 @@ use crate::access::Access;
 use crate::builder::ServerLocationBuilder;
 use crate::databricks::DatabricksSink;
 use crate::error::OPEN;
+use crate::holes;
 use crate::host::Host;
 use crate::mlflow::{MlflowSink, TraceMemory};
 use crate::otlp::OtlpSink;
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
 use trace_destination_core::{
-    Capabilities, Error, Guarantee, LocationUri, ProcessEnv, TraceLocation, TraceSink,
+    Capabilities, Error, Guarantee, Hole, LocationUri, ProcessEnv, TraceLocation, TraceSink,
 };
 
 /// A place on a server: an experiment of an MLflow tracking server, a table behind Databricks'
@@ -58,6 +59,14 @@ impl ServerLocation {
     /// As for [`ServerLocationBuilder::build`], and for a variable that cannot be understood.
     pub fn from_uri(uri: &LocationUri) -> Result<Self, Error> {
         Self::builder().with_uri(uri).with_env(&ProcessEnv).build()
+    }
+
+    /// Where a template of one of [`SCHEMES`](crate::SCHEMES) may have holes: the experiment's name
+    /// and the workspace of a tracking server, and the last part of the table's name of
+    /// `databricks:`, in front of `_otel_spans`. An OTLP endpoint has none: what a path means there
+    /// is for its server to say, and a proxy on the way may read it differently.
+    pub fn holes(scheme: &str) -> Vec<Hole> {
+        holes::holes(scheme)
     }
 
     pub(crate) fn of(target: Target, transport: Transport) -> Result<Self, Error> {

@@ -185,6 +185,11 @@ fn base(uri: &LocationUri, scheme: &str) -> Result<String, Error> {
     let Some(host) = uri.authority().filter(|a| !a.is_empty()) else {
         return Err(invalid("the address has no host").mend("write scheme://host:port"));
     };
+    if !host.is_ascii() {
+        // A client would fold it, full-width letters too, into a host that another URI names.
+        return Err(invalid("the host has letters beyond ASCII")
+            .mend("write it as DNS has it, beginning with xn--"));
+    }
     // The encoded path, as the URI prints it.
     let text = uri.as_str().split('?').next().unwrap_or_default();
     let start = text.find(host).unwrap_or_default() + host.len();

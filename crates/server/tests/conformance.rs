@@ -22,7 +22,8 @@ use trace_destination_conformance::{
     assert_conforms, writer,
 };
 use trace_destination_core::{
-    AnyValue, Attribute, Error, ErrorKind, LocationUri, TraceLocation, TraceUpdate,
+    AnyValue, Attribute, Error, ErrorKind, LocationUri, Registry, Template, TraceLocation,
+    TraceUpdate,
 };
 use trace_destination_server::ServerLocation;
 
@@ -147,6 +148,15 @@ impl Harness for TrackingServer {
             .with_groups()
             .with_unavailable()
             .with_broken()
+            .with_templates()
+    }
+
+    async fn template(&self) -> Result<Template, Failure> {
+        let registry = Registry::new()
+            .with_scheme("http", |uri| at(uri.as_str()))
+            .with_holes("http", ServerLocation::holes("http"));
+        let (n, url) = (number(), self.server.url());
+        Ok(registry.template(&format!("{url}/s{n}?experiment_name={{tenant}}"))?)
     }
 
     /// Roots carry the name of their trace, a span without an end ends where it began, and bytes

@@ -13,7 +13,8 @@ use std::time::Duration;
 use support::http::{Reply, Request, Server};
 use support::{batch, child, open, root, updated};
 use trace_destination_core::{
-    AnyValue, ErrorKind, LocationUri, Retry, SpanRecord, TraceSink, TraceUpdate,
+    AnyValue, ErrorKind, LocationUri, Registry, Retry, SpanRecord, TraceLocation, TraceSink,
+    TraceUpdate,
 };
 use trace_destination_server::ServerLocation;
 
@@ -345,4 +346,50 @@ async fn a_token_that_the_server_repeats_is_in_no_error() {
     let text = error.to_string();
     assert!(text.contains("no: Bearer [secret]"), "{text}");
     assert!(!text.contains("dose-of-secrecy"), "{text}");
+}
+
+#[tokio::test]
+async fn a_template_keeps_each_tenant_in_a_table_and_a_location_of_its_own() {
+    let _alone = ALONE.lock().await;
+    let registry = Registry::new()
+        .with_scheme("databricks", |uri| {
+            let vars = [
+                ("DATABRICKS_HOST", "http://127.0.0.1:1"),
+                ("DATABRICKS_TOKEN", "t"),
+            ];
+            from_env(uri.as_str(), &vars).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+        })
+        .with_holes("databricks", ServerLocation::holes("databricks"));
+    let template = registry
+        .template("databricks://?table=cat.sch.t_{tenant}_otel_spans")
+        .unwrap();
+    let to = |tenant: &str| template.destination([("tenant", tenant)]);
+    assert_eq!(
+        to("acme").unwrap().to_string(),
+        "databricks://?table=cat.sch.t_acme_otel_spans"
+    );
+    for tenant in ["Acme", "a.b", "a&x=1", "", "a/b", "\u{212a}"] {
+        assert_eq!(
+            to(tenant).unwrap_err().kind(),
+            ErrorKind::InvalidName,
+            "{tenant}"
+        );
+    }
+    let bare = registry
+        .template("databricks://?table=cat.sch.{tenant}_otel_spans")
+        .unwrap();
+    assert!(
+        bare.destination([("tenant", "mlflow_experiment_trace")])
+            .is_err()
+    );
+    // Without the ending, the ids of all traces would name the whole schema.
+    for text in [
+        "databricks://?table=cat.sch.{tenant}",
+        "databricks://?table=cat.{tenant}.x_otel_spans",
+        "databricks://?table={tenant}.sch.x_otel_spans",
+        "databricks://{tenant}?table=cat.sch.x_otel_spans",
+    ] {
+        let error = registry.template(text).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    }
 }

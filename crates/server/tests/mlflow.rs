@@ -92,6 +92,37 @@ async fn experiments_are_resolved_created_and_shared() {
     });
 }
 
+/// MySQL and SQL Server compare names without case, and so does a server that keeps them there.
+#[tokio::test]
+async fn a_server_that_folds_names_gives_no_tenant_the_experiment_of_another() {
+    let (mlflow, server) = mlflow();
+    mlflow.with("/s", |s| s.experiment("acme"));
+    let answers = mlflow.clone();
+    let folding = Server::start(move |request| {
+        let mut request = request.clone();
+        if request.path().ends_with("/get-by-name") {
+            request.target = request.target.to_ascii_lowercase();
+        }
+        answers.answer(&request)
+    });
+    drop(server);
+    let theirs = location(&format!("{}/s?experiment_name=acme", folding.url()));
+    write(&theirs, &batch([root(1)])).await.unwrap();
+    for deleted in [false, true] {
+        mlflow.with("/s", |s| s.experiments[0].deleted = deleted);
+        let ours = location(&format!("{}/s?experiment_name=Acme", folding.url()));
+        let error = open(&ours).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.to_string().contains("spelled differently"), "{error}");
+        assert!(
+            !error.to_string().contains("acme"),
+            "another's name: {error}"
+        );
+        assert!(error.mend_hint().is_some());
+    }
+    assert_eq!(mlflow.with("/s", |s| s.experiments.len()), 1);
+}
+
 #[tokio::test]
 async fn an_experiment_that_is_gone_is_found_anew_or_reported() {
     let (mlflow, server) = mlflow();

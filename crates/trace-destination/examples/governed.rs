@@ -10,24 +10,16 @@
 
 use std::time::Duration;
 use trace_destination::unity_catalog::UnityCatalogLocation;
-use trace_destination::{Destination, Pipeline};
+use trace_destination::{Pipeline, Template};
 
-const ROOT: &str = "lakehouse";
-/// Named as Unity Catalog does: catalog, schema, and the prefix of the table.
-const TENANTS: [&str; 2] = ["main.traces.acme", "main.traces.globex"];
+/// Named as Unity Catalog does: catalog, schema, and the prefix of the table, which is the tenant's.
+const TENANT: &str = "uc://main.traces.{tenant}?root=lakehouse";
+const TENANTS: [&str; 2] = ["acme", "globex"];
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // 1. One table for each tenant, made when its first trace is stored.
-    let tables: Vec<UnityCatalogLocation> = TENANTS
-        .into_iter()
-        .map(|name| {
-            UnityCatalogLocation::builder()
-                .with_name(name)
-                .with_root(ROOT)
-                .build()
-        })
-        .collect::<Result<_, _>>()?;
+    let template = Template::new(TENANT)?;
 
     // 2. Traces captured from a real agent, each to the tenant it belongs to.
     let pipeline = Pipeline::builder().strict().build()?;
@@ -36,9 +28,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         trace_destination_otlp::decode_protobuf(trace_destination_otlp::sample::captured())?
     {
         for span in group.spans {
-            let tenant = &tables[usize::from(span.trace_id.to_bytes()[0]) % tables.len()];
+            let tenant = TENANTS[usize::from(span.trace_id.to_bytes()[0]) % TENANTS.len()];
             let (resource, scope) = (group.resource.clone(), group.scope.clone());
-            let destination = Destination::new(tenant.clone());
+            let destination = template.destination([("tenant", tenant)])?;
             let sent = pipeline.ingest(resource, scope, vec![span], &destination);
             replayed += sent.accepted;
         }
@@ -52,13 +44,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{replayed} spans replayed\n{report}\n");
 
     // 4. Care, by whoever runs the tables: here a checkpoint, so that readers start quickly.
-    for table in &tables {
+    for tenant in TENANTS {
+        let destination = template.destination([("tenant", tenant)])?;
+        let table = UnityCatalogLocation::from_uri(destination.locations()[0].uri())?;
         let version = table.maintenance().await?.checkpoint().await?;
         println!("{} is at version {version}", table.table_name());
     }
     println!(
         "\nduckdb -c \"INSTALL delta; LOAD delta; SELECT service_name, name, count(*) \
-         FROM delta_scan('{ROOT}/main/traces/acme_otel_spans') GROUP BY ALL\""
+         FROM delta_scan('lakehouse/main/traces/acme_otel_spans') GROUP BY ALL\""
     );
     Ok(())
 }

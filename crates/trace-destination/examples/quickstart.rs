@@ -12,15 +12,15 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use std::time::{Duration, Instant};
 use trace_destination::{
-    Destination, DestinationExt, Pipeline, destination, set_global, update_current_trace,
+    DestinationExt, Pipeline, Template, location, set_global, update_current_trace,
 };
 
 const DATABASE: &str = "quickstart.db";
+/// Where the traces of a tenant go. Its name is put into the experiment's, or refused.
+const TENANT: &str = "sqlite:///quickstart.db?experiment_name=tenant-{tenant}";
+/// Where everything else goes.
+const PLATFORM: &str = "sqlite:///quickstart.db?experiment_name=platform";
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
-
-fn experiment(name: &str) -> Result<Destination, trace_destination::Error> {
-    destination(&format!("sqlite:///{DATABASE}?experiment_name={name}"))
-}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,16 +38,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build();
     let tracer = provider.tracer("quickstart");
 
-    // 2. What has no destination of its own goes to the global one.
-    set_global(experiment("platform")?);
+    // 2. What has no destination of its own goes to the global one. A process that serves tenants
+    //    only says `Pipeline::builder().strict()` and has none.
+    set_global(location(PLATFORM)?);
     tracer.in_span("load model", |_| {});
 
     // 3. Requests of three tenants, all at once. The scope is the whole difference between them.
+    let template = Template::new(TENANT)?;
     let mut requests = Vec::new();
     for tenant in TENANTS {
         for question in ["Where is my order?", "Cancel it, please."] {
             let request = handle_request(tracer.clone(), tenant, question);
-            requests.push(tokio::spawn(request.with_destination(experiment(tenant)?)));
+            let destination = template.destination([("tenant", tenant)])?;
+            requests.push(tokio::spawn(request.with_destination(destination)));
         }
     }
     for request in requests {
@@ -63,7 +66,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         for span in group.spans {
             let tenant = TENANTS[usize::from(span.trace_id.to_bytes()[0]) % TENANTS.len()];
             let (resource, scope) = (group.resource.clone(), group.scope.clone());
-            let sent = pipeline.ingest(resource, scope, vec![span], &experiment(tenant)?);
+            let destination = template.destination([("tenant", tenant)])?;
+            let sent = pipeline.ingest(resource, scope, vec![span], &destination);
             replayed += sent.accepted;
         }
     }

@@ -102,7 +102,7 @@ fn named(env: &dyn EnvSource, text: &str) -> Result<Destination, Error> {
             )
         }),
         parts @ ([_, _] | [_, _, _]) if parts.iter().all(|p| !p.is_empty()) => {
-            registry().destination(&format!("uc://{text}"))
+            registry().single(&format!("uc://{text}"))
         }
         _ => Err(Error::new(
             ErrorKind::InvalidConfig,
@@ -211,7 +211,7 @@ fn dual_export(env: &dyn EnvSource) -> Result<Option<Destination>, Error> {
         },
     };
     registry()
-        .destination(&format!("otlp+{}", endpoint.trim()))
+        .single(&format!("otlp+{}", endpoint.trim()))
         .map(Some)
         .map_err(|e| wrong(variable, e))
 }
@@ -323,6 +323,33 @@ mod tests {
         ] {
             let text = resolved(&[(MLFLOW_TRACING_DESTINATION, bare)]).unwrap();
             assert!(text.starts_with(&format!("uc://{table}?root=/")), "{text}");
+        }
+    }
+
+    /// Only [`MLFLOW_TRACING_DESTINATION`] is a list: no other variable adds a place.
+    #[test]
+    fn a_comma_adds_no_destination_elsewhere() {
+        for vars in [
+            vec![
+                (MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT, "true"),
+                (
+                    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+                    "http://127.0.0.1:4318/v1/traces,memory:other",
+                ),
+            ],
+            vec![
+                (MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT, "true"),
+                (
+                    OTEL_EXPORTER_OTLP_ENDPOINT,
+                    "http://127.0.0.1:4318/x?y=,memory:other",
+                ),
+            ],
+            vec![(MLFLOW_TRACING_DESTINATION, "main.traces,discard")],
+        ] {
+            let error = destination_from_env(&env(&vars)).unwrap_err().to_string();
+            let (variable, _) = vars[vars.len() - 1];
+            assert!(error.contains(variable), "{error}");
+            assert!(error.contains("a comma"), "{error}");
         }
     }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../../../README.md")]
 
 mod env;
+mod template;
 
 #[doc(inline)]
 pub use trace_destination_core::*;
@@ -23,6 +24,8 @@ pub use trace_destination_server as server;
 #[doc(inline)]
 pub use trace_destination_unity_catalog as unity_catalog;
 
+pub use template::Template;
+
 use std::sync::Arc;
 
 /// Every scheme this build understands, and for those it does not, the feature that brings them.
@@ -31,6 +34,7 @@ pub fn registry() -> Registry {
         .with_scheme("memory", |uri| {
             MemoryLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
         })
+        .with_holes("memory", MemoryLocation::holes())
         .with_absent_scheme("http", SERVER)
         .with_absent_scheme("https", SERVER)
         .with_absent_scheme("otlp+http", SERVER)
@@ -39,22 +43,33 @@ pub fn registry() -> Registry {
         .with_absent_scheme("uc", UNITY_CATALOG)
         .with_absent_scheme("sqlite", EXPERIMENT);
     #[cfg(feature = "experiment")]
-    let registry = registry.with_scheme("sqlite", |uri| {
-        experiment::ExperimentLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
-    });
+    let registry = registry
+        .with_scheme("sqlite", |uri| {
+            experiment::ExperimentLocation::from_uri(uri)
+                .map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+        })
+        .with_holes("sqlite", experiment::ExperimentLocation::holes());
     #[cfg(feature = "server")]
     let registry = server::SCHEMES
         .into_iter()
         .fold(registry, |registry, scheme| {
-            registry.with_scheme(scheme, |uri| {
-                server::ServerLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
-            })
+            registry
+                .with_scheme(scheme, |uri| {
+                    server::ServerLocation::from_uri(uri)
+                        .map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+                })
+                .with_holes(scheme, server::ServerLocation::holes(scheme))
         });
     #[cfg(feature = "unity-catalog")]
-    let registry = registry.with_scheme(unity_catalog::SCHEME, |uri| {
-        unity_catalog::UnityCatalogLocation::from_uri(uri)
-            .map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
-    });
+    let registry = registry
+        .with_scheme(unity_catalog::SCHEME, |uri| {
+            unity_catalog::UnityCatalogLocation::from_uri(uri)
+                .map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+        })
+        .with_holes(
+            unity_catalog::SCHEME,
+            unity_catalog::UnityCatalogLocation::holes(),
+        );
     registry
 }
 
@@ -63,9 +78,11 @@ const SERVER: &str = "build with the cargo feature `server` of trace-destination
 const UNITY_CATALOG: &str = "build with the cargo feature `unity-catalog` of trace-destination";
 
 /// The destination a list of URIs names, separated by commas; `discard` and `unset` stand alone.
+/// For configuration: an environment variable, a file, a command line. A tenant's name never
+/// belongs into its text: see [`Template`].
 ///
 /// ```
-/// let destination = trace_destination::destination("memory:tenant-a,memory:audit")?;
+/// let destination = trace_destination::destination("memory:checkout,memory:audit")?;
 /// assert_eq!(destination.locations().len(), 2);
 /// # Ok::<(), trace_destination::Error>(())
 /// ```
@@ -76,3 +93,24 @@ const UNITY_CATALOG: &str = "build with the cargo feature `unity-catalog` of tra
 pub fn destination(uris: &str) -> Result<Destination, Error> {
     registry().destination(uris)
 }
+
+/// The destination one URI names, with exactly one location. A list, `discard` and `unset` are
+/// refused.
+///
+/// ```
+/// let destination = trace_destination::location("memory:checkout")?;
+/// assert_eq!(destination.locations().len(), 1);
+/// assert!(trace_destination::location("memory:checkout,memory:audit").is_err());
+/// # Ok::<(), trace_destination::Error>(())
+/// ```
+///
+/// # Errors
+/// `InvalidConfig` for anything but one URI that a backend of this build understands.
+pub fn location(uri: &str) -> Result<Destination, Error> {
+    registry().single(uri)
+}
+
+/// The programs of the page are programs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/multi-tenant.md")]
+struct MultiTenant;

@@ -27,6 +27,10 @@
 //! | `uc://catalog.schema` | `mlflow_experiment_trace_otel_spans`, as MLflow named it before |
 //! | `uc:Catalog.Schema.Prefix` | the same where case matters: a host, after `//`, is folded |
 //!
+//! A part of a name is 1 to 255 of the letters A to Z and a to z, digits, `_`, `-` and `@`. Only these
+//! letters fold; a name with any other, such as the Kelvin sign, is refused. A tenant's name goes into
+//! the schema or the prefix through a `Template`, which takes lower case only: Databricks folds names.
+//!
 //! | parameter | meaning |
 //! |---|---|
 //! | `root` | a folder, or the URL of a place in an object store, that is itself the catalog: tables are `<root>/<catalog>/<schema>/<table>` |

@@ -5,7 +5,7 @@ use crate::catalog::Catalog;
 use crate::catalog::local::LocalCatalog;
 use crate::catalog::rest::{CatalogServer, RestCatalog};
 use crate::config::BATCH;
-use crate::name::TableName;
+use crate::name::{self, TableName};
 use crate::storage::StorageOptions;
 use crate::table::Table;
 use crate::test_support::{Wrap, Wrapped};
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
 use trace_destination_core::{
-    BatchEncoder, Capabilities, Error, Guarantee, LocationUri, ProcessEnv, TraceBatch,
+    BatchEncoder, Capabilities, Error, Guarantee, Hole, LocationUri, ProcessEnv, TraceBatch,
     TraceLocation, TraceSink, Written,
 };
 use url::Url;
@@ -68,6 +68,12 @@ impl UnityCatalogLocation {
     /// As for [`UnityCatalogLocationBuilder::build`], and for a variable that cannot be understood.
     pub fn from_uri(uri: &LocationUri) -> Result<Self, Error> {
         Self::builder().with_uri(uri).with_env(&ProcessEnv).build()
+    }
+
+    /// Where a template may have holes: in the schema and in the prefix, never in the catalog, a
+    /// root or a server. Databricks folds names to lower case, so only lower case fits.
+    pub fn holes() -> Vec<Hole> {
+        name::holes()
     }
 
     /// The full name of the table, `catalog.schema.table`.

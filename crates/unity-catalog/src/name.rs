@@ -2,7 +2,7 @@
 
 use crate::error::{BUILD, Fault};
 use std::fmt;
-use trace_destination_core::ErrorKind;
+use trace_destination_core::{ErrorKind, Hole, NameRule};
 
 /// The table of a schema that holds one experiment's traces: MLflow's older way.
 const BY_SCHEMA: &str = "mlflow_experiment_trace_otel_spans";
@@ -10,6 +10,48 @@ const BY_SCHEMA: &str = "mlflow_experiment_trace_otel_spans";
 const SUFFIX: &str = "_otel_spans";
 /// Longest part of a name (`ValidationUtils.java` of unitycatalog 0.6).
 const MAX_PART: usize = 255;
+
+/// What Unity Catalog and MLflow put behind a prefix, at most (`_otel_annotations`).
+const LONGEST_SUFFIX: usize = 17;
+/// The prefix whose table is [`BY_SCHEMA`].
+const PREFIX_OF_SCHEMA: &str = "mlflow_experiment_trace";
+/// Schemas that every catalog has.
+const OWN_SCHEMAS: [&str; 2] = ["default", "information_schema"];
+
+/// Where names may stand in `uc:` URIs.
+pub(crate) fn holes() -> Vec<Hole> {
+    vec![
+        Hole::name(NameRule::Identifier)
+            .in_parts('.', 1..=1)
+            .with_check(schema),
+        Hole::name(NameRule::Identifier)
+            .in_parts('.', 2..=2)
+            .with_max_len(MAX_PART - LONGEST_SUFFIX)
+            .with_check(prefix),
+    ]
+}
+
+fn schema(name: &str) -> Result<(), &'static str> {
+    match OWN_SCHEMAS.contains(&name) {
+        true => Err("every catalog has a schema of this name"),
+        false => visible(name),
+    }
+}
+
+fn prefix(name: &str) -> Result<(), &'static str> {
+    match name == PREFIX_OF_SCHEMA {
+        true => Err("its table is the one of the whole schema"),
+        false => visible(name),
+    }
+}
+
+/// Hadoop and Spark pass over folders that begin with `_`.
+fn visible(name: &str) -> Result<(), &'static str> {
+    match name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        true => Ok(()),
+        false => Err("it does not begin with a letter or digit"),
+    }
+}
 
 /// `catalog.schema.table`, each part checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,12 +77,19 @@ impl TableName {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"_-@".contains(&b));
             if !valid {
+                // Letters that look like those of ASCII are shown by their number.
+                let beyond = text.chars().find(|c| !c.is_ascii());
+                let beyond = beyond.map(|c| format!(": U+{:04X} is beyond ASCII", u32::from(c)));
                 return Err(Fault::new(
                     ErrorKind::InvalidConfig,
                     BUILD,
-                    format!("the {what} `{}` is not a name", text.escape_debug()),
+                    format!(
+                        "the {what} `{}` is not a name{}",
+                        text.escape_debug(),
+                        beyond.unwrap_or_default()
+                    ),
                 )
-                .mend("use 1 to 255 letters, digits, `_`, `-` and `@` for each part of uc://catalog.schema.prefix"));
+                .mend("use 1 to 255 of the letters A to Z and a to z, digits, `_`, `-` and `@` for each part of uc://catalog.schema.prefix"));
             }
         }
         Ok(Self {
@@ -81,6 +130,12 @@ mod tests {
             ("c", "..", None),
             ("c", "s", Some("")),
             ("c", "s", Some("ü")),
+            // Letters that fold to ASCII elsewhere.
+            ("c", "s", Some("\u{212a}raft")),
+            ("c", "\u{130}", None),
+            ("\u{131}", "s", None),
+            ("c", "s", Some("\u{ff41}cme")),
+            ("c", "s", Some("stra\u{df}e")),
             ("c", "s", Some("a/b")),
             ("c", "s", Some(long.as_str())),
         ] {
@@ -88,5 +143,25 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             assert!(error.to_string().contains("is not a name"), "{error}");
         }
+        let kelvin = TableName::of("c", "s", Some("\u{212a}raft")).unwrap_err();
+        assert!(kelvin.to_string().contains("U+212A"), "{kelvin}");
+        assert!(kelvin.mend_hint().is_some_and(|m| m.contains("A to Z")));
+    }
+
+    #[test]
+    fn names_of_tenants_that_stand_for_something_else_are_refused() {
+        for name in ["default", "information_schema", "_delta_log", "-", ""] {
+            assert!(schema(name).is_err(), "{name}");
+        }
+        assert!(prefix("mlflow_experiment_trace").is_err());
+        assert!(prefix("default").is_ok() && schema("mlflow_experiment_trace").is_ok());
+    }
+
+    /// The longest name of a tenant leaves room for everything that is put behind it.
+    #[test]
+    fn every_table_of_a_prefix_has_a_name_that_fits() {
+        let longest = "x".repeat(MAX_PART - LONGEST_SUFFIX);
+        assert!(TableName::of("c", "s", Some(&longest)).is_ok());
+        assert_eq!("_otel_annotations".len(), LONGEST_SUFFIX);
     }
 }

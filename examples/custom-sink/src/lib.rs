@@ -8,8 +8,8 @@ use std::io::{ErrorKind as Io, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use trace_destination_core::{
-    AnyValueRef, Capabilities, Error, ErrorKind, Guarantee, LocationUri, Registry, Span,
-    TraceBatch, TraceLocation, TraceSink, Written,
+    AnyValueRef, Capabilities, Error, ErrorKind, Guarantee, Hole, LocationUri, NameRule, Registry,
+    Span, TraceBatch, TraceLocation, TraceSink, Written,
 };
 
 /// A file that spans are appended to.
@@ -43,11 +43,14 @@ impl JsonLines {
         }
     }
 
-    /// Adds the `jsonl:` scheme to a registry.
+    /// Adds the `jsonl:` scheme to a registry. A template of it, such as
+    /// `jsonl:///traces/{tenant}.jsonl`, has names in the file name only.
     pub fn register(registry: Registry) -> Registry {
-        registry.with_scheme("jsonl", |uri| {
-            Self::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
-        })
+        registry
+            .with_scheme("jsonl", |uri| {
+                Self::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+            })
+            .with_holes("jsonl", [Hole::file(NameRule::Segment)])
     }
 }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use trace_destination_conformance::{
-    Failure, Harness, Misconfigured, Stored, StoredSpan, Untouched, assert_conforms,
+    Declares, Failure, Harness, Misconfigured, Stored, StoredSpan, Untouched, assert_conforms,
 };
 use trace_destination_core::{
-    AnyValue, Attribute, ErrorKind, Registry, SpanKind, SpanRecord, Status, StatusCode,
+    AnyValue, Attribute, ErrorKind, Registry, SpanKind, SpanRecord, Status, StatusCode, Template,
     TraceLocation,
 };
 
@@ -49,6 +49,16 @@ impl Harness for Files {
             stored.spans.push(span(&line).into());
         }
         Ok(stored)
+    }
+
+    fn declares(&self) -> Declares {
+        Declares::default().with_templates()
+    }
+
+    async fn template(&self) -> Result<Template, Failure> {
+        let folder = self.folder.path().display();
+        let text = format!("jsonl:///{folder}/names-{{tenant}}.jsonl");
+        Ok(JsonLines::register(Registry::new()).template(&text)?)
     }
 
     async fn misconfigured(&self) -> Result<Vec<Misconfigured>, Failure> {

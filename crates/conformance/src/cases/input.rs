@@ -205,6 +205,107 @@ pub(crate) async fn equal_uris(w: Arc<World>) -> Verdict {
     Ok(())
 }
 
+/// What tenants call themselves when they want to be somebody else, or somewhere else, and names
+/// that are taken for each other where a place folds.
+const NAMES: [&str; 60] = [
+    "acme",
+    "Acme",
+    "ACME",
+    "acme ",
+    "acme.",
+    "acme-wal",
+    "kraft",
+    "Kraft",
+    "\u{212a}raft",
+    "\u{ff4b}raft",
+    "k\u{301}raft",
+    "stra\u{df}e",
+    "strasse",
+    "\u{130}",
+    "i\u{307}",
+    "\u{131}",
+    "i",
+    "\u{e9}",
+    "e\u{301}",
+    "",
+    " ",
+    ".",
+    "..",
+    "../x",
+    "/",
+    "//x",
+    "a/b",
+    "a%2Fb",
+    "a\\b",
+    "a\0b",
+    "a\nb",
+    "a\u{202e}b",
+    "a\u{200b}b",
+    "ab",
+    "a.b",
+    "a.b.c",
+    "a#b",
+    "a%23b",
+    "a?root=evil",
+    "a?mode=memory",
+    "a&create=false",
+    "a%26create=false",
+    "a&experiment_id=0",
+    "a&experiment_name=acme",
+    "a,memory:evil",
+    "a%2Cmemory:evil",
+    "a,discard",
+    "discard",
+    "unset",
+    "Default",
+    "default",
+    "mlflow_experiment_trace",
+    "_delta_log",
+    "-",
+    "@",
+    "a@b",
+    "h:80",
+    "{tenant}",
+    "%7Btenant%7D",
+    "'; DROP TABLE spans;--",
+];
+
+pub(crate) async fn names_of_tenants(w: Arc<World>) -> Verdict {
+    let template = w.harness().template().await?;
+    let rig = w.rig()?;
+    let fill = |name: &str| template.destination([("tenant", name)]);
+    let long = "x".repeat(9000);
+    let mut places = Vec::new();
+    for name in NAMES.into_iter().chain([long.as_str()]) {
+        match fill(name) {
+            Ok(destination) => {
+                let [location] = destination.locations() else {
+                    return Err(Failure::new(format!("{name:?} gives {destination}")));
+                };
+                let again: LocationUri = location.uri().to_string().parse()?;
+                ensure_eq!(&again, location.uri(), "the URI of {name:?}, parsed again");
+                places.push((name, w.adopt(location.clone())));
+            }
+            Err(error) => {
+                ensure_eq!(error.kind(), ErrorKind::InvalidName, "kind for {name:?}");
+                let said = error.to_string();
+                ensure!(said.contains("{tenant}"), "{said} does not name the hole");
+                ensure!(error.mend_hint().is_some(), "no mend in {said}");
+            }
+        }
+    }
+    ensure!(places.len() > 1, "only {} names are taken", places.len());
+    ensure!(
+        fill("").is_err() && fill(&long).is_err(),
+        "an empty or endless name is taken"
+    );
+    // One span each: a place that two names give holds a foreign one.
+    for (_, place) in &places {
+        rig.spans_at(place, 1);
+    }
+    w.verify(&rig).await
+}
+
 pub(crate) async fn misconfigured_places(w: Arc<World>) -> Verdict {
     let good = w.place("good").await?;
     let wrong = w.harness().misconfigured().await?;

@@ -215,6 +215,8 @@ struct ActiveFlush {
     /// What lanes had dropped before, those that had.
     dropped_before: HashMap<LocationUri, Dropped>,
     shutdown: bool,
+    /// The deadline came before everything was done.
+    timed_out: bool,
 }
 
 /// A lane that a flush waits for.
@@ -464,6 +466,7 @@ impl Delivery {
             waiting,
             dropped_before,
             shutdown,
+            timed_out: false,
         });
     }
 
@@ -478,11 +481,14 @@ impl Delivery {
                 return true;
             }
             if flush.shutdown {
+                // Answered when everything has ended: until then something may still be pending.
                 shutdown = true;
+                flush.timed_out = waits;
                 close_sinks(shared, &self.runtime, flush);
+                return true;
             }
             shared.flush_ended();
-            shared.log.settle(flush.shutdown);
+            shared.log.settle(false);
             flush.state.complete(report(
                 shared,
                 &flush.dropped_before,

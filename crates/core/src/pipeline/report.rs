@@ -75,15 +75,15 @@ impl FlushReport {
 }
 
 impl FlushReport {
-    /// What the flush lost, in one line however many locations there are; `None` if it lost
-    /// nothing.
+    /// What the flush lost, or left where a location fails for good, in one line however many
+    /// locations there are; `None` if there is no such thing.
     pub(crate) fn lost(&self) -> Option<String> {
         if let Some(error) = &self.error {
             return Some(error.to_string());
         }
-        let losing = || self.locations.iter().filter(|l| l.lost > 0);
+        let losing = || self.locations.iter().filter(|l| l.lost + l.pending > 0);
         let example = losing().find(|l| l.error.is_some()).or(losing().next())?;
-        let spans: u64 = losing().map(|l| l.lost).sum();
+        let spans: u64 = losing().map(|l| l.lost + l.pending).sum();
         let at = match losing().count() {
             1 => String::new(),
             locations => format!(" at {locations} locations, of which one is named"),

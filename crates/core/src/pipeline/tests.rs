@@ -76,6 +76,11 @@ fn when_the_delivery_thread_dies_what_it_held_is_accounted_for() {
     let nobody = FlushState::new(Instant::now());
     pipeline.shared().control(Control::Panic(Asked(nobody)));
     let _ = pipeline.shutdown(Duration::from_secs(10)).wait();
+    // Whoever waited is answered before the thread has counted everything.
+    let patience = Instant::now() + Duration::from_secs(10);
+    while pipeline.stats().bytes > 0 && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let stats = pipeline.stats();
     assert_eq!(stats.bytes, 0);
     for l in &stats.locations {

@@ -15,8 +15,8 @@ use trace_destination_conformance::{
     Declares, Failure, Harness, Misconfigured, RealFault, Stored, StoredSpan, Untouched,
 };
 use trace_destination_core::{
-    AnyValue, Attribute, ErrorKind, Event, Link, LocationUri, SpanRecord, Status, StatusCode,
-    TraceLocation, TraceUpdate,
+    AnyValue, Attribute, ErrorKind, Event, Link, LocationUri, Registry, SpanRecord, Status,
+    StatusCode, Template, TraceLocation, TraceUpdate,
 };
 use trace_destination_experiment::ExperimentLocation;
 
@@ -145,6 +145,20 @@ impl Harness for ExperimentHarness {
             .with_broken()
             .with_alias()
             .with_trace_values()
+            .with_templates()
+    }
+
+    async fn template(&self) -> Result<Template, Failure> {
+        let registry = Registry::new()
+            .with_scheme("sqlite", |uri| {
+                ExperimentLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+            })
+            .with_holes("sqlite", ExperimentLocation::holes());
+        let path = self.fresh_path();
+        Ok(registry.template(&format!(
+            "sqlite:///{}?experiment_name={{tenant}}",
+            path.display()
+        ))?)
     }
 
     /// MLflow's own form of a span: attribute values are JSON, and there is no place for the rest.

@@ -25,8 +25,8 @@ use trace_destination_otlp::{EncodedSpans, Rewrite};
 const PATH: &str = "/api/2.0/otel/v1/traces";
 const TABLE_HEADER: HeaderName = HeaderName::from_static("x-databricks-uc-table-name");
 /// The table of a location that is a whole schema.
-const SCHEMA_TABLE: &str = "mlflow_experiment_trace_otel_spans";
-const PREFIXED_TABLE: &str = "_otel_spans";
+pub(crate) const SCHEMA_TABLE: &str = "mlflow_experiment_trace_otel_spans";
+pub(crate) const PREFIXED_TABLE: &str = "_otel_spans";
 
 /// The table spans go to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,7 +48,7 @@ pub(crate) async fn resolve(api: Api<'_>, wanted: &Experiment) -> Result<Resolve
     }
     let name = wanted.name.as_deref().unwrap_or_default();
     match api.experiment_by_name(name).await {
-        Ok(found) => return active(found),
+        Ok(found) => return exactly(found, name).and_then(active),
         Err(fault) if !is_absent(&fault) => return Err(fault),
         Err(_) => {}
     }
@@ -66,7 +66,7 @@ pub(crate) async fn resolve(api: Api<'_>, wanted: &Experiment) -> Result<Resolve
         }),
         // Somebody else was faster.
         Err(fault) if fault.code() == Some("RESOURCE_ALREADY_EXISTS") => {
-            active(api.experiment_by_name(name).await?)
+            exactly(api.experiment_by_name(name).await?, name).and_then(active)
         }
         // The same answer as for a bad span, but here it is about the name.
         Err(fault) if fault.status() == Some(400) => Err(Fault::new(
@@ -93,6 +93,19 @@ pub(crate) async fn still_there(api: Api<'_>, id: &str) -> Result<Option<Resolve
 
 fn is_absent(fault: &Fault) -> bool {
     fault.status() == Some(404) && fault.code() == Some("RESOURCE_DOES_NOT_EXIST")
+}
+
+/// A server on MySQL or SQL Server takes `Acme` for `acme`, which may be somebody else's.
+fn exactly(found: Found, name: &str) -> Result<Found, Fault> {
+    match found.name == name {
+        true => Ok(found),
+        // The other name may be another tenant's.
+        false => Err(Fault::new(
+            ErrorKind::Conflict,
+            format!("the server takes the experiment `{name}` for one that is spelled differently"),
+            "choose a name that differs in more than case and accents, or give an experiment_id",
+        )),
+    }
 }
 
 /// A deleted experiment takes spans, with a 200; nobody would see them.

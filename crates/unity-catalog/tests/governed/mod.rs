@@ -2,7 +2,7 @@
 //! so that they can be read back and broken as those of the local catalog are.
 
 use crate::catalog_server::UnityServer;
-use crate::harness::{LakeHarness, Writer};
+use crate::harness::{LakeHarness, Writer, registry};
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use trace_destination_conformance::{
     Declares, Failure, Harness, Misconfigured, RealFault, Scale, Stored, StoredSpan, Untouched,
 };
-use trace_destination_core::{ErrorKind, LocationUri, TraceLocation};
+use trace_destination_core::{ErrorKind, LocationUri, Template, TraceLocation};
 use trace_destination_unity_catalog::{MissingTable, UnityCatalogLocation};
 
 /// Brings tables of the stand-in server to the suite.
@@ -90,6 +90,13 @@ impl Harness for GovernedHarness {
 
     fn declares(&self) -> Declares {
         self.lake.declares()
+    }
+
+    async fn template(&self) -> Result<Template, Failure> {
+        // Schemas are made by whoever runs the server.
+        let (n, url) = (self.number(), self.server.url());
+        let text = format!("uc://main.traces.names-{n}-{{tenant}}?server={url}");
+        Ok(registry().template(&text)?)
     }
 
     fn keeps(&self, stored: StoredSpan) -> StoredSpan {

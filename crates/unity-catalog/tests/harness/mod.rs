@@ -11,7 +11,9 @@ use tempfile::TempDir;
 use trace_destination_conformance::{
     Declares, Failure, Harness, Misconfigured, RealFault, Scale, Stored, StoredSpan, Untouched,
 };
-use trace_destination_core::{AnyValue, Attribute, ErrorKind, LocationUri, TraceLocation};
+use trace_destination_core::{
+    AnyValue, Attribute, ErrorKind, LocationUri, Registry, Template, TraceLocation,
+};
 use trace_destination_unity_catalog::{MissingTable, UnityCatalogLocation};
 
 /// Makes the command that runs `trace_destination_conformance::writer::run` on a location.
@@ -56,6 +58,16 @@ impl LakeHarness {
         ));
         folder
     }
+}
+
+/// The scheme and where names may stand in it.
+pub(crate) fn registry() -> Registry {
+    Registry::new()
+        .with_scheme("uc", |uri| {
+            let location = UnityCatalogLocation::builder().with_uri(uri).build()?;
+            Ok(Arc::new(location) as Arc<dyn TraceLocation>)
+        })
+        .with_holes("uc", UnityCatalogLocation::holes())
 }
 
 /// Where the table of a location is: what its documentation says, not what its code does.
@@ -108,6 +120,13 @@ impl Harness for LakeHarness {
             .with_broken()
             .with_alias()
             .with_groups()
+            .with_templates()
+    }
+
+    async fn template(&self) -> Result<Template, Failure> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let root = self.dir.path().display();
+        Ok(registry().template(&format!("uc://main.names-{n}.{{tenant}}?root={root}"))?)
     }
 
     /// What is in the columns is what was given, but that VARIANT objects keep neither the order of

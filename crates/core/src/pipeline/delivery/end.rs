@@ -23,7 +23,6 @@ impl Delivery {
     /// Ends delivery after a panic of its thread.
     pub(super) fn died(mut self, panic: &str) {
         let shared = self.shared.clone();
-        shared.delivery_died(panic);
         for slot in self.lanes.values_mut() {
             let Some(batch) = slot.batch.take() else {
                 continue;
@@ -34,12 +33,14 @@ impl Delivery {
             lane.counters.lose_updates(updates);
             lane.release(bytes, &shared.budget);
         }
+        // Answers those who wait, so the counters come first.
+        shared.delivery_died(panic);
         if let Err(panic) = caught(|| self.terminate()) {
             shared.delivery_died(&panic);
         }
     }
 
-    /// Ends delivery after a shutdown has been answered.
+    /// Ends delivery, and answers whoever waits for that.
     pub(super) fn terminate(self) {
         let Self {
             shared,
@@ -67,8 +68,16 @@ impl Delivery {
             controls.terminated = true;
             std::mem::take(&mut controls.waiting)
         };
-        let unanswered = flushes.iter().map(|f| &f.state);
-        for state in unanswered.chain(waiting.iter().map(Control::state)) {
+        shared.log.settle(true);
+        for flush in &flushes {
+            let unfinished = match flush.shutdown {
+                true => Unfinished::Lanes(&flush.waiting, flush.timed_out),
+                false => Unfinished::InFlight,
+            };
+            let report = report(&shared, &flush.dropped_before, unfinished);
+            flush.state.complete(report);
+        }
+        for state in waiting.iter().map(Control::state) {
             state.complete(report(&shared, &HashMap::new(), Unfinished::InFlight));
         }
     }
