@@ -82,6 +82,9 @@ mod error;
 mod experiment;
 mod location;
 mod memory;
+mod pool;
+mod process;
+mod requests;
 mod rows;
 mod schema;
 mod sql;
@@ -94,9 +97,9 @@ pub mod bench_support;
 #[doc(hidden)]
 pub mod test_support;
 
-pub use builder::{ExperimentLocationBuilder, MissingExperiment, Synchronous};
+pub use builder::{Access, ExperimentLocationBuilder, MissingExperiment, Synchronous};
 pub use config::{
-    ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
+    ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
     EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, SCHEME, SYNCHRONOUS_PARAM, TRACKING_URI_VAR,
 };
 pub use location::ExperimentLocation;
