@@ -63,7 +63,7 @@ impl<T, A> Request<T, A> {
         }
     }
 
-    pub(crate) fn answer(self, answer: A) {
+    fn answer(self, answer: A) {
         // Who stopped waiting does not want the answer.
         let _ = self.answer.send(answer);
     }
@@ -82,11 +82,45 @@ impl<A> Pending<A> {
 pub(crate) struct Work {
     pub(crate) opens: Vec<Opening>,
     pub(crate) writes: Vec<Writing>,
+    answers: Answers,
+}
+
+/// Answers that are kept until the file is left: a process that forks as soon as it has its answer
+/// must not find the file in use.
+#[derive(Default)]
+pub(crate) struct Answers {
+    opens: Vec<(Opening, Result<Resolved, Error>)>,
+    writes: Vec<(Writing, Result<Stored, Error>)>,
+}
+
+impl Answers {
+    pub(crate) fn of_open(&mut self, open: Opening, answer: Result<Resolved, Error>) {
+        self.opens.push((open, answer));
+    }
+
+    pub(crate) fn of_write(&mut self, write: Writing, answer: Result<Stored, Error>) {
+        self.writes.push((write, answer));
+    }
 }
 
 impl Work {
     pub(crate) fn is_empty(&self) -> bool {
         self.opens.is_empty() && self.writes.is_empty()
+    }
+
+    /// The requests that have no answer yet, and the place for answers.
+    pub(crate) fn parts(&mut self) -> (&mut Vec<Opening>, &mut Vec<Writing>, &mut Answers) {
+        (&mut self.opens, &mut self.writes, &mut self.answers)
+    }
+
+    /// Gives the answers.
+    pub(crate) fn tell(&mut self) {
+        for (open, answer) in self.answers.opens.drain(..) {
+            open.answer(answer);
+        }
+        for (write, answer) in self.answers.writes.drain(..) {
+            write.answer(answer);
+        }
     }
 
     pub(crate) fn spans(&self) -> usize {

@@ -182,26 +182,27 @@ impl Store {
         let began = Instant::now();
         let was_connected = writer.is_connected();
         let mut busy = false;
-        if !work.opens.is_empty()
-            && let Err(fault) = writer.resolve(&mut work.opens)
+        let (opens, writes, answers) = work.parts();
+        if !opens.is_empty()
+            && let Err(fault) = writer.resolve(opens, answers)
         {
             busy = fault.is_busy();
             if last || !busy {
                 let error = fault.during(OPEN);
-                for open in work.opens.drain(..) {
-                    open.answer(Err(error.clone()));
+                for open in opens.drain(..) {
+                    answers.of_open(open, Err(error.clone()));
                 }
             }
         }
-        if !work.writes.is_empty()
+        if !writes.is_empty()
             && (last || !busy)
-            && let Err(fault) = writer.write(&mut work.writes)
+            && let Err(fault) = writer.write(writes, answers)
         {
             busy = fault.is_busy();
             if last || !busy {
                 let error = fault.during(WRITE);
-                for write in work.writes.drain(..) {
-                    write.answer(Err(error.clone()));
+                for write in writes.drain(..) {
+                    answers.of_write(write, Err(error.clone()));
                 }
             }
         }
@@ -214,6 +215,7 @@ impl Store {
         if connected && !was_connected {
             self.process.connections.opened(self);
         }
+        work.tell();
         connected && !busy && began.elapsed() < OVERDUE
     }
 

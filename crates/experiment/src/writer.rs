@@ -7,7 +7,7 @@ use crate::experiment;
 use crate::location::Target;
 use crate::memory::Memory;
 use crate::process::Process;
-use crate::requests::{Entry, Opening, Stored, Writing};
+use crate::requests::{Answers, Entry, Opening, Stored, Writing};
 use crate::schema::Shape;
 use crate::trace::Tables;
 use rusqlite::Connection;
@@ -74,7 +74,11 @@ impl Writer {
     ///
     /// # Errors
     /// Why the others could not be resolved, all of them.
-    pub(crate) fn resolve(&mut self, opens: &mut Vec<Opening>) -> Result<(), Fault> {
+    pub(crate) fn resolve(
+        &mut self,
+        opens: &mut Vec<Opening>,
+        answers: &mut Answers,
+    ) -> Result<(), Fault> {
         let create = may_create(opens.iter().map(|open| &*open.what));
         let database = self.connect(create)?;
         // Looking does not wait for writers, and most locations find what they name.
@@ -86,9 +90,9 @@ impl Writer {
         let mut missing = Vec::new();
         for (open, found) in std::mem::take(opens).into_iter().zip(found) {
             match found {
-                Ok(Some(resolved)) => open.answer(Ok(resolved)),
+                Ok(Some(resolved)) => answers.of_open(open, Ok(resolved)),
                 Ok(None) => missing.push(open),
-                Err(fault) => open.answer(Err(fault.during(OPEN))),
+                Err(fault) => answers.of_open(open, Err(fault.during(OPEN))),
             }
         }
         *opens = missing;
@@ -110,7 +114,7 @@ impl Writer {
         });
         let made = finish(database, made)?;
         for (open, made) in opens.drain(..).zip(made) {
-            open.answer(made.unwrap_or_else(|fault| Err(fault.during(OPEN))));
+            answers.of_open(open, made.unwrap_or_else(|fault| Err(fault.during(OPEN))));
         }
         Ok(())
     }
@@ -120,7 +124,11 @@ impl Writer {
     ///
     /// # Errors
     /// Why the transaction failed, and with it all batches, which stay in `writes`.
-    pub(crate) fn write(&mut self, writes: &mut Vec<Writing>) -> Result<(), Fault> {
+    pub(crate) fn write(
+        &mut self,
+        writes: &mut Vec<Writing>,
+        answers: &mut Answers,
+    ) -> Result<(), Fault> {
         let mut result = self.try_write(writes, Care::None);
         if result.as_ref().is_err_and(Fault::is_about_the_data) {
             // Which rows it was is only worth knowing when it happens.
@@ -130,9 +138,9 @@ impl Writer {
         if result.is_err() {
             self.memory.forget();
         }
-        let answers = result?;
-        for (write, answer) in writes.drain(..).zip(answers) {
-            write.answer(answer.map_err(|fault| fault.during(WRITE)));
+        let written = result?;
+        for (write, answer) in writes.drain(..).zip(written) {
+            answers.of_write(write, answer.map_err(|fault| fault.during(WRITE)));
         }
         Ok(())
     }
