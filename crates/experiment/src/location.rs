@@ -132,6 +132,7 @@ impl TraceLocation for ExperimentLocation {
         // A trace id is the primary key of the whole file, whatever the experiment.
         Capabilities::new(Guarantee::Idempotent)
             .with_batch(PREFERRED_BATCH)
+            .non_blocking()
             .with_exclusive_store(self.target.path.to_string_lossy())
     }
 

@@ -25,8 +25,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Instant;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use trace_destination_core::{Error, TraceBatch, waiting_for_turn};
+
+/// Batches of fewer bytes take about a millisecond to make into rows, which is not worth another
+/// thread.
+const QUICK: usize = 128 << 10;
 
 /// One database file.
 pub(crate) struct Store {
@@ -120,7 +125,10 @@ impl Store {
         // Made here, before the file's turn comes, so that lanes do it in parallel.
         let mut rows = {
             let _permit = waiting_for_turn(self.process.pool.encoder()).await;
-            Rows::of(batch)
+            match bytes < QUICK {
+                true => Rows::of(batch),
+                false => in_place(|| Rows::of(batch)),
+            }
         };
         let refused = std::mem::take(&mut rows.refused);
         let (request, pending) = Request::new(Entry {
@@ -273,6 +281,15 @@ impl Store {
     }
 }
 
+/// Does work that takes a while; a worker of a runtime hands its other tasks to another thread
+/// meanwhile.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// A thread uses the connection.
 pub(crate) struct InUse;
 
@@ -291,7 +308,7 @@ impl Drop for Store {
         }
         self.process.forget(&self.path);
         // Sinks were dropped without being closed.
-        if let (Some(database), Ok(runtime)) = (database, tokio::runtime::Handle::try_current()) {
+        if let (Some(database), Ok(runtime)) = (database, Handle::try_current()) {
             runtime.spawn_blocking(move || drop(database));
         }
     }

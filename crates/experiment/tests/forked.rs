@@ -52,11 +52,20 @@ fn write_anew(path: &Path, who: Who) -> Result<(), Error> {
     })
 }
 
+/// Ends a child that hangs, which nobody else would.
+fn not_for_ever() {
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(60));
+        std::process::exit(99);
+    });
+}
+
 /// Runs as a child and ends there, whatever happens.
 fn in_child(run: impl FnOnce()) -> i32 {
     match fork().unwrap() {
         Fork::Parent(child) => child,
         Fork::Child => {
+            not_for_ever();
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
             std::process::exit(i32::from(done.is_err()))
         }
@@ -154,6 +163,7 @@ fn program() {
                 let child = match fork().unwrap() {
                     Fork::Parent(child) => child,
                     Fork::Child => {
+                        not_for_ever();
                         // The file that was in use works or is refused; there is no third.
                         let code = match write_anew(path, Who::Child) {
                             Ok(()) => 10,

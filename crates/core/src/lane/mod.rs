@@ -37,6 +37,8 @@ pub(crate) struct Lane {
     pub(crate) uri: LocationUri,
     pub(crate) location: Arc<dyn TraceLocation>,
     pub(crate) limits: BatchLimits,
+    /// Its futures may block.
+    pub(crate) blocking: bool,
     pub(crate) counters: Counters,
     intake: Intake,
     state: Mutex<State>,
@@ -111,6 +113,7 @@ impl Lane {
                 bytes: limits.bytes.min(budget / 2),
                 ..limits
             },
+            blocking: location.capabilities().blocking,
             location,
             counters: Counters::default(),
             intake: Intake::default(),

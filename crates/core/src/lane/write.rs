@@ -348,7 +348,7 @@ async fn attempt(
                 let encoder = sink.encoder();
                 Ok((sink, encoder))
             });
-            let opened = isolated(open, "open location").await;
+            let opened = isolated(open, "open location", lane.blocking).await;
             let (sink, encoder) = opened.map_err(|error| Failure {
                 error,
                 of_batch: false,
@@ -360,7 +360,12 @@ async fn attempt(
             sink
         }
     };
-    let write = isolated(pin!(async { sink.write(batch).await }), "write batch").await;
+    let write = isolated(
+        pin!(async { sink.write(batch).await }),
+        "write batch",
+        lane.blocking,
+    )
+    .await;
     let written = write.map_err(|error| Failure {
         of_batch: matches!(error.kind(), ErrorKind::InvalidSpan | ErrorKind::Conflict),
         error,
@@ -372,7 +377,7 @@ async fn attempt(
                 || error.kind() == ErrorKind::Internal =>
         {
             lane.state().sink_gone();
-            let _ = close(sink).await;
+            let _ = close(sink, lane.blocking).await;
         }
         _ => lane.state().sink = Some(sink),
     }

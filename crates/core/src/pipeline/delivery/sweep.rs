@@ -50,7 +50,7 @@ impl Delivery {
             if let Some(sink) = lane.take_idle_sink(idle_since) {
                 let (lane, shared) = (lane.clone(), self.shared.clone());
                 self.spawn(async move {
-                    if let Err(error) = lane::close(sink).await {
+                    if let Err(error) = lane::close(sink, lane.blocking).await {
                         shared.log.retrying(&lane.uri, &error);
                     }
                     if lane.closed() {
