@@ -178,7 +178,6 @@ impl TraceSink for ExperimentSink {
         let mut written = Written {
             refused: stored.refused,
             lost_updates: stored.lost_updates,
-            ..Written::default()
         };
         for refusal in &mut written.refused {
             refusal.error = refusal.error.clone().at(&self.uri);

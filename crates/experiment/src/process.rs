@@ -11,7 +11,7 @@ pub(crate) use connections::Slot;
 
 use crate::connection::Database;
 use crate::error::Fault;
-use crate::pool::{Class, OVERDUE, Pool};
+use crate::pool::Pool;
 use crate::store::Store;
 use arc_swap::ArcSwapOption;
 use connections::Connections;
@@ -125,18 +125,11 @@ impl Process {
         }
     }
 
-    /// Closes the connection that was not used for longest, where there are many.
-    pub(crate) async fn make_room(self: &Arc<Self>) {
-        let Some(idle) = self.connections.one_too_many() else {
-            return;
-        };
-        let process = self.clone();
-        let closing = tokio::spawn(async move {
-            let close = move || idle.disconnect_if_idle();
-            let _ = process.pool.run(Class::Unproven, close).await;
-        });
-        // A file system that hangs keeps that one open, and nobody waiting.
-        let _ = tokio::time::timeout(OVERDUE, closing).await;
+    /// Closes the connection that was not used for longest, where there are many. Blocks.
+    pub(crate) fn make_room(&self) {
+        if let Some(idle) = self.connections.one_too_many() {
+            idle.disconnect_if_idle();
+        }
     }
 }
 

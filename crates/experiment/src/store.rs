@@ -189,6 +189,9 @@ impl Store {
         let mut writer = lock(&self.writer);
         let began = Instant::now();
         let was_connected = writer.is_connected();
+        if !was_connected {
+            self.process.make_room();
+        }
         let mut busy = false;
         let (opens, writes, answers) = work.parts();
         if !opens.is_empty()
@@ -228,7 +231,7 @@ impl Store {
     }
 
     fn class(&self) -> Class {
-        match self.proven.load(Ordering::Relaxed) {
+        match self.is_proven() {
             true => Class::Proven,
             false => Class::Unproven,
         }
@@ -241,6 +244,11 @@ impl Store {
     /// Whether nobody has used the connection since this was asked before.
     pub(crate) fn is_idle(&self) -> bool {
         !self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the file gave no trouble the last time, so that closing it will not either.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
     }
 
     /// Closes the connection, unless somebody uses it. Blocks.
@@ -378,9 +386,6 @@ impl Duty {
         let mut work = Work::default();
         let mut began = None;
         for attempt in 0.. {
-            if !self.store.is_connected() {
-                process.make_room().await;
-            }
             let waited = began.map(|began: Instant| began.elapsed());
             let last = waited.is_some_and(|waited| waited >= BUSY_TIMEOUT);
             let store = self.store.clone();

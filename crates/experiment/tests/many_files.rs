@@ -6,6 +6,7 @@
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "how processes of the test talk")]
 
 mod support;
 
@@ -251,4 +252,27 @@ fn ten_thousand_experiments_of_one_file() {
 #[test]
 fn ten_thousand_experiments_of_five_hundred_files() {
     ten_thousand(500, 20);
+}
+
+/// Three hundred files would take nine hundred descriptors; a shell leaves the process 300.
+#[test]
+fn more_files_than_the_process_may_open() {
+    let dir = TempDir::new().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 300 && exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "program", "--ignored", "--nocapture"])
+        .env(FOLDER, dir.path())
+        .env(PART, "store 300x1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    for n in 0..300 {
+        let path = dir.path().join(format!("{n}.db"));
+        assert_eq!(count(&path, "spans"), 4);
+        let log = path.with_extension("db-wal");
+        assert!(!log.exists(), "{n} was left open");
+    }
 }

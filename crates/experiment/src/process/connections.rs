@@ -83,13 +83,14 @@ impl Connections {
             return None;
         }
         let mut order = lock(&self.order);
-        // Twice around: the first time takes the marks of use away.
-        for _ in 0..2 * order.len() {
+        // Twice around: the first time takes the marks of use away. Then any will do.
+        let around = order.len();
+        for look in 0..3 * around {
             let weak = order.pop_front()?;
             let Some(store) = weak.upgrade().filter(|store| store.is_connected()) else {
                 continue;
             };
-            if store.is_idle() {
+            if store.is_idle() && (store.is_proven() || look >= 2 * around) {
                 return Some(store);
             }
             order.push_back(weak);

@@ -300,7 +300,7 @@ pub(super) fn lost_values(update: &TraceUpdate) -> Option<Error> {
     let metadata = update.metadata.keys().filter_map(|key| {
         let why = match key.as_str() {
             sql::FINALIZED => "it would keep MLflow from adding later spans",
-            key if key.is_empty() => "its key is empty",
+            "" => "its key is empty",
             key if key.chars().count() > MAX_KEY => "its key has more than 250 characters",
             _ => return None,
         };
