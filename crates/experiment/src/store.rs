@@ -317,7 +317,9 @@ impl Drop for Store {
         self.process.forget(&self.path);
         // Sinks were dropped without being closed.
         if let (Some(database), Ok(runtime)) = (database, Handle::try_current()) {
-            runtime.spawn_blocking(move || drop(database));
+            let process = self.process.clone();
+            let close = move || drop(database);
+            runtime.spawn(async move { process.pool.run(Class::Unproven, close).await });
         }
     }
 }
