@@ -79,7 +79,7 @@
 //! At most eight threads of a process are inside SQLite for files that work, and eight for files
 //! that are new, locked or slow. None waits longer than 5 ms for a lock; the rest of the 250 ms is
 //! a timer's. Work that takes longer than 500 ms, as on a network file system that hangs, keeps its
-//! thread but not its turn: up to 128 such files hold up no other.
+//! thread but not its turn, so that up to 256 such files hold up no other for long.
 //!
 //! Connections stay open while a sink is, as long as they take half of the files that the process
 //! may open (`RLIMIT_NOFILE`; three each) and are 512 at most; beyond that, the one that was not

@@ -13,11 +13,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const PROVEN: usize = 8;
 /// Threads inside SQLite for files that are opened, locked by others, or were slow the last time.
 const UNPROVEN: usize = 8;
-/// Work that takes longer than this gives its permit to the next. Far more than a full transaction
-/// takes.
+/// Work that takes longer than this gives its permit to the next; far more than a full transaction
+/// takes. With every eight that have done so it takes as much longer: where all work is slow, as on
+/// an overloaded machine, more threads are no help.
 pub(crate) const OVERDUE: Duration = Duration::from_millis(500);
 /// Threads that wait on without a permit. Once as many hang, others of their kind wait for them.
-const MAX_OVERDUE: usize = 128;
+const MAX_OVERDUE: usize = 256;
 /// Most batches that are made into rows at once.
 const MAX_ENCODERS: usize = 16;
 
@@ -71,7 +72,9 @@ impl Pool {
         // A task of its own, so that the permit stays with the work when the caller goes away.
         let supervised = tokio::spawn(async move {
             let mut work = tokio::task::spawn_blocking(work);
-            if let Ok(done) = tokio::time::timeout(OVERDUE, &mut work).await {
+            let waiting_on = MAX_OVERDUE - overdue.available_permits();
+            let patience = OVERDUE * (1 + waiting_on / 8) as u32;
+            if let Ok(done) = tokio::time::timeout(patience, &mut work).await {
                 return done;
             }
             let lent = overdue.try_acquire_owned();
@@ -156,9 +159,9 @@ mod tests {
                 });
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
-            // Each round of eight is found out after `OVERDUE`.
+            // Each round of eight is found out after `OVERDUE` and as much more for each before it.
             let done = pool.run(Class::Proven, || 7);
-            let done = tokio::time::timeout(OVERDUE * 12, done).await;
+            let done = tokio::time::timeout(OVERDUE * 60, done).await;
             assert!(matches!(done, Ok(Ok(7))), "64 that hang keep the 65th out");
             let began = std::time::Instant::now();
             assert!(matches!(pool.run(Class::Unproven, || 7).await, Ok(7)));

@@ -14,8 +14,8 @@ use rusqlite::Connection;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::*;
@@ -37,8 +37,10 @@ fn spawn(dir: &Path, part: &str) -> Child {
         .unwrap()
 }
 
-/// Runs a part to its end and prints what it prints.
+/// Runs a part to its end, alone, and prints what it prints.
 fn outcome(dir: &Path, part: &str) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let output = spawn(dir, part).wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("{text}");
@@ -163,8 +165,8 @@ fn worst_beside(bad: &[Destination], healthy: &Path) -> Duration {
     worst
 }
 
-/// A batch waits a second to grow; beyond that, all is delay.
-const PROMPT: Duration = Duration::from_millis(3500);
+/// A batch waits a second to grow; beyond that, all is delay. Machines that run tests may be slow.
+const PROMPT: Duration = Duration::from_secs(10);
 
 fn beside_locked(dir: &Path, files: usize, experiments: usize) {
     let bad = copies(dir, "bad", files);
