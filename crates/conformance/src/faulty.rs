@@ -279,7 +279,10 @@ impl TraceLocation for Faulty {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let mut capabilities = self.inner.capabilities();
+        // It may be told to block, whatever it stands for.
+        capabilities.blocking = true;
+        capabilities
     }
 
     async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {

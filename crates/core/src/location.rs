@@ -157,6 +157,10 @@ pub struct Capabilities {
     /// The store in which a trace id can live at one place only, where there is such a limit: two
     /// locations that name the same store cannot be legs of one destination.
     pub exclusive_store: Option<String>,
+    /// Futures of the location and its sinks may block their thread, as most may that were not
+    /// written with the opposite in mind. Where they may not, thousands of locations share the
+    /// pipeline's few threads; where they may, each that is polled has one to itself.
+    pub blocking: bool,
 }
 
 impl Capabilities {
@@ -166,7 +170,17 @@ impl Capabilities {
             guarantee,
             batch: BatchLimits::default(),
             exclusive_store: None,
+            blocking: true,
         }
+    }
+
+    /// Promises that no future of the location or its sinks blocks its thread: that each poll ends
+    /// after some microseconds of work, and waits for nothing. A location that wraps another keeps
+    /// the promise only if it does nothing else itself.
+    #[must_use]
+    pub fn non_blocking(mut self) -> Self {
+        self.blocking = false;
+        self
     }
 
     /// Sets the preferred batch limits.

@@ -5,7 +5,7 @@ use crate::binding::RouteId;
 use crate::destination::{Destination, Legs, capabilities};
 use crate::error::{Error, ErrorKind};
 use crate::lane::{Intake, Lane, LaneId};
-use crate::location::BatchLimits;
+use crate::location::{BatchLimits, Capabilities};
 use crate::process::Process;
 use crate::stats::Forgotten;
 use crate::uri::LocationUri;
@@ -131,9 +131,9 @@ impl Routes {
         let asked = legs.locations().iter().map(|l| {
             let (capabilities, defect) = capabilities(&**l);
             let limits = self.limits.unwrap_or(capabilities.batch);
-            (limits, capabilities.exclusive_store, defect)
+            (limits, capabilities, defect)
         });
-        let asked: Vec<(BatchLimits, Option<String>, Option<Error>)> = asked.collect();
+        let asked: Vec<(BatchLimits, Capabilities, Option<Error>)> = asked.collect();
         let Some(mut known) = self.known() else {
             return RouteId::UNROUTED;
         };
@@ -143,12 +143,12 @@ impl Routes {
             .iter()
             .zip(legs.uris())
             .zip(asked)
-            .map(|((location, uri), (limits, store, defect))| {
+            .map(|((location, uri), (limits, declares, defect))| {
                 *known.ids.entry(uri.clone()).or_insert_with(|| {
                     let id = LaneId(index(self.intakes.push(Intake::new(self.lane_budget))));
                     let (location, intakes) = (location.clone(), self.intakes.clone());
                     let lane = Lane::new(intakes, id, location, uri, limits, self.lane_budget);
-                    let lane = lane.in_store(store);
+                    let lane = lane.declared(declares.exclusive_store, declares.blocking);
                     let mut state = lane.state();
                     state.sealed_seq = known.sequence;
                     state.last_error = defect.map(|e| e.at(uri));

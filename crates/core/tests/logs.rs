@@ -366,7 +366,8 @@ fn many_tenants_of_a_host_that_is_gone_are_few_lines_and_none_is_left_out() {
     );
     let told = lines("gone.example");
     assert!(told.len() <= 10, "{} lines: {:#?}", told.len(), &told[..10]);
-    assert_eq!(sum(&told, "locations"), TENANTS, "{told:#?}");
+    // One that is told again with the spans it lost counts twice.
+    assert!(sum(&told, "locations") >= TENANTS, "{told:#?}");
     assert!(told.iter().any(|l| l.text.contains("at several locations")));
     assert!(told.iter().all(|l| l.text.contains("make it")), "the mend");
 }

@@ -8,7 +8,7 @@ use crate::sql::{self, Statements};
 use crate::{connection::Database, error::Fault};
 use rusqlite::types::Value;
 use std::path::Path;
-use trace_destination_core::{Error, TraceBatch, Written};
+use trace_destination_core::{Error, TraceBatch};
 
 /// One row: which of [`STATEMENTS`] inserts it, and the values to bind.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub fn rows(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<R
 }
 
 fn collect(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<Row>, Fault> {
-    let mut database = Database::open(path, true)?;
+    let mut database = Database::open(path, Some(crate::Access::Owner))?;
     let (conn, _) = database.look()?;
     conn.execute(
         "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) \
@@ -65,7 +65,7 @@ fn collect(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<Ro
             trace,
             &experiment,
             crate::writer::Care::None,
-            &mut Written::default(),
+            &mut crate::requests::Stored::default(),
         )?;
     }
     conn.execute_batch("COMMIT")?;
@@ -97,7 +97,7 @@ fn collect(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<Ro
 /// # Errors
 /// Whatever keeps the file from being made.
 pub fn create(path: &Path) -> Result<rusqlite::Connection, Error> {
-    Database::open(path, true)
+    Database::open(path, Some(crate::Access::Owner))
         .and_then(|mut database| {
             database.set_synchronous(crate::Synchronous::Normal)?;
             Ok(database.conn)

@@ -1,7 +1,7 @@
 //! Making a location: from parts, from a URI, from the environment; checked once, in `build()`.
 
 use crate::config::{
-    ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
+    ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
     EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, MAX_EXPERIMENT_NAME, PARAMS, SCHEME,
     SYNCHRONOUS_PARAM, TRACKING_URI_VAR,
 };
@@ -34,6 +34,18 @@ pub enum Synchronous {
     Full,
 }
 
+/// Who may read and write the files and folders that are created here. Those that exist keep
+/// their mode. Without effect where files have no Unix modes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    /// Their owner: mode `0600` for files, `0700` for folders.
+    #[default]
+    Owner,
+    /// Whom the umask of the process leaves: mode `0666` for files and `0777` for folders, less the
+    /// umask. With umask `0007` a server of the same group may use the file too.
+    Umask,
+}
+
 /// Builds an [`ExperimentLocation`]; see [`ExperimentLocation::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct ExperimentLocationBuilder {
@@ -43,6 +55,7 @@ pub struct ExperimentLocationBuilder {
     missing: MissingExperiment,
     synchronous: Synchronous,
     artifact_root: Option<String>,
+    access: Access,
     deferred: Vec<Error>,
 }
 
@@ -93,6 +106,13 @@ impl ExperimentLocationBuilder {
         self
     }
 
+    /// Who may read and write the files and folders that are created here.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
     /// Everything a URI such as `sqlite:///traces.db?experiment_name=checkout` says. Values it
     /// does not give stay as they are.
     #[must_use]
@@ -127,6 +147,12 @@ impl ExperimentLocationBuilder {
                     _ => Err(unexpected(key, value, "normal or full")),
                 }
                 .map(|v| self.synchronous = v),
+                ACCESS_PARAM => match value {
+                    "owner" => Ok(Access::Owner),
+                    "umask" => Ok(Access::Umask),
+                    _ => Err(unexpected(key, value, "owner or umask")),
+                }
+                .map(|v| self.access = v),
                 _ => Err(
                     invalid(format!("parameter `{}` is unknown", key.escape_debug()))
                         .mend(format!("use one of {}", PARAMS.join(", "))),
@@ -217,6 +243,7 @@ impl ExperimentLocationBuilder {
             missing: self.missing,
             synchronous: self.synchronous,
             artifact_root: self.artifact_root,
+            access: self.access,
         })
     }
 }
@@ -261,6 +288,9 @@ fn experiment_id(text: &str) -> Result<i64, Error> {
     })
 }
 
+/// Links that are followed before a path counts as one that leads nowhere, as on Linux.
+const MAX_LINKS: usize = 40;
+
 /// The absolute path, with the links of its existing part resolved. What does not exist yet is
 /// made when the location is opened.
 fn canonical(path: &Path) -> Result<PathBuf, Error> {
@@ -269,20 +299,31 @@ fn canonical(path: &Path) -> Result<PathBuf, Error> {
             .mend("name a file in a folder that can be reached")
             .caused_by(e)
     };
-    let absolute = std::path::absolute(path).map_err(fail)?;
-    let mut existing = absolute.as_path();
-    let resolved = loop {
+    let mut absolute = std::path::absolute(path).map_err(fail)?;
+    for _ in 0..MAX_LINKS {
+        let resolved = resolve(&absolute).map_err(fail)?;
+        // A link whose target is not there yet: the file will be made where it points.
+        let Ok(target) = std::fs::read_link(&resolved) else {
+            return Ok(resolved);
+        };
+        absolute = resolved.parent().unwrap_or(&resolved).join(target);
+    }
+    Err(fail(std::io::Error::other("too many symbolic links")))
+}
+
+fn resolve(absolute: &Path) -> std::io::Result<PathBuf> {
+    let mut existing = absolute;
+    let mut path = loop {
         match existing.canonicalize() {
             Ok(resolved) => break resolved,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => match existing.parent() {
                 Some(parent) => existing = parent,
-                None => return Err(fail(e)),
+                None => return Err(e),
             },
-            Err(e) => return Err(fail(e)),
+            Err(e) => return Err(e),
         }
     };
     let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
-    let mut path = resolved;
     for part in rest.components() {
         match part {
             // Below the existing part there is no link that could lead elsewhere.

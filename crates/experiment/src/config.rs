@@ -16,14 +16,17 @@ pub const CREATE_PARAM: &str = "create";
 pub const SYNCHRONOUS_PARAM: &str = "synchronous";
 /// URI parameter: where MLflow keeps the files of experiments created here.
 pub const ARTIFACT_ROOT_PARAM: &str = "artifact_root";
+/// URI parameter: `owner` (default) or `umask`; see [`Access`](crate::Access).
+pub const ACCESS_PARAM: &str = "access";
 
 /// Every URI parameter; any other is an error.
-pub(crate) const PARAMS: [&str; 5] = [
+pub(crate) const PARAMS: [&str; 6] = [
     EXPERIMENT_NAME_PARAM,
     EXPERIMENT_ID_PARAM,
     CREATE_PARAM,
     SYNCHRONOUS_PARAM,
     ARTIFACT_ROOT_PARAM,
+    ACCESS_PARAM,
 ];
 
 /// Environment variable: MLflow's tracking URI; taken here if its scheme is [`SCHEME`].
@@ -39,13 +42,31 @@ pub(crate) const MAX_EXPERIMENT_NAME: usize = 500;
 /// The experiment MLflow makes in every database.
 pub(crate) const DEFAULT_EXPERIMENT: (i64, &str) = (0, "Default");
 
-/// How long a statement waits for a lock that another process holds. Short: the lane's backoff
-/// waits longer without keeping a thread.
+/// How long requests wait for a lock that another process holds on their file. The lane's backoff
+/// goes on from there.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How much of [`BUSY_TIMEOUT`] a thread waits inside SQLite. Between two such attempts nothing
+/// but a timer waits.
+pub(crate) const BUSY_SLICE: Duration = Duration::from_millis(5);
+
+/// The time between two attempts, in turn; the last is repeated.
+pub(crate) const BUSY_DELAYS: [Duration; 4] = [
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+];
 
 /// Most memory SQLite uses for the pages of one file, in KiB. Trace ids are random, so each batch
 /// touches pages all over the indexes; with SQLite's own 2,000 they are read again and again.
 pub(crate) const CACHE_KIB: i64 = 16_384;
+
+/// What the open files of a process share, in KiB, as long as each has [`MIN_CACHE_KIB`].
+pub(crate) const TOTAL_CACHE_KIB: i64 = 262_144;
+
+/// Least memory SQLite may use for the pages of one file, in KiB.
+pub(crate) const MIN_CACHE_KIB: i64 = 1_024;
 
 /// Larger than the pipeline's usual batches: each transaction writes the pages it touched once, so
 /// four times the spans store more than twice as many per second. A full one takes about 50 ms.
@@ -59,6 +80,13 @@ pub(crate) const PREFERRED_BATCH: BatchLimits = BatchLimits {
 /// gives up on a lock after 20 s, and this many spans take well under one.
 pub(crate) const MAX_SPANS_PER_TRANSACTION: usize = 8192;
 
+/// Experiments after which a transaction resolves no further one.
+pub(crate) const MAX_OPENS_PER_TRANSACTION: usize = 256;
+
+/// Memory for rows that wait for their transaction, per file, in KiB of the spans they are made of.
+/// Rows of one batch may be more.
+pub(crate) const ROWS_KIB: u32 = 16_384;
+
 /// A file that changed this recently and is not readable as an MLflow database may be in the
 /// middle of being created or upgraded by MLflow, which does so step by step.
 pub(crate) const UPGRADE_GRACE: Duration = Duration::from_secs(30);
@@ -69,6 +97,16 @@ pub(crate) const MAX_TEXT: usize = 990_000_000;
 /// Traces whose state is remembered between batches, per store and generation of the memory.
 pub(crate) const REMEMBERED_TRACES: usize = 4096;
 
-/// Spans whose place in the tree of their trace is remembered between batches, per store and
-/// generation of the memory. Only traces with usage or cost have their tree remembered.
-pub(crate) const REMEMBERED_SPANS: usize = 32_768;
+/// Memory for traces that are remembered between batches, in bytes, per store and generation of the
+/// memory. Nearly all of it are the trees of traces with usage or cost, of some 150 bytes per span.
+pub(crate) const REMEMBERED_BYTES: usize = 8 << 20;
+
+/// What the open files of a process share for that, per generation, in bytes, as long as each has
+/// [`MIN_REMEMBERED_BYTES`].
+pub(crate) const TOTAL_REMEMBERED_BYTES: usize = 128 << 20;
+
+/// Least memory of a store for traces, in bytes, per generation.
+pub(crate) const MIN_REMEMBERED_BYTES: usize = 256 << 10;
+
+/// Memory for what applications set on traces, in bytes, per store and generation of the memory.
+pub(crate) const REMEMBERED_EXPLICIT_BYTES: usize = 1 << 20;

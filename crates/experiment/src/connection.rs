@@ -1,10 +1,12 @@
 //! One connection: opened, created, checked, and opened again when its file was replaced.
 
-use crate::builder::Synchronous;
-use crate::config::{BUSY_TIMEOUT, CACHE_KIB, UPGRADE_GRACE};
+use crate::builder::{Access, Synchronous};
+use crate::config::{BUSY_SLICE, UPGRADE_GRACE};
 use crate::error::Fault;
+use crate::process::{Process, Slot};
 use crate::schema::{self, Shape};
 use crate::sql::Statements;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::fs;
 use std::io;
@@ -19,7 +21,10 @@ pub(crate) struct Database {
     /// The log is a write-ahead log; otherwise `synchronous=NORMAL` would not be safe.
     wal: bool,
     synchronous: Option<Synchronous>,
+    /// Memory for pages, in KiB.
+    cache: i64,
     known: Option<Known>,
+    _slot: Slot,
 }
 
 /// A shape, and what it was read from.
@@ -33,38 +38,35 @@ pub(crate) struct Known {
 impl Database {
     /// Opens a file that holds an MLflow database this crate can write. With `create`, a file that
     /// is absent or empty becomes one first, in one transaction; folders are made as needed.
-    pub(crate) fn open(path: &Path, create: bool) -> Result<Self, Fault> {
-        match fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => return Err(Fault::Folder(path.into())),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !create => {
-                return Err(no_file(path));
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let folder = path.parent().unwrap_or(path);
-                fs::create_dir_all(folder).map_err(|e| Fault::Io(folder.into(), e))?;
-            }
-            Err(e) => return Err(Fault::Io(path.into(), e)),
+    pub(crate) fn open(path: &Path, create: Option<Access>) -> Result<Self, Fault> {
+        let process = Process::current();
+        process.may_open(path)?;
+        match (fs::metadata(path), create) {
+            (Ok(meta), _) if meta.is_dir() => return Err(Fault::Folder(path.into())),
+            (Ok(_), _) => {}
+            (Err(e), None) if e.kind() == io::ErrorKind::NotFound => return Err(no_file(path)),
+            (Err(e), Some(access)) if e.kind() == io::ErrorKind::NotFound => make(path, access)?,
+            (Err(e), _) => return Err(Fault::Io(path.into(), e)),
         }
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        if create {
-            flags |= OpenFlags::SQLITE_OPEN_CREATE;
-        }
+        let slot = process.connections.slot();
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(path, flags).map_err(|e| why_not_opened(path, e))?;
-        conn.busy_timeout(BUSY_TIMEOUT)?;
+        conn.busy_timeout(BUSY_SLICE)?;
         conn.set_prepared_statement_cache_capacity(64);
         conn.pragma_update(None, "foreign_keys", true)?;
-        conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
         let mut database = Self {
             conn,
             path: path.into(),
             identity: None,
             wal: false,
             synchronous: None,
+            cache: 0,
             known: None,
+            _slot: slot,
         };
+        database.fit_cache(process.connections.cache_kib())?;
         if schema::is_empty(&database.conn).map_err(|f| database.translated(f))? {
-            if !create {
+            if create.is_none() {
                 return Err(no_file(path));
             }
             database.prefer_wal()?;
@@ -81,6 +83,34 @@ impl Database {
     /// would take writes that nobody ever sees.
     pub(crate) fn is_current(&self) -> bool {
         identity(&self.path) == self.identity
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether no transaction is open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.conn.is_autocommit()
+    }
+
+    /// Closes an idle connection that the parent of this process opened, without writing to the
+    /// file or its log: that is for those who hold locks on them.
+    pub(crate) fn close_inherited(self) {
+        let quiet = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        if self.conn.set_db_config(quiet, true).is_err() {
+            std::mem::forget(self);
+        }
+    }
+
+    /// Sets the memory for pages, in KiB.
+    pub(crate) fn fit_cache(&mut self, kib: i64) -> Result<(), Fault> {
+        if kib != self.cache {
+            self.conn.pragma_update(None, "cache_size", -kib)?;
+            self.cache = kib;
+        }
+        Ok(())
     }
 
     /// Sets how sure the following commits are.
@@ -174,6 +204,38 @@ fn look(conn: &Connection, known: Option<Known>) -> Result<Known, Fault> {
     })
 }
 
+/// Makes an empty file, and the folders it is in, before SQLite would make one that everybody may
+/// read. SQLite gives the log and its index the mode of the file.
+fn make(path: &Path, access: Access) -> Result<(), Fault> {
+    let folder = path.parent().unwrap_or(path);
+    let mut folders = fs::DirBuilder::new();
+    let mut file = fs::OpenOptions::new();
+    folders.recursive(true);
+    file.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        let (of_folder, of_file) = match access {
+            Access::Owner => (0o700, 0o600),
+            Access::Umask => (0o777, 0o666),
+        };
+        folders.mode(of_folder);
+        file.mode(of_file);
+    }
+    #[cfg(not(unix))]
+    let _ = access;
+    folders
+        .create(folder)
+        .map_err(|e| Fault::Io(folder.into(), e))?;
+    match file.open(path) {
+        Ok(_) => Ok(()),
+        // Somebody else was quicker: the file is as they made it.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // The folder is at fault, not the file.
+        Err(e) => Err(Fault::Io(folder.into(), e)),
+    }
+}
+
 fn no_file(path: &Path) -> Fault {
     Fault::NoFile {
         path: path.into(),
@@ -186,20 +248,7 @@ fn why_not_opened(path: &Path, e: rusqlite::Error) -> Fault {
     if e.sqlite_error_code() != Some(ErrorCode::CannotOpen) {
         return e.into();
     }
-    let opened = fs::OpenOptions::new().read(true).write(true).open(path);
-    match opened {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            let folder = path.parent().unwrap_or(path);
-            match fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(path)
-            {
-                // It works now; the empty file is what SQLite would have made.
-                Ok(_) => e.into(),
-                Err(cause) => Fault::Io(folder.into(), cause),
-            }
-        }
+    match fs::OpenOptions::new().read(true).write(true).open(path) {
         Err(cause) => Fault::Io(path.into(), cause),
         Ok(_) => e.into(),
     }
@@ -245,7 +294,7 @@ mod tests {
     #[test]
     fn normal_is_for_write_ahead_logs_only() {
         let dir = tempfile::TempDir::new().unwrap();
-        let mut database = Database::open(&dir.path().join("x.db"), true).unwrap();
+        let mut database = Database::open(&dir.path().join("x.db"), Some(Access::Owner)).unwrap();
         assert!(database.wal);
         for (wanted, found) in [(Synchronous::Normal, 1), (Synchronous::Full, 2)] {
             database.set_synchronous(wanted).unwrap();
@@ -265,10 +314,10 @@ mod tests {
         schema::create(&other).unwrap();
         other.execute_batch("COMMIT; BEGIN").unwrap();
         assert!(!schema::is_empty(&other).unwrap(), "a reader");
-        let database = Database::open(&path, false).unwrap();
+        let database = Database::open(&path, None).unwrap();
         assert!(!database.wal);
         drop(database);
         other.execute_batch("COMMIT").unwrap();
-        assert!(Database::open(&path, false).unwrap().wal);
+        assert!(Database::open(&path, None).unwrap().wal);
     }
 }

@@ -9,6 +9,7 @@ use trace_destination_core::{Error, ErrorKind};
 pub(crate) const BUILD: &str = "build experiment location";
 pub(crate) const OPEN: &str = "open experiment store";
 pub(crate) const WRITE: &str = "write traces";
+pub(crate) const CLOSE: &str = "close experiment store";
 
 /// Everything that keeps a store from being opened or written.
 #[derive(Debug)]
@@ -45,6 +46,10 @@ pub(crate) enum Fault {
     },
     /// The thread that was to write the batch went away.
     Abandoned,
+    /// The parent of this process was inside SQLite when it forked.
+    Forked,
+    /// The sink was opened by the parent of this process.
+    Inherited,
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -54,6 +59,14 @@ impl From<rusqlite::Error> for Fault {
 }
 
 impl Fault {
+    /// Whether somebody else holds the file for the moment.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Sqlite(e) if matches!(
+            e.sqlite_error_code(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        ))
+    }
+
     /// Whether only these rows are at fault, so that other batches of the transaction may succeed
     /// without them.
     pub(crate) fn is_about_the_data(&self) -> bool {
@@ -142,6 +155,21 @@ impl From<Failed> for Error {
                 "the runtime ended before the batch was written".into(),
             )
             .retryable(),
+            Fault::Forked => error(
+                K::Unsupported,
+                "the process that forked this one was using the database at that moment, so its \
+                 locks cannot be told here"
+                    .into(),
+            )
+            .mend(
+                "fork after `shutdown`, or while no span is on its way; or start the child as a \
+                 program of its own",
+            ),
+            Fault::Inherited => error(
+                K::Unsupported,
+                "the sink was opened before this process was forked".into(),
+            )
+            .mend("make a new pipeline in the child"),
         }
     }
 }

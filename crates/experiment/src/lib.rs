@@ -29,6 +29,7 @@
 //! | `experiment_id` | the experiment by id; it must exist, but for `0`, which MLflow makes in every file |
 //! | `create` | `false`: create neither an experiment nor a file |
 //! | `synchronous` | `full`: see [Durability](#durability); `normal` is the default |
+//! | `access` | `umask`: files and folders created here have the mode that the umask leaves, for a server of another user; `owner` is the default: `0600` and `0700` |
 //! | `artifact_root` | where MLflow keeps files of experiments created here: by default what the file's `Default` experiment has, else `mlruns` beside the file |
 //!
 //! A name or an id is needed; where both are given they must be of one experiment.
@@ -63,16 +64,36 @@
 //!
 //! # Concurrent writers
 //! All locations of one file in a process share one connection; batches that are ready at the same
-//! time share a transaction. Other processes, MLflow among them, may read and write the same file
-//! at any time. Who holds the file longer than 250 ms makes a batch fail with `Locked`, which the
-//! lane tries again; nothing waits longer than that, and no transaction here lasts nearly as long
-//! as the 20 s MLflow waits. Where MLflow creates the same absent file within the same few
+//! time share a transaction, and so do experiments that are opened. Other processes, MLflow among
+//! them, may read and write the same file at any time. Who holds the file longer than 250 ms makes
+//! a batch fail with `Locked`, which the lane tries again; nothing waits longer than that, and no
+//! transaction here lasts nearly as long as the 20 s MLflow waits. Where MLflow creates the same absent file within the same few
 //! milliseconds, its own start may fail once (`table … already exists`); nothing is lost, and its
 //! next start finds the file. A trace id lives at one place in a file: spans of a trace that is
 //! stored under another experiment are refused with `Conflict`; the error does not name that one.
 //!
 //! Not kept up to date: the daily summaries that an MLflow server makes with
 //! `MLFLOW_SQL_TRACE_ROLLUPS_ENABLED`, for spans that arrive after the summary of their day.
+//!
+//! # Many files
+//! At most eight threads of a process are inside SQLite for files that work, and eight for files
+//! that are new, locked or slow. None waits longer than 5 ms for a lock; the rest of the 250 ms is
+//! a timer's. Work that takes longer than 500 ms, as on a network file system that hangs, keeps its
+//! thread but not its turn, so that up to 256 such files hold up no other for long.
+//!
+//! Connections stay open while a sink is, as long as they take half of the files that the process
+//! may open (`RLIMIT_NOFILE`; three each) and are 512 at most; beyond that, the one that was not
+//! used for longest is closed before another is opened. All of them together use 256 MiB for pages,
+//! or 1 MiB each where they are more than 256, and 16 MiB each at most. What is remembered of traces
+//! between batches is bounded likewise: by 256 MiB for all, and 16 MiB for each. What applications
+//! set on traces is remembered apart, up to 2 MiB per file; beyond that, values of spans may
+//! replace older ones of these.
+//!
+//! # Fork
+//! A child that is forked may write the same files with a pipeline of its own. Connections of the
+//! parent that were idle are closed in the child before it opens a file. A file that a thread of
+//! the parent was using at the moment of the fork is refused there with `Unsupported`: its locks
+//! cannot be told from the parent's. So fork after a complete `flush`, or after `shutdown`.
 
 mod builder;
 mod config;
@@ -83,6 +104,9 @@ mod experiment;
 mod holes;
 mod location;
 mod memory;
+mod pool;
+mod process;
+mod requests;
 mod rows;
 mod schema;
 mod sql;
@@ -95,9 +119,9 @@ pub mod bench_support;
 #[doc(hidden)]
 pub mod test_support;
 
-pub use builder::{ExperimentLocationBuilder, MissingExperiment, Synchronous};
+pub use builder::{Access, ExperimentLocationBuilder, MissingExperiment, Synchronous};
 pub use config::{
-    ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
+    ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
     EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, SCHEME, SYNCHRONOUS_PARAM, TRACKING_URI_VAR,
 };
 pub use location::ExperimentLocation;

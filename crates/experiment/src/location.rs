@@ -1,14 +1,14 @@
 //! The location and its sink: thin, over the store that all locations of one file share.
 
-use crate::builder::{ExperimentLocationBuilder, MissingExperiment, Synchronous};
+use crate::builder::{Access, ExperimentLocationBuilder, MissingExperiment, Synchronous};
 use crate::config::{
-    ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_NAME_PARAM, PREFERRED_BATCH,
-    SCHEME, SYNCHRONOUS_PARAM,
+    ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_NAME_PARAM,
+    PREFERRED_BATCH, SCHEME, SYNCHRONOUS_PARAM,
 };
-use crate::error::{BUILD, OPEN};
+use crate::error::{BUILD, CLOSE};
 use crate::holes;
-use crate::rows::Rows;
-use crate::store::{Experiment, Store};
+use crate::process::Process;
+use crate::store::{Experiment, Seat};
 use async_trait::async_trait;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,7 @@ pub(crate) struct Target {
     pub(crate) missing: MissingExperiment,
     pub(crate) synchronous: Synchronous,
     pub(crate) artifact_root: Option<String>,
+    pub(crate) access: Access,
 }
 
 impl ExperimentLocation {
@@ -95,6 +96,10 @@ impl ExperimentLocation {
                 SYNCHRONOUS_PARAM,
                 (target.synchronous == Synchronous::Full).then_some("full"),
             ),
+            (
+                ACCESS_PARAM,
+                (target.access == Access::Umask).then_some("umask"),
+            ),
         ];
         let uri = LocationUri::from_parts(
             SCHEME,
@@ -134,19 +139,20 @@ impl TraceLocation for ExperimentLocation {
         // A trace id is the primary key of the whole file, whatever the experiment.
         Capabilities::new(Guarantee::Idempotent)
             .with_batch(PREFERRED_BATCH)
+            .non_blocking()
             .with_exclusive_store(self.target.path.to_string_lossy())
     }
 
     /// Opens the file and resolves the experiment; creates what is missing, if that is wanted.
     async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
-        let store = Store::shared(&self.target.path);
+        let store = Process::current().store(&self.target.path);
         let experiment = store
             .open(self.target.clone())
             .await
-            .map_err(|fault| fault.during(OPEN).at(&self.uri))?;
+            .map_err(|error| error.at(&self.uri))?;
         Ok(Box::new(ExperimentSink {
             uri: self.uri.clone(),
-            store,
+            seat: Seat::take(store),
             experiment,
         }))
     }
@@ -167,30 +173,33 @@ impl fmt::Debug for ExperimentLocation {
 /// An opened experiment.
 struct ExperimentSink {
     uri: LocationUri,
-    store: Arc<Store>,
+    seat: Seat,
     experiment: Arc<Experiment>,
 }
 
 #[async_trait]
 impl TraceSink for ExperimentSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
-        // Encoding here, before the store's one writer takes over, lets lanes encode in parallel.
-        let rows = Rows::of(batch);
-        let mut written = self
-            .store
-            .write(self.experiment.clone(), rows)
-            .await
-            .map_err(|error| error.at(&self.uri))?;
+        let stored = self.seat.store().write(&self.experiment, batch).await;
+        let stored = stored.map_err(|error| error.at(&self.uri))?;
+        let mut written = Written {
+            refused: stored.refused,
+            lost_updates: stored.lost_updates,
+        };
         for refusal in &mut written.refused {
             refusal.error = refusal.error.clone().at(&self.uri);
+        }
+        for error in &mut written.lost_updates {
+            *error = error.clone().at(&self.uri);
         }
         Ok(written)
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
         // The last sink of a file closes its connection, which moves the log into the file.
-        tokio::task::spawn_blocking(move || drop(self))
+        self.seat
+            .leave()
             .await
-            .map_err(|_| crate::error::Fault::Abandoned.during("close experiment store"))
+            .map_err(|fault| fault.during(CLOSE).at(&self.uri))
     }
 }

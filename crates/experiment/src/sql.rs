@@ -8,6 +8,13 @@ pub(crate) const SPANS_LOCATION: &str = "mlflow.trace.spansLocation";
 pub(crate) const TRACKING_STORE: &str = "TRACKING_STORE";
 /// Tag: where the files of a trace would be.
 pub(crate) const ARTIFACT_LOCATION: &str = "mlflow.artifactLocation";
+/// Tags by which MLflow finds the data of a trace. Set by others they make it unreadable.
+pub(crate) const RESERVED_TAGS: [&str; 4] = [
+    SPANS_LOCATION,
+    "mlflow.trace.archiveLocation",
+    "mlflow.trace.archivalFailure",
+    ARTIFACT_LOCATION,
+];
 /// Tag: the trace's name, where there is no column.
 pub(crate) const TRACE_NAME: &str = "mlflow.traceName";
 /// Metadata: the session, where there is no column.

@@ -1,38 +1,62 @@
 //! What all locations of one file share in a process: one connection, one queue.
 //!
-//! A sink hands its rows over and waits. Whoever finds nobody at work starts a job on the
-//! runtime's pool for blocking work, which takes everything that is ready, of whatever experiment,
-//! into one transaction, and goes on until nothing is left. So there is no thread per file, and
-//! lanes that become ready while a transaction runs share the next one.
+//! Sinks and locations put requests into the queue and wait. Whoever finds nobody at work starts a
+//! task, which lends a thread to the file's writer for one transaction after the other until nothing
+//! is left; each takes in everything that is ready, of whatever experiment. So there is no thread
+//! per file, a thread is never kept for a lock that others hold, and lanes that become ready while
+//! a transaction runs share the next one.
 
-use crate::config::MAX_SPANS_PER_TRANSACTION;
-use crate::error::{Fault, WRITE};
+use crate::config::{
+    BUSY_DELAYS, BUSY_TIMEOUT, MAX_OPENS_PER_TRANSACTION, MAX_SPANS_PER_TRANSACTION, ROWS_KIB,
+};
+use crate::connection::Database;
+use crate::error::{Fault, OPEN, WRITE};
 use crate::experiment::{self, Resolved};
 use crate::location::Target;
+use crate::pool::{Class, OVERDUE};
+use crate::process::{Process, lock};
+use crate::requests::{Entry, Opening, Request, Stored, Work, Writing};
 use crate::rows::Rows;
 use crate::schema::Shape;
-use crate::writer::{Answer, Entry, Writer};
+use crate::writer::Writer;
 use rusqlite::Connection;
-use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
-use tokio::sync::oneshot;
-use trace_destination_core::{Error, Written};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Instant;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
+use trace_destination_core::{Error, TraceBatch, waiting_for_turn};
 
-/// The open stores of this process, by canonical path.
-static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Store>>>> = LazyLock::new(Mutex::default);
+/// Batches of fewer bytes take about a millisecond to make into rows, which is not worth another
+/// thread.
+const QUICK: usize = 128 << 10;
 
 /// One database file.
 pub(crate) struct Store {
+    process: Arc<Process>,
     path: PathBuf,
     queue: Mutex<Queue>,
     writer: Mutex<Writer>,
+    /// Room for rows that wait, in KiB.
+    rows: Semaphore,
+    /// Sinks that are open.
+    seats: AtomicUsize,
+    /// The last transaction was neither kept waiting nor slow.
+    proven: AtomicBool,
+    connected: AtomicBool,
+    /// What the writer remembers of traces, in bytes.
+    remembered: AtomicUsize,
+    /// Used since the last look for idle connections.
+    used: AtomicBool,
 }
 
 #[derive(Default)]
 struct Queue {
-    ready: VecDeque<(Entry, oneshot::Sender<Answer>)>,
-    /// A job is at work and will look into the queue again.
+    opens: VecDeque<Opening>,
+    writes: VecDeque<Writing>,
+    /// A task is at work and will look into the queue again.
     draining: bool,
 }
 
@@ -56,48 +80,74 @@ impl Experiment {
 }
 
 impl Store {
-    /// The store of a file; the same one for all who ask while anybody holds it.
-    pub(crate) fn shared(path: &Path) -> Arc<Self> {
-        let mut open = lock(&OPEN);
-        if let Some(store) = open.get(path).and_then(Weak::upgrade) {
-            return store;
-        }
-        let store = Arc::new(Self {
-            path: path.into(),
+    pub(crate) fn new(process: Arc<Process>, path: PathBuf) -> Self {
+        Self {
+            process,
+            writer: Mutex::new(Writer::new(path.clone())),
+            path,
             queue: Mutex::default(),
-            writer: Mutex::new(Writer::new(path.into())),
-        });
-        open.insert(path.into(), Arc::downgrade(&store));
-        store
+            rows: Semaphore::new(ROWS_KIB as usize),
+            seats: AtomicUsize::new(0),
+            proven: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
+            remembered: AtomicUsize::new(0),
+            used: AtomicBool::new(false),
+        }
     }
 
     /// Opens the file, if that has not been done, and resolves an experiment.
     pub(crate) async fn open(
         self: &Arc<Self>,
         target: Arc<Target>,
-    ) -> Result<Arc<Experiment>, Fault> {
-        let store = self.clone();
-        let opening = tokio::task::spawn_blocking(move || {
-            let resolved = lock(&store.writer).resolve(&target)?;
-            Ok(Arc::new(Experiment {
-                target,
-                resolved: Mutex::new(resolved),
-            }))
-        });
-        opening.await.unwrap_or(Err(Fault::Abandoned))
+    ) -> Result<Arc<Experiment>, Error> {
+        let (request, pending) = Request::new(target.clone());
+        self.enqueue(|queue| queue.opens.push_back(request));
+        let resolved = pending.outcome().await;
+        let resolved = resolved.unwrap_or_else(|| Err(Fault::Abandoned.during(OPEN)))?;
+        Ok(Arc::new(Experiment {
+            target,
+            resolved: Mutex::new(resolved),
+        }))
     }
 
-    /// Stores the rows of a batch, in a transaction that others may share.
+    /// Stores a batch, in a transaction that others may share.
     pub(crate) async fn write(
         self: &Arc<Self>,
-        experiment: Arc<Experiment>,
-        mut rows: Rows,
-    ) -> Result<Written, Error> {
+        experiment: &Arc<Experiment>,
+        batch: &TraceBatch,
+    ) -> Result<Stored, Error> {
+        if !self.process.is_current() {
+            return Err(Fault::Inherited.during(WRITE));
+        }
+        let bytes: usize = batch.spans().map(|span| span.approximate_bytes()).sum();
+        let kib = u32::try_from(bytes >> 10).map_or(ROWS_KIB, |kib| kib.clamp(1, ROWS_KIB));
+        let room = waiting_for_turn(self.rows.acquire_many(kib)).await;
+        // Made here, before the file's turn comes, so that lanes do it in parallel.
+        let mut rows = {
+            let _permit = waiting_for_turn(self.process.pool.encoder()).await;
+            match bytes < QUICK {
+                true => Rows::of(batch),
+                false => in_place(|| Rows::of(batch)),
+            }
+        };
         let refused = std::mem::take(&mut rows.refused);
-        let (sender, answer) = oneshot::channel();
+        let (request, pending) = Request::new(Entry {
+            experiment: experiment.clone(),
+            rows,
+        });
+        self.enqueue(|queue| queue.writes.push_back(request));
+        let stored = pending.outcome().await;
+        drop(room);
+        let mut stored = stored.unwrap_or_else(|| Err(Fault::Abandoned.during(WRITE)))?;
+        stored.refused.extend(refused);
+        stored.refused.sort_by_key(|refusal| refusal.index);
+        Ok(stored)
+    }
+
+    fn enqueue(self: &Arc<Self>, push: impl FnOnce(&mut Queue)) {
         let start = {
             let mut queue = lock(&self.queue);
-            queue.ready.push_back((Entry { experiment, rows }, sender));
+            push(&mut queue);
             !std::mem::replace(&mut queue.draining, true)
         };
         if start {
@@ -105,17 +155,132 @@ impl Store {
                 store: self.clone(),
                 done: false,
             };
-            tokio::task::spawn_blocking(move || duty.drain());
+            tokio::spawn(duty.drain());
         }
-        match answer.await {
-            Ok(answer) => {
-                let mut written = answer?;
-                written.refused.extend(refused);
-                written.refused.sort_by_key(|refusal| refusal.index);
-                Ok(written)
+    }
+
+    /// Moves requests from the queue into `work`, as many as one transaction should take.
+    fn take_requests(&self, work: &mut Work) {
+        let mut queue = lock(&self.queue);
+        while work.opens.len() < MAX_OPENS_PER_TRANSACTION
+            && let Some(mut open) = queue.opens.pop_front()
+        {
+            if !open.is_given_up() {
+                open.begin();
+                work.opens.push(open);
             }
-            Err(_) => Err(Fault::Abandoned.during(WRITE)),
         }
+        let mut spans = work.spans();
+        while spans < MAX_SPANS_PER_TRANSACTION
+            && let Some(mut write) = queue.writes.pop_front()
+        {
+            if !write.is_given_up() {
+                write.begin();
+                spans += write.what.rows.spans.len();
+                work.writes.push(write);
+            }
+        }
+    }
+
+    /// Works on everything that is ready. What a lock keeps from being done stays in `work`, but
+    /// for the `last` time. True where the file gave no trouble.
+    fn step(self: &Arc<Self>, work: &mut Work, last: bool) -> bool {
+        self.take_requests(work);
+        let mut writer = lock(&self.writer);
+        let began = Instant::now();
+        let was_connected = writer.is_connected();
+        if !was_connected {
+            self.process.make_room();
+        }
+        let mut busy = false;
+        let (opens, writes, answers) = work.parts();
+        if !opens.is_empty()
+            && let Err(fault) = writer.resolve(opens, answers)
+        {
+            busy = fault.is_busy();
+            if last || !busy {
+                let error = fault.during(OPEN);
+                for open in opens.drain(..) {
+                    answers.of_open(open, Err(error.clone()));
+                }
+            }
+        }
+        if !writes.is_empty()
+            && (last || !busy)
+            && let Err(fault) = writer.write(writes, answers)
+        {
+            busy = fault.is_busy();
+            if last || !busy {
+                let error = fault.during(WRITE);
+                for write in writes.drain(..) {
+                    answers.of_write(write, Err(error.clone()));
+                }
+            }
+        }
+        let connected = writer.is_connected();
+        self.remembered
+            .store(writer.remembered_bytes(), Ordering::Relaxed);
+        drop(writer);
+        self.used.store(true, Ordering::Relaxed);
+        self.connected.store(connected, Ordering::Relaxed);
+        if connected && !was_connected {
+            self.process.connections.opened(self);
+        }
+        work.tell();
+        connected && !busy && began.elapsed() < OVERDUE
+    }
+
+    fn class(&self) -> Class {
+        match self.is_proven() {
+            true => Class::Proven,
+            false => Class::Unproven,
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody has used the connection since this was asked before.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the file gave no trouble the last time, so that closing it will not either.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// Closes the connection, unless somebody uses it. Blocks.
+    pub(crate) fn disconnect_if_idle(&self) {
+        if let Ok(mut writer) = self.writer.try_lock() {
+            self.connected.store(false, Ordering::Relaxed);
+            // Closed under the lock: whoever opens the file next finds it at rest.
+            drop(writer.take_database());
+        }
+    }
+
+    /// Closes the connection when nobody uses it any more. Blocks.
+    fn disconnect(&self) {
+        let mut writer = lock(&self.writer);
+        self.connected.store(false, Ordering::Relaxed);
+        drop(writer.take_database());
+    }
+
+    /// Takes the connection out; an error if a thread was using it. For a child that was forked.
+    pub(crate) fn take_database(&self) -> Result<Option<Database>, InUse> {
+        match self.writer.try_lock() {
+            Ok(mut writer) => Ok(writer.take_database()),
+            Err(TryLockError::Poisoned(writer)) => Ok(writer.into_inner().take_database()),
+            Err(TryLockError::WouldBlock) => Err(InUse),
+        }
+    }
+
+    /// Memory that is held beside the batches themselves, in bytes: what is remembered of traces,
+    /// and rows that wait for their transaction. SQLite's own is not in it.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let rows = (ROWS_KIB as usize).saturating_sub(self.rows.available_permits()) << 10;
+        self.remembered.load(Ordering::Relaxed) + rows
     }
 
     /// Limits the size of the file, as a full disk would.
@@ -124,54 +289,123 @@ impl Store {
     }
 }
 
+/// Does work that takes a while; a worker of a runtime hands its other tasks to another thread
+/// meanwhile.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+/// A thread uses the connection.
+pub(crate) struct InUse;
+
 impl Drop for Store {
     fn drop(&mut self) {
-        let mut open = lock(&OPEN);
-        // Another store may have taken the place meanwhile.
-        if open.get(&self.path).is_some_and(|w| w.strong_count() == 0) {
-            open.remove(&self.path);
+        let writer = self
+            .writer
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        let database = writer.take_database();
+        if !self.process.is_current() {
+            if let Some(database) = database {
+                Process::current().adopt(database);
+            }
+            return;
+        }
+        self.process.forget(&self.path);
+        // Sinks were dropped without being closed.
+        if let (Some(database), Ok(runtime)) = (database, Handle::try_current()) {
+            let process = self.process.clone();
+            let close = move || drop(database);
+            runtime.spawn(async move { process.pool.run(Class::Unproven, close).await });
         }
     }
 }
 
-/// The duty to empty the queue. Dropped undone, as when the runtime ends before the job ran, it
-/// gives the waiting batches back instead of leaving them waiting.
+/// A sink's share in a store: the last to leave closes the connection.
+pub(crate) struct Seat(Arc<Store>);
+
+impl Seat {
+    pub(crate) fn take(store: Arc<Store>) -> Self {
+        store.seats.fetch_add(1, Ordering::Relaxed);
+        Self(store)
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.0
+    }
+
+    /// Gives the share up, and closes the connection if it was the last.
+    pub(crate) async fn leave(self) -> Result<(), Fault> {
+        let store = self.0.clone();
+        drop(self);
+        if store.seats.load(Ordering::Relaxed) > 0 || !store.process.is_current() {
+            return Ok(());
+        }
+        let (process, class) = (store.process.clone(), store.class());
+        process.pool.run(class, move || store.disconnect()).await
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.seats.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The duty to empty the queue. Dropped undone, as when the runtime ends before it is through, it
+/// gives the waiting requests back instead of leaving them waiting.
 struct Duty {
     store: Arc<Store>,
     done: bool,
 }
 
 impl Duty {
-    fn drain(mut self) {
-        loop {
-            let mut entries = Vec::new();
-            let mut senders = Vec::new();
-            let mut spans = 0;
-            {
-                let mut queue = lock(&self.store.queue);
-                while spans < MAX_SPANS_PER_TRANSACTION
-                    && let Some((entry, sender)) = queue.ready.pop_front()
-                {
-                    // Nobody waits any more: the batch was given up at a deadline.
-                    if !sender.is_closed() {
-                        spans += entry.rows.spans.len();
-                        entries.push(entry);
-                        senders.push(sender);
-                    }
-                }
-                if entries.is_empty() {
-                    // From here on the queue belongs to whoever fills it next.
-                    queue.draining = false;
-                    self.done = true;
-                    return;
-                }
-            }
-            let answers = lock(&self.store.writer).write(&entries);
-            for (sender, answer) in senders.into_iter().zip(answers) {
-                // Who stopped waiting does not want the answer.
-                let _ = sender.send(answer);
+    async fn drain(mut self) {
+        while !self.is_done() {
+            if self.serve().await.is_err() {
+                return;
             }
         }
+    }
+
+    /// Whether the queue is empty; from then on it belongs to whoever fills it next.
+    fn is_done(&mut self) -> bool {
+        let mut queue = lock(&self.store.queue);
+        if queue.opens.is_empty() && queue.writes.is_empty() {
+            queue.draining = false;
+            self.done = true;
+        }
+        self.done
+    }
+
+    /// Lends a thread to the writer until what it took is done, or others have held the file for
+    /// too long.
+    async fn serve(&self) -> Result<(), Fault> {
+        let process = &self.store.process;
+        let mut work = Work::default();
+        let mut began = None;
+        for attempt in 0.. {
+            let waited = began.map(|began: Instant| began.elapsed());
+            let last = waited.is_some_and(|waited| waited >= BUSY_TIMEOUT);
+            let store = self.store.clone();
+            let step = move || {
+                let proven = store.step(&mut work, last);
+                (work, proven)
+            };
+            let (rest, proven) = process.pool.run(self.store.class(), step).await?;
+            work = rest;
+            self.store.proven.store(proven, Ordering::Relaxed);
+            if work.is_empty() {
+                break;
+            }
+            began = began.or_else(|| Some(Instant::now()));
+            let delay = BUSY_DELAYS[BUSY_DELAYS.len().min(attempt + 1) - 1];
+            tokio::time::sleep(delay).await;
+        }
+        Ok(())
     }
 }
 
@@ -180,81 +414,11 @@ impl Drop for Duty {
         if !self.done {
             let mut queue = lock(&self.store.queue);
             queue.draining = false;
-            queue.ready.clear();
+            queue.opens.clear();
+            queue.writes.clear();
         }
     }
-}
-
-/// Locks without minding a panic elsewhere: the database rolls back what was not committed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::builder::{MissingExperiment, Synchronous};
-    use trace_destination_core::{BatchId, TraceBatch};
-
-    fn empty() -> Rows {
-        let id = BatchId {
-            writer: uuid::Uuid::nil(),
-            sequence: 0,
-        };
-        Rows::of(&TraceBatch::new(id, Vec::new(), Vec::new()))
-    }
-
-    fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(1)
-            .build()
-            .unwrap()
-    }
-
-    #[test]
-    fn a_runtime_that_ends_before_the_job_ran_leaves_the_store_usable() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("x.db");
-        let target = Arc::new(Target {
-            path: path.clone(),
-            name: Some("a".into()),
-            id: None,
-            missing: MissingExperiment::Create,
-            synchronous: Synchronous::Normal,
-            artifact_root: None,
-        });
-        let store = Store::shared(&path);
-        let first = runtime();
-        let experiment = first.block_on(store.open(target)).unwrap();
-        // The only thread for blocking work is busy, so the job waits and is dropped unrun.
-        let (free, wait) = std::sync::mpsc::channel::<()>();
-        first.spawn_blocking(move || wait.recv());
-        let waiting = {
-            let (store, experiment) = (store.clone(), experiment.clone());
-            first.spawn(async move { store.write(experiment, empty()).await })
-        };
-        while lock(&store.queue).ready.is_empty() {
-            std::thread::yield_now();
-        }
-        first.shutdown_background();
-        free.send(()).unwrap();
-        let answer = runtime().block_on(waiting);
-        assert!(!matches!(answer, Ok(Ok(_))), "nothing can have been stored");
-        while lock(&store.queue).draining {
-            std::thread::yield_now();
-        }
-        runtime()
-            .block_on(store.write(experiment, empty()))
-            .unwrap();
-    }
-
-    #[test]
-    fn one_store_per_file_while_it_is_held() {
-        let path = Path::new("/nowhere/shared.db");
-        let one = Store::shared(path);
-        assert!(Arc::ptr_eq(&one, &Store::shared(path)));
-        drop(one);
-        assert!(!lock(&OPEN).contains_key(path));
-    }
-}
+mod tests;

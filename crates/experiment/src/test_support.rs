@@ -1,7 +1,7 @@
 //! For tests of this crate and of the conformance suite; not part of the API.
 
 use crate::location::ExperimentLocation;
-use crate::store::Store;
+use crate::process::Process;
 use trace_destination_core::Error;
 
 /// Lets the open file of a location grow to `pages` pages and no further, as a full disk would.
@@ -10,9 +10,15 @@ use trace_destination_core::Error;
 /// # Errors
 /// Whatever SQLite says.
 pub fn limit_pages(location: &ExperimentLocation, pages: u32) -> Result<(), Error> {
-    Store::shared(location.path())
+    Process::current()
+        .store(location.path())
         .limit_pages(pages)
         .map_err(|fault| fault.during("limit the file"))
+}
+
+/// Memory that all open files of this process hold beside the batches themselves, in bytes.
+pub fn held_bytes() -> usize {
+    Process::current().held_bytes()
 }
 
 /// The DDL of the shape in which new files are made.

@@ -1,28 +1,21 @@
 //! One transaction per set of ready batches.
 
-use crate::builder::Synchronous;
+use crate::builder::{Access, Synchronous};
 use crate::connection::Database;
-use crate::error::{Fault, WRITE};
-use crate::experiment::{self, Resolved};
+use crate::error::{Fault, OPEN, WRITE};
+use crate::experiment;
 use crate::location::Target;
 use crate::memory::Memory;
-use crate::rows::Rows;
+use crate::process::Process;
+use crate::requests::{Answers, Entry, Opening, Stored, Writing};
 use crate::schema::Shape;
-use crate::store::Experiment;
 use crate::trace::Tables;
 use rusqlite::Connection;
 use std::path::PathBuf;
-use std::sync::Arc;
-use trace_destination_core::{Error, Written};
+use trace_destination_core::Error;
 
-/// A batch of one experiment.
-pub(crate) struct Entry {
-    pub(crate) experiment: Arc<Experiment>,
-    pub(crate) rows: Rows,
-}
-
-/// What there is to tell of a batch that was stored, or why it was not.
-pub(crate) type Answer = Result<Written, Error>;
+/// What became of a batch, or why its transaction went on without it.
+type Answer = Result<Stored, Fault>;
 
 /// What is done against rows that the database refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +31,7 @@ impl Care {
     pub(crate) fn around(
         self,
         conn: &Connection,
+        operation: &'static str,
         step: impl FnOnce() -> Result<(), Fault>,
     ) -> Result<Result<(), Error>, Fault> {
         if self == Self::None {
@@ -47,7 +41,7 @@ impl Care {
         let result = match step() {
             Err(fault) if fault.is_about_the_data() => {
                 conn.prepare_cached("ROLLBACK TO step")?.execute([])?;
-                Err(fault.during(WRITE))
+                Err(fault.during(operation))
             }
             result => Ok(result?),
         };
@@ -75,57 +69,85 @@ impl Writer {
         }
     }
 
-    /// Resolves the experiment of a location, creating what is missing if that is wanted.
-    pub(crate) fn resolve(&mut self, target: &Target) -> Result<Resolved, Fault> {
-        self.connect(experiment::may_create(target))?;
-        let Some(database) = &mut self.database else {
-            return Err(Fault::Abandoned);
-        };
+    /// Resolves the experiments of locations, creating what is missing if that is wanted. Answers
+    /// those it can, and takes them out of `opens`.
+    ///
+    /// # Errors
+    /// Why the others could not be resolved, all of them.
+    pub(crate) fn resolve(
+        &mut self,
+        opens: &mut Vec<Opening>,
+        answers: &mut Answers,
+    ) -> Result<(), Fault> {
+        let create = may_create(opens.iter().map(|open| &*open.what));
+        let database = self.connect(create)?;
         // Looking does not wait for writers, and most locations find what they name.
         begin(database, "BEGIN")?;
         let found = with_shape(database, |conn, shape| {
-            experiment::find(conn, shape, target)
+            each(opens, |target| experiment::find(conn, shape, target))
         });
-        if let Some(found) = finish(database, found)? {
-            return Ok(found);
+        let found = finish(database, found)?;
+        let mut missing = Vec::new();
+        for (open, found) in std::mem::take(opens).into_iter().zip(found) {
+            match found {
+                Ok(Some(resolved)) => answers.of_open(open, Ok(resolved)),
+                Ok(None) => missing.push(open),
+                Err(fault) => answers.of_open(open, Err(fault.during(OPEN))),
+            }
         }
-        database.set_synchronous(target.synchronous)?;
+        *opens = missing;
+        let Some(synchronous) = opens.iter().map(|open| open.what.synchronous).max() else {
+            return Ok(());
+        };
+        database.set_synchronous(synchronous)?;
         begin(database, "BEGIN IMMEDIATE")?;
-        let created = with_shape(database, |conn, shape| {
-            experiment::find_or_create(conn, shape, target)
+        let made = with_shape(database, |conn, shape| {
+            each(opens, |target| {
+                let mut resolved = None;
+                let put = || {
+                    resolved = Some(experiment::find_or_create(conn, shape, target)?);
+                    Ok(())
+                };
+                let refused = Care::EachRow.around(conn, OPEN, put)?;
+                Ok(refused.and_then(|()| resolved.ok_or_else(|| Fault::Abandoned.during(OPEN))))
+            })
         });
-        finish(database, created)
+        let made = finish(database, made)?;
+        for (open, made) in opens.drain(..).zip(made) {
+            answers.of_open(open, made.unwrap_or_else(|fault| Err(fault.during(OPEN))));
+        }
+        Ok(())
     }
 
     /// Writes the batches in one transaction and answers each. A batch whose experiment is gone
     /// fails alone; rows that the database refuses are refused alone.
-    pub(crate) fn write(&mut self, entries: &[Entry]) -> Vec<Answer> {
-        let mut result = self.try_write(entries, Care::None);
+    ///
+    /// # Errors
+    /// Why the transaction failed, and with it all batches, which stay in `writes`.
+    pub(crate) fn write(
+        &mut self,
+        writes: &mut Vec<Writing>,
+        answers: &mut Answers,
+    ) -> Result<(), Fault> {
+        let mut result = self.try_write(writes, Care::None);
         if result.as_ref().is_err_and(Fault::is_about_the_data) {
             // Which rows it was is only worth knowing when it happens.
             self.memory.forget();
-            result = self.try_write(entries, Care::EachRow);
+            result = self.try_write(writes, Care::EachRow);
         }
-        match result {
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| answer.map_err(|fault| fault.during(WRITE)))
-                .collect(),
-            Err(fault) => {
-                self.memory.forget();
-                let error = fault.during(WRITE);
-                entries.iter().map(|_| Err(error.clone())).collect()
-            }
+        if result.is_err() {
+            self.memory.forget();
         }
+        let written = result?;
+        for (write, answer) in writes.drain(..).zip(written) {
+            answers.of_write(write, answer.map_err(|fault| fault.during(WRITE)));
+        }
+        Ok(())
     }
 
-    fn try_write(
-        &mut self,
-        entries: &[Entry],
-        care: Care,
-    ) -> Result<Vec<Result<Written, Fault>>, Fault> {
-        let targets = || entries.iter().map(|entry| &entry.experiment.target);
-        self.connect(targets().any(|t| experiment::may_create(t)))?;
+    fn try_write(&mut self, writes: &[Writing], care: Care) -> Result<Vec<Answer>, Fault> {
+        let targets = || writes.iter().map(|write| &*write.what.experiment.target);
+        self.connect(may_create(targets()))?;
         let Some(database) = &mut self.database else {
             return Err(Fault::Abandoned);
         };
@@ -136,22 +158,42 @@ impl Writer {
             database,
             &mut self.memory,
             &mut self.foreign_changes,
-            entries,
+            writes.iter().map(|write| &write.what),
             care,
         );
         finish(database, written)
     }
 
     /// Opens the file if it is not open, or is no longer the one at its path.
-    fn connect(&mut self, create: bool) -> Result<(), Fault> {
-        if self.database.as_ref().is_some_and(Database::is_current) {
-            return Ok(());
-        }
+    fn connect(&mut self, create: Option<Access>) -> Result<&mut Database, Fault> {
+        let open = self.database.take().filter(Database::is_current);
+        let mut database = match open {
+            Some(database) => database,
+            None => {
+                // The one before is closed by now, so that it cannot touch its successor's files.
+                self.memory.forget();
+                Database::open(&self.path, create)?
+            }
+        };
+        let shares = &Process::current().connections;
+        database.fit_cache(shares.cache_kib())?;
+        self.memory.set_limit(shares.remembered_bytes());
+        Ok(self.database.insert(database))
+    }
+
+    /// Takes the connection out; the next request opens another.
+    pub(crate) fn take_database(&mut self) -> Option<Database> {
         self.memory.forget();
-        // Closed first, so that closing cannot touch the files of its successor.
-        self.database = None;
-        self.database = Some(Database::open(&self.path, create)?);
-        Ok(())
+        self.database.take()
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.database.is_some()
+    }
+
+    /// Memory that is kept between batches, in bytes; SQLite's own is not in it.
+    pub(crate) fn remembered_bytes(&self) -> usize {
+        self.memory.bytes()
     }
 
     /// Limits the size of the file, as a full disk would.
@@ -163,6 +205,28 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// How an absent file is to be made, where any of the targets may make it.
+fn may_create<'a>(targets: impl Iterator<Item = &'a Target>) -> Option<Access> {
+    targets
+        .filter(|target| experiment::may_create(target))
+        .map(|target| target.access)
+        .max()
+}
+
+/// Does the same for each target; a failure of the database ends it for all.
+fn each<T>(
+    opens: &[Opening],
+    mut run: impl FnMut(&Target) -> Result<T, Fault>,
+) -> Result<Vec<Result<T, Fault>>, Fault> {
+    opens
+        .iter()
+        .map(|open| match run(&open.what) {
+            Err(fault @ Fault::Sqlite(_)) => Err(fault),
+            result => Ok(result),
+        })
+        .collect()
 }
 
 fn with_shape<T>(
@@ -198,13 +262,13 @@ fn finish<T>(database: &Database, result: Result<T, Fault>) -> Result<T, Fault> 
     result
 }
 
-fn write_all(
+fn write_all<'e>(
     database: &mut Database,
     memory: &mut Memory,
     foreign_changes: &mut i64,
-    entries: &[Entry],
+    entries: impl Iterator<Item = &'e Entry>,
     care: Care,
-) -> Result<Vec<Result<Written, Fault>>, Fault> {
+) -> Result<Vec<Answer>, Fault> {
     let changes = database
         .conn
         .prepare_cached("PRAGMA data_version")?
@@ -215,7 +279,7 @@ fn write_all(
     }
     let (conn, known) = database.look()?;
     let mut tables = Tables::open(conn, &known.shape, &known.statements)?;
-    let mut answers = Vec::with_capacity(entries.len());
+    let mut answers = Vec::new();
     for Entry { experiment, rows } in entries {
         let resolved = match experiment.current(conn, &known.shape) {
             Ok(resolved) => resolved,
@@ -225,20 +289,21 @@ fn write_all(
                 continue;
             }
         };
-        let mut told = Written::default();
+        let mut stored = Stored::default();
         for trace in &rows.traces {
-            let put = &mut told;
-            let written = care.around(conn, || {
-                tables.write(memory, rows, trace, &resolved, care, put)
+            let mut of_trace = Stored::default();
+            let written = care.around(conn, WRITE, || {
+                tables.write(memory, rows, trace, &resolved, care, &mut of_trace)
             })?;
             if let Err(error) = written {
                 let spans = &rows.spans[trace.spans.clone()];
-                let refused = &mut told.refused;
-                refused.retain(|r| !spans.iter().any(|row| row.index == r.index));
-                refused.extend(spans.iter().map(|row| row.refused(&error)));
+                of_trace.refused = spans.iter().map(|row| row.refused(&error)).collect();
+                of_trace.lost_updates = Vec::from_iter(trace.update.is_some().then_some(error));
             }
+            stored.refused.append(&mut of_trace.refused);
+            stored.lost_updates.append(&mut of_trace.lost_updates);
         }
-        answers.push(Ok(told));
+        answers.push(Ok(stored));
     }
     Ok(answers)
 }

@@ -29,6 +29,7 @@ fn ready_batches_of_many_experiments_share_a_transaction() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(1)
+        .enable_time()
         .build()
         .unwrap();
     runtime.block_on(async {

@@ -236,3 +236,94 @@ fn what_an_mlflow_client_finalized_is_kept() {
         ]
     );
 }
+
+/// The tags by which MLflow finds a trace's data, as its own server keeps them out.
+const RESERVED: [&str; 4] = [
+    "mlflow.trace.spansLocation",
+    "mlflow.trace.archiveLocation",
+    "mlflow.trace.archivalFailure",
+    "mlflow.artifactLocation",
+];
+
+#[test]
+fn reserved_tags_and_keys_that_mlflow_does_not_take_are_told_as_lost() {
+    let long = "k".repeat(251);
+    let cases: Vec<(TraceUpdate, &str)> = RESERVED
+        .iter()
+        .map(|key| {
+            let mut update = TraceUpdate::new(TraceId::from(1));
+            update
+                .tags
+                .insert((*key).into(), "file:///elsewhere".into());
+            (update, *key)
+        })
+        .collect();
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    run(async {
+        let sink = at(&path, "a").open().await.unwrap();
+        sink.write(&batch(conversation(1))).await.unwrap();
+        let before = texts(&path, "SELECT * FROM trace_tags ORDER BY 1");
+        for (update, key) in cases {
+            let written = sink
+                .write(&batch_with(Vec::new(), vec![update]))
+                .await
+                .unwrap();
+            let lost = written.lost_updates;
+            assert_eq!(lost.len(), 1, "{key}");
+            assert!(lost[0].to_string().contains(key), "{}", lost[0]);
+            assert_eq!(
+                texts(&path, "SELECT * FROM trace_tags ORDER BY 1"),
+                before,
+                "{key}"
+            );
+        }
+        // Several at once are one error, and what else the update says is stored.
+        let mut update = TraceUpdate::new(TraceId::from(1));
+        for key in RESERVED.into_iter().chain([long.as_str(), "", "fine"]) {
+            update.tags.insert(key.into(), "v".into());
+            update.metadata.insert(key.into(), "v".into());
+        }
+        let written = sink
+            .write(&batch_with(Vec::new(), vec![update]))
+            .await
+            .unwrap();
+        assert_eq!(written.lost_updates.len(), 1);
+        let text = written.lost_updates[0].to_string();
+        assert!(text.contains("and 7 more") && text.len() < 600, "{text}");
+        let fine = "SELECT value FROM trace_tags WHERE \"key\" = 'fine'";
+        assert_eq!(texts(&path, fine), ["v"]);
+        // As attributes of a root they are kept out too.
+        let spans = vec![RESERVED.iter().fold(span(2, 1, None, "root"), |span, key| {
+            span.with_attribute(format!("mlflow.traceTag.{key}"), "file:///elsewhere")
+        })];
+        sink.write(&batch(spans)).await.unwrap();
+        let elsewhere = "SELECT count(*) FROM trace_tags WHERE value = 'file:///elsewhere'";
+        assert_eq!(texts(&path, elsewhere), ["0"]);
+        sink.close().await.unwrap();
+    });
+}
+
+#[test]
+fn values_of_a_trace_that_is_elsewhere_are_told_as_lost() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    run(async {
+        let (a, b) = (at(&path, "a"), at(&path, "b"));
+        let first = a.open().await.unwrap();
+        first.write(&batch(conversation(1))).await.unwrap();
+        let second = b.open().await.unwrap();
+        let written = second
+            .write(&batch_with(Vec::new(), vec![update(1)]))
+            .await
+            .unwrap();
+        assert_eq!(written.lost_updates.len(), 1);
+        assert_eq!(
+            texts(
+                &path,
+                "SELECT count(*) FROM trace_tags WHERE value = 'prod'"
+            ),
+            ["0"]
+        );
+    });
+}

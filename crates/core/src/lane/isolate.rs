@@ -21,6 +21,7 @@ const CLOSING: Duration = Duration::from_secs(10);
 /// Opens a location; gives the sink and what encodes for it ahead.
 pub(super) async fn open(
     location: &dyn TraceLocation,
+    blocking: bool,
 ) -> Result<(Box<dyn TraceSink>, Option<Arc<dyn BatchEncoder>>), Error> {
     // The calls are made inside the future: a location may panic before it returns one.
     let open = async {
@@ -28,17 +29,21 @@ pub(super) async fn open(
         let encoder = sink.encoder();
         Ok((Box::new(sink) as Box<dyn TraceSink>, encoder))
     };
-    isolated(open, "open location").await
+    isolated(open, "open location", blocking).await
 }
 
 /// Writes a batch once.
-pub(super) async fn write(sink: &dyn TraceSink, batch: &TraceBatch) -> Result<Written, Error> {
-    isolated(async { sink.write(batch).await }, "write batch").await
+pub(super) async fn write(
+    sink: &dyn TraceSink,
+    batch: &TraceBatch,
+    blocking: bool,
+) -> Result<Written, Error> {
+    isolated(async { sink.write(batch).await }, "write batch", blocking).await
 }
 
 /// Closes a sink; its error is for the log only.
-pub(crate) async fn close(sink: Box<dyn TraceSink>) -> Result<(), Error> {
-    let close = isolated(async { sink.close().await }, "close location");
+pub(crate) async fn close(sink: Box<dyn TraceSink>, blocking: bool) -> Result<(), Error> {
+    let close = isolated(async { sink.close().await }, "close location", blocking);
     match tokio::time::timeout(CLOSING, close).await {
         Ok(closed) => closed,
         Err(_) => Err(Error::new(
@@ -50,14 +55,17 @@ pub(crate) async fn close(sink: Box<dyn TraceSink>) -> Result<(), Error> {
 }
 
 /// Polls and drops a future of a sink so that it can neither hold up a worker by blocking nor
-/// unwind into the pipeline.
+/// unwind into the pipeline. One that is not `blocking` is polled as it is: giving it a thread of its
+/// own for the moment of a poll costs more than the poll, and thousands at once as many threads.
 fn isolated<'a, T>(
     future: impl Future<Output = Result<T, Error>> + Send + 'a,
     operation: &'static str,
+    blocking: bool,
 ) -> Isolated<'a, T> {
     Isolated {
         future: Some(Box::pin(future)),
         operation,
+        blocking,
     }
 }
 
@@ -66,17 +74,23 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 struct Isolated<'a, T> {
     future: Option<Boxed<'a, Result<T, Error>>>,
     operation: &'static str,
+    blocking: bool,
 }
 
 impl<T> Future for Isolated<'_, T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let blocking = self.blocking;
         let Some(future) = &mut self.future else {
             unreachable!("it is not polled after it was ready");
         };
-        // Hands the worker's other tasks to another thread for as long as this poll takes.
-        let polled = in_place(|| caught(|| future.as_mut().poll(cx)));
+        let mut poll = || caught(|| future.as_mut().poll(cx));
+        let polled = match blocking {
+            // Hands the worker's other tasks to another thread for as long as this poll takes.
+            true => in_place(poll),
+            false => poll(),
+        };
         let output = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => output,
@@ -90,7 +104,11 @@ impl<T> Future for Isolated<'_, T> {
 impl<T> Isolated<'_, T> {
     fn end(&mut self) {
         if let Some(future) = self.future.take() {
-            let _ = in_place(|| caught(|| drop(future)));
+            let end = || caught(|| drop(future));
+            let _ = match self.blocking {
+                true => in_place(end),
+                false => end(),
+            };
         }
     }
 }

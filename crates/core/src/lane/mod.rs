@@ -43,6 +43,8 @@ pub(crate) struct Lane {
     pub(crate) limits: BatchLimits,
     /// The store in which a trace id can be used once, if the location is in one.
     pub(crate) exclusive_store: Option<String>,
+    /// Its futures may block.
+    pub(crate) blocking: bool,
     pub(crate) counters: Counters,
     intakes: Arc<boxcar::Vec<Intake>>,
     state: Mutex<State>,
@@ -118,6 +120,7 @@ impl Lane {
             },
             location: isolate::location(location, uri),
             exclusive_store: None,
+            blocking: true,
             counters: Counters::default(),
             intakes,
             state: Mutex::default(),
@@ -126,9 +129,10 @@ impl Lane {
         }
     }
 
-    /// Names the store in which a trace id can be used once.
-    pub(crate) fn in_store(mut self, store: Option<String>) -> Self {
-        self.exclusive_store = store;
+    /// Takes what the location declares of itself.
+    pub(crate) fn declared(mut self, exclusive_store: Option<String>, blocking: bool) -> Self {
+        self.exclusive_store = exclusive_store;
+        self.blocking = blocking;
         self
     }
 

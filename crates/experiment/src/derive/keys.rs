@@ -14,13 +14,7 @@ pub(super) const CHAT_TOOLS: &str = "mlflow.chat.tools";
 pub(super) const TRACE_TAG: &str = "mlflow.traceTag.";
 /// The tag that is the name of the trace.
 pub(super) const TRACE_NAME: &str = "mlflow.traceName";
-/// Tags by which MLflow finds a trace's data. Set from outside they make the trace unreadable.
-pub(super) const RESERVED_TAGS: [&str; 4] = [
-    "mlflow.trace.spansLocation",
-    "mlflow.trace.archiveLocation",
-    "mlflow.trace.archivalFailure",
-    "mlflow.artifactLocation",
-];
+pub(super) use crate::sql::RESERVED_TAGS;
 /// OpenTelemetry semantic conventions: `session` and `user` registries, `gen_ai`.
 pub(super) const SESSION: &str = "session.id";
 pub(super) const CONVERSATION: &str = "gen_ai.conversation.id";

@@ -158,8 +158,9 @@ pub(crate) struct Rollup {
 struct Node {
     id: u64,
     parent: Option<u64>,
-    usage: Option<Usage>,
-    cost: Option<Cost>,
+    /// Boxed, because few spans carry any.
+    usage: Option<Box<Usage>>,
+    cost: Option<Box<Cost>>,
     /// An ancestor carries usage.
     usage_hidden: bool,
     /// An ancestor carries cost.
@@ -179,14 +180,14 @@ impl Rollup {
         let node = Node {
             id,
             parent,
-            usage,
-            cost,
+            usage: usage.map(Box::new),
+            cost: cost.map(Box::new),
             usage_hidden: false,
             cost_hidden: false,
         };
         if let Some(&index) = self.by_id.get(&id) {
             let old = &self.nodes[index];
-            if (old.parent, old.usage, old.cost) != (parent, usage, cost) {
+            if (old.parent, &old.usage, &old.cost) != (parent, &node.usage, &node.cost) {
                 self.nodes[index] = node;
                 self.rebuild();
             }
@@ -197,11 +198,25 @@ impl Rollup {
         self.attach(index);
     }
 
+    /// Memory the tree takes beside itself, in bytes, estimated.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let carried = self.carriers.len() * (size_of::<Usage>() + size_of::<Cost>());
+        // A parent's list has room for four children at first.
+        let children = self.children.len() * 4 * size_of::<usize>();
+        self.nodes.capacity() * size_of::<Node>()
+            + self.by_id.capacity() * (size_of::<(u64, usize)>() + 1)
+            + self.children.capacity() * (size_of::<(u64, Vec<usize>)>() + 1)
+            + self.nodes.len() * size_of::<usize>()
+            + self.carriers.capacity() * size_of::<usize>()
+            + children
+            + carried
+    }
+
     /// Usage of the trace so far, `None` if no span carries any.
     pub(crate) fn usage(&self) -> Option<Usage> {
         let values = self.carriers.iter().rev().filter_map(|&i| {
             let node = &self.nodes[i];
-            node.usage.filter(|_| !node.usage_hidden)
+            node.usage.as_deref().filter(|_| !node.usage_hidden)
         });
         let mut total: Option<Usage> = None;
         for value in values {
@@ -224,7 +239,7 @@ impl Rollup {
     pub(crate) fn cost(&self) -> Option<Cost> {
         let values = self.carriers.iter().rev().filter_map(|&i| {
             let node = &self.nodes[i];
-            node.cost.filter(|_| !node.cost_hidden)
+            node.cost.as_deref().filter(|_| !node.cost_hidden)
         });
         let mut total: Option<Cost> = None;
         for value in values {

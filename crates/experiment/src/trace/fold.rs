@@ -147,9 +147,7 @@ pub(super) fn update_values<'a>(
             }
             // Would keep MLflow from bringing the trace up to date with later spans.
             sql::FINALIZED => {}
-            key if key.is_empty() || key.chars().count() > MAX_KEY => {
-                tracing::warn!(key, "a metadata key that MLflow does not take was left out");
-            }
+            key if key.is_empty() || key.chars().count() > MAX_KEY => {}
             key => {
                 changes.metadata.insert(key, cut(value, MAX_VALUE));
             }

@@ -7,6 +7,7 @@ use crate::derive::{self, Cost, Rollup, Usage};
 use crate::error::{Fault, WRITE};
 use crate::experiment::{Resolved, describe};
 use crate::memory::{Explicit, Memory, State, TraceState};
+use crate::requests::Stored;
 use crate::rows::{Rows, SpanRow, TraceRows};
 use crate::schema::Shape;
 use crate::sql::{self, Statements};
@@ -14,7 +15,7 @@ use crate::writer::Care;
 use fold::{Changes, CostText, UsageText};
 use put::Put;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
-use trace_destination_core::{Error, ErrorKind, Written};
+use trace_destination_core::{Error, ErrorKind};
 
 /// The trace tables, open for one transaction.
 pub(crate) struct Tables<'c> {
@@ -55,7 +56,7 @@ impl<'c> Tables<'c> {
         trace: &TraceRows,
         experiment: &Resolved,
         care: Care,
-        written: &mut Written,
+        stored: &mut Stored,
     ) -> Result<(), Fault> {
         let spans = &rows.spans[trace.spans.clone()];
         let known = match memory.take_trace(trace.key) {
@@ -68,11 +69,12 @@ impl<'c> Tables<'c> {
             if let Some(state) = known {
                 memory.put_trace(trace.key, state);
             }
-            let refused = spans.iter().map(|row| row.refused(&error));
-            written.refused.extend(refused);
-            if trace.update.is_some() {
-                written.lost_updates.push(error);
-            }
+            stored
+                .refused
+                .extend(spans.iter().map(|row| row.refused(&error)));
+            stored
+                .lost_updates
+                .extend(trace.update.is_some().then_some(error));
             return Ok(());
         }
         let mut explicit = memory.take_explicit(trace.key).unwrap_or_default();
@@ -130,10 +132,16 @@ impl<'c> Tables<'c> {
         )?;
         self.put_rows(&trace.id, &changes)?;
         for row in spans {
-            let put = care.around(self.conn, || self.put_span(&trace.id, experiment.id, row))?;
-            let refused = put.err().map(|error| row.refused(&error));
-            written.refused.extend(refused);
+            let put = care.around(self.conn, WRITE, || {
+                self.put_span(&trace.id, experiment.id, row)
+            })?;
+            stored
+                .refused
+                .extend(put.err().map(|error| row.refused(&error)));
         }
+        stored
+            .lost_updates
+            .extend(update.and_then(put::lost_values));
         if let Some(run) = update.and_then(|u| u.run_id.as_deref()) {
             self.link_run(&trace.id, run)?;
         }
@@ -226,7 +234,7 @@ impl<'c> Tables<'c> {
             }
             let tree = match new {
                 true => Rollup::default(),
-                false => self.read_tree(&trace.id, &mut state.tree_size)?,
+                false => self.read_tree(&trace.id)?,
             };
             state.tree = Some(tree);
         }
@@ -241,7 +249,6 @@ impl<'c> Tables<'c> {
                 facts.cost,
             );
         }
-        state.tree_size += spans.len();
         // Final values of an MLflow client stay; so do those the application gave for the trace.
         if !(explicit.usage || state.finalized && state.has_usage) {
             changes.usage = tree.usage().map(|u| UsageText(u.columns(), u.to_json()));
@@ -254,11 +261,10 @@ impl<'c> Tables<'c> {
         Ok(())
     }
 
-    fn read_tree(&self, id: &str, size: &mut usize) -> Result<Rollup, Fault> {
+    fn read_tree(&self, id: &str) -> Result<Rollup, Fault> {
         let mut statement = self.conn.prepare_cached(sql::SPAN_TREE)?;
         let mut rows = statement.query([id])?;
         let mut tree = Rollup::default();
-        *size = 0;
         while let Some(row) = rows.next()? {
             let span_id: String = row.get(0)?;
             let parent: Option<String> = row.get(1)?;
@@ -266,7 +272,6 @@ impl<'c> Tables<'c> {
             let (usage, cost): (Option<Usage>, Option<Cost>) =
                 content.map_or((None, None), |c| derive::stored_values(&c));
             tree.insert(&span_id, parent.as_deref(), usage, cost);
-            *size += 1;
         }
         Ok(tree)
     }

@@ -11,6 +11,7 @@ use crate::schema::Shape;
 use crate::sql::{self, Upsert};
 use rusqlite::{CachedStatement, Connection, ToSql, params};
 use std::hash::BuildHasher;
+use trace_destination_core::{Error, ErrorKind, TraceUpdate};
 use uuid::Uuid;
 
 /// An upsert, open for one transaction.
@@ -271,16 +272,58 @@ fn bind_trace(
     execute(&values[..bound])?;
     Ok(())
 }
-/// Whether an application may set this tag: not one that MLflow needs to find the spans, and not
+/// Whether an application may set this tag: not one by which MLflow finds the trace's data, and not
 /// the name, which is a value of its own.
 fn is_own_tag(key: &str) -> bool {
-    let reserved = [sql::SPANS_LOCATION, sql::ARTIFACT_LOCATION, sql::TRACE_NAME];
-    if key.is_empty() || key.chars().count() > MAX_KEY {
-        tracing::warn!(key, "a tag key that MLflow does not take was left out");
-        return false;
-    }
-    !reserved.contains(&key)
+    key != sql::TRACE_NAME && why_not_taken(key).is_none()
 }
+
+/// Why MLflow does not take a tag of this key, if it does not.
+fn why_not_taken(key: &str) -> Option<&'static str> {
+    if sql::RESERVED_TAGS.contains(&key) {
+        Some("MLflow finds the trace's data by it")
+    } else if key.is_empty() {
+        Some("its key is empty")
+    } else if key.chars().count() > MAX_KEY {
+        Some("its key has more than 250 characters")
+    } else {
+        None
+    }
+}
+
+/// The values of an update that are left out, as one error.
+pub(super) fn lost_values(update: &TraceUpdate) -> Option<Error> {
+    let tags = update
+        .tags
+        .keys()
+        .filter_map(|key| Some(("tag", key, why_not_taken(key)?)));
+    let metadata = update.metadata.keys().filter_map(|key| {
+        let why = match key.as_str() {
+            sql::FINALIZED => "it would keep MLflow from adding later spans",
+            "" => "its key is empty",
+            key if key.chars().count() > MAX_KEY => "its key has more than 250 characters",
+            _ => return None,
+        };
+        Some(("metadata", key, why))
+    });
+    let mut left_out = tags.chain(metadata);
+    let (what, key, why) = left_out.next()?;
+    let key: String = key.chars().take(80).collect();
+    let more = match left_out.count() {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
+    let cause = format!(
+        "{what} `{}` of trace tr-{} is left out: {why}{more}",
+        key.escape_debug(),
+        update.trace_id
+    );
+    Some(
+        Error::new(ErrorKind::Unsupported, "write trace-level values", cause)
+            .mend("give it another key"),
+    )
+}
+
 /// The older place of model and provider: one JSON object.
 fn dimensions(model: Option<&str>, provider: Option<&str>) -> Option<String> {
     let mut object = serde_json::Map::new();

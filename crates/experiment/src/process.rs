@@ -1,0 +1,161 @@
+//! What a process shares over all files: its stores, threads and open connections.
+//!
+//! A child that is forked inherits a copy of it that it must not use: a lock may be held by a thread
+//! that the child does not have, and SQLite's connections and file locks belong to the parent. So
+//! the copy is told by its process id, left as it is, and made anew.
+
+mod connections;
+mod forked;
+
+pub(crate) use connections::Slot;
+
+use crate::connection::Database;
+use crate::error::Fault;
+use crate::pool::Pool;
+use crate::store::Store;
+use arc_swap::ArcSwapOption;
+use connections::Connections;
+use forked::Inherited;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+/// Replaced, never locked: a lock that is held during a fork is held in the child for ever.
+static CURRENT: ArcSwapOption<Process> = ArcSwapOption::const_empty();
+
+/// Everything that is shared within one process.
+pub(crate) struct Process {
+    id: u32,
+    pub(crate) pool: Pool,
+    pub(crate) connections: Connections,
+    /// The open stores, by canonical path.
+    stores: Mutex<HashMap<PathBuf, Weak<Store>>>,
+    /// Connections of the parent whose stores were dropped here.
+    orphans: Mutex<Vec<Database>>,
+    /// What the parent shared, as of the fork.
+    parent: Option<Arc<Process>>,
+    /// What became of the parent's connections.
+    inherited: OnceLock<Inherited>,
+}
+
+impl Process {
+    /// What this process shares; made at the first call, and anew in a child.
+    pub(crate) fn current() -> Arc<Self> {
+        let id = std::process::id();
+        loop {
+            let found = CURRENT.load_full();
+            match found {
+                Some(process) if process.id == id => return process,
+                parent => {
+                    let made = Arc::new(Self::new(id, parent.clone()));
+                    // Whoever was first wins; the next look finds it.
+                    CURRENT.compare_and_swap(&parent, Some(made));
+                }
+            }
+        }
+    }
+
+    fn new(id: u32, parent: Option<Arc<Self>>) -> Self {
+        Self {
+            id,
+            pool: Pool::new(),
+            connections: Connections::new(),
+            stores: Mutex::default(),
+            orphans: Mutex::default(),
+            parent,
+            inherited: OnceLock::new(),
+        }
+    }
+
+    /// Whether this is the process that runs, and not the copy of one that forked it.
+    pub(crate) fn is_current(&self) -> bool {
+        self.id == std::process::id()
+    }
+
+    /// The store of a file; the same one for all who ask while anybody holds it.
+    pub(crate) fn store(self: &Arc<Self>, path: &Path) -> Arc<Store> {
+        let mut stores = lock(&self.stores);
+        if let Some(store) = stores.get(path).and_then(Weak::upgrade) {
+            return store;
+        }
+        let store = Arc::new(Store::new(self.clone(), path.into()));
+        stores.insert(path.into(), Arc::downgrade(&store));
+        store
+    }
+
+    /// Memory that all stores hold beside the batches themselves, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let stores = lock(&self.stores);
+        let open = stores.values().filter_map(Weak::upgrade);
+        // Dropped outside of the lock, which the last owner of a store takes.
+        let open: Vec<_> = open.collect();
+        drop(stores);
+        open.iter().map(|store| store.held_bytes()).sum()
+    }
+
+    /// Forgets a store that is gone.
+    pub(crate) fn forget(&self, path: &Path) {
+        let mut stores = lock(&self.stores);
+        // Another store may have taken the place meanwhile.
+        if stores.get(path).is_some_and(|s| s.strong_count() == 0) {
+            stores.remove(path);
+        }
+    }
+
+    /// Takes a connection that was opened before the fork. It is closed before this process uses
+    /// SQLite, and not here, where that might wait for a thread of the parent.
+    pub(crate) fn adopt(&self, database: Database) {
+        lock(&self.orphans).push(database);
+    }
+
+    /// Whether a file may be opened. Blocks, the first time after a fork.
+    ///
+    /// # Errors
+    /// `Forked` where the parent was using the file during the fork.
+    pub(crate) fn may_open(&self, path: &Path) -> Result<(), Fault> {
+        let Some(parent) = &self.parent else {
+            return Ok(());
+        };
+        let inherited = self.inherited.get_or_init(|| Inherited::settle(parent));
+        let orphans = std::mem::take(&mut *lock(&self.orphans));
+        let settled = orphans.is_empty() || forked::close(orphans);
+        match inherited.may_open(path) && settled {
+            true => Ok(()),
+            false => Err(Fault::Forked),
+        }
+    }
+
+    /// Closes the connection that was not used for longest, where there are many. Blocks.
+    pub(crate) fn make_room(&self) {
+        if let Some(idle) = self.connections.one_too_many() {
+            idle.disconnect_if_idle();
+        }
+    }
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Process").field(&self.id).finish()
+    }
+}
+
+/// Locks without minding a panic elsewhere: what is locked in this crate is whole at any time.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_store_per_file_while_it_is_held() {
+        let process = Process::current();
+        assert!(Arc::ptr_eq(&process, &Process::current()));
+        let path = Path::new("/nowhere/shared.db");
+        let one = process.store(path);
+        assert!(Arc::ptr_eq(&one, &process.store(path)));
+        drop(one);
+        assert!(!lock(&process.stores).contains_key(path));
+    }
+}

@@ -1,0 +1,112 @@
+//! How many connections are open in a process, and which one is closed when there are many.
+
+use super::lock;
+use crate::config::{
+    CACHE_KIB, MIN_CACHE_KIB, MIN_REMEMBERED_BYTES, REMEMBERED_BYTES, TOTAL_CACHE_KIB,
+    TOTAL_REMEMBERED_BYTES,
+};
+use crate::store::Store;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+/// Files that SQLite keeps open for a connection: the database, its log and the log's index.
+const FILES: u64 = 3;
+/// Bounds of the number of connections that stay open.
+const BOUNDS: (u64, u64) = (16, 512);
+/// The number of files a process may open, where it cannot be asked for.
+#[cfg(not(unix))]
+const USUAL_FILES: u64 = 1024;
+
+/// The open connections of a process.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    /// Connections that stay open while they are not used.
+    limit: usize,
+    open: Arc<AtomicUsize>,
+    /// Stores in the order in which their connections were opened, or last found in use.
+    order: Mutex<VecDeque<Weak<Store>>>,
+}
+
+/// A place among the open connections, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connections {
+    pub(super) fn new() -> Self {
+        // Half of the files are left to the application.
+        let connections = (files() / 2 / FILES).clamp(BOUNDS.0, BOUNDS.1);
+        Self {
+            limit: usize::try_from(connections).unwrap_or(usize::MAX),
+            open: Arc::default(),
+            order: Mutex::default(),
+        }
+    }
+
+    /// Counts a connection that is about to be opened.
+    pub(crate) fn slot(&self) -> Slot {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Slot(self.open.clone())
+    }
+
+    /// Takes note of a store that has just opened its connection.
+    pub(crate) fn opened(&self, store: &Arc<Store>) {
+        lock(&self.order).push_back(Arc::downgrade(store));
+    }
+
+    /// Memory that a connection may use for pages, in KiB: a share of what all may use together.
+    pub(crate) fn cache_kib(&self) -> i64 {
+        let sharing = i64::try_from(self.sharing()).unwrap_or(i64::MAX);
+        (TOTAL_CACHE_KIB / sharing).clamp(MIN_CACHE_KIB, CACHE_KIB)
+    }
+
+    /// Memory that a store may use for traces, in bytes: a share of what all may use together.
+    pub(crate) fn remembered_bytes(&self) -> usize {
+        (TOTAL_REMEMBERED_BYTES / self.sharing()).clamp(MIN_REMEMBERED_BYTES, REMEMBERED_BYTES)
+    }
+
+    /// How many share; in steps, so that a connection more or less seldom changes anything.
+    fn sharing(&self) -> usize {
+        self.open.load(Ordering::Relaxed).max(1).next_power_of_two()
+    }
+
+    /// The store that should give up its connection before another is opened; `None` where there
+    /// is room, or all are in use.
+    pub(super) fn one_too_many(&self) -> Option<Arc<Store>> {
+        if self.open.load(Ordering::Relaxed) < self.limit {
+            return None;
+        }
+        let mut order = lock(&self.order);
+        // Twice around: the first time takes the marks of use away. Then any will do.
+        let around = order.len();
+        for look in 0..3 * around {
+            let weak = order.pop_front()?;
+            let Some(store) = weak.upgrade().filter(|store| store.is_connected()) else {
+                continue;
+            };
+            if store.is_idle() && (store.is_proven() || look >= 2 * around) {
+                return Some(store);
+            }
+            order.push_back(weak);
+        }
+        None
+    }
+}
+
+/// How many files this process may have open.
+#[cfg(unix)]
+fn files() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(not(unix))]
+fn files() -> u64 {
+    USUAL_FILES
+}
