@@ -541,6 +541,42 @@ async fn a_server_may_ask_for_a_certificate() {
     sent(&server, &from_env(&otlp, &vars).unwrap()).await;
 }
 
+/// Certificates that are replaced in their files count for locations that are open.
+#[tokio::test]
+async fn certificates_are_read_again_when_they_change() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let server = Server::start_with(Some(new.acceptor(true)), true, mlflow);
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, mine) = (folder.path().join("ca.pem"), folder.path().join("me.pem"));
+    let replace = |from: &Path, to: &Path| {
+        let next = to.with_extension("next");
+        std::fs::copy(from, &next).unwrap();
+        std::fs::rename(next, to).unwrap();
+    };
+    replace(&old.file("ca.pem"), &ca);
+    replace(&old.issue("me"), &mine);
+    let location = builder(&format!("otlp+https://{}", server.address))
+        .with_certificate_authorities(&ca)
+        .with_client_certificate(&mine)
+        .build()
+        .unwrap();
+    let sink = open(&location).await.unwrap();
+    let error = sink.write(&batch([root(1)])).await.unwrap_err();
+    assert!(error.to_string().contains("not trusted"), "{error}");
+    // Half of the way: the server is trusted, and does not take the client's.
+    replace(&new.file("ca.pem"), &ca);
+    sink.write(&batch([root(1)])).await.unwrap_err();
+    // A file that is being written is passed over until it is whole.
+    std::fs::write(&mine, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    sink.write(&batch([root(1)])).await.unwrap_err();
+    replace(&new.issue("me"), &mine);
+    // The server's refusal of a certificate may come as a broken connection, which is no reason to
+    // read files; looking at them once a second is.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    sink.write(&batch([root(1)])).await.unwrap();
+    assert_eq!(server.requests_to("/v1/traces").len(), 1);
+}
+
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let target = Server::start(mlflow);
