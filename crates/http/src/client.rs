@@ -29,7 +29,7 @@ pub struct Request {
 /// The way to one server: the host it is on, and what is sent there with every request.
 pub struct Client {
     pool: Arc<Pool>,
-    authorizer: Authorizer,
+    authorizer: Arc<Authorizer>,
     headers: HeaderMap,
     secrets: Vec<Secret>,
 }
@@ -65,8 +65,8 @@ impl Client {
             }
         }
         Ok(Self {
+            authorizer: pool.authorizer(credentials)?,
             pool,
-            authorizer: Authorizer::new(credentials)?,
             headers: all,
             secrets,
         })

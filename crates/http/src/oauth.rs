@@ -105,13 +105,32 @@ pub struct TokenFault {
     pub source: Option<reqwest::Error>,
 }
 
+impl TokenFault {
+    /// The same for somebody else; the error beneath is the first one's.
+    fn again(&self) -> Self {
+        Self {
+            kind: self.kind,
+            cause: self.cause.clone(),
+            is_passing: self.is_passing,
+            source: None,
+        }
+    }
+}
+
 /// The tokens of one client.
 pub(crate) struct Tokens {
     client: OAuthClient,
     /// The id and secret as they are sent.
     pair: Secret,
     header: HeaderValue,
-    current: Mutex<Option<Token>>,
+    current: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Token>,
+    /// When the last attempt to get one failed, and why.
+    failed: Option<(Instant, TokenFault)>,
 }
 
 struct Token {
@@ -146,24 +165,37 @@ impl Tokens {
             client,
             pair: Secret::new(pair),
             header,
-            current: Mutex::new(None),
+            current: Mutex::default(),
         })
     }
 
-    /// A token that is good for a while yet. Whoever comes while one is fetched waits for it.
+    /// A token that is good for a while yet. Whoever comes while one is fetched waits for it, and
+    /// shares its failure: a server that hangs costs all of them one wait, and not one each.
     pub(crate) async fn current(&self, http: &reqwest::Client) -> Result<Secret, Failure> {
-        let mut current = self.current.lock().await;
-        if let Some(token) = &*current
+        let asked = Instant::now();
+        let mut state = self.current.lock().await;
+        if let Some(token) = &state.token
             && Instant::now() < token.renew_at
         {
             return Ok(token.text.clone());
         }
-        let given = self.fetch(http).await;
-        let given = given.map_err(|fault| Failure::Token(Box::new(fault)))?;
+        if let Some((at, fault)) = &state.failed
+            && *at >= asked
+        {
+            return Err(Failure::Token(Box::new(fault.again())));
+        }
+        let given = match self.fetch(http).await {
+            Ok(given) => given,
+            Err(fault) => {
+                state.failed = Some((Instant::now(), fault.again()));
+                return Err(Failure::Token(Box::new(fault)));
+            }
+        };
         let life = token_life(given.expires_in.as_ref());
         let text = Secret::new(given.access_token);
         let now = Instant::now();
-        *current = Some(Token {
+        state.failed = None;
+        state.token = Some(Token {
             text: text.clone(),
             renew_at: now
                 .checked_add(life.saturating_sub(MARGIN).max(life / 2))
@@ -174,9 +206,9 @@ impl Tokens {
 
     /// Drops the token that a server did not accept. One that was fetched since stays.
     pub(crate) async fn forget(&self, refused: Option<&Secret>) {
-        let mut current = self.current.lock().await;
-        if current.as_ref().map(|token| &token.text) == refused {
-            *current = None;
+        let mut state = self.current.lock().await;
+        if state.token.as_ref().map(|token| &token.text) == refused {
+            state.token = None;
         }
     }
 

@@ -1,6 +1,7 @@
 //! Connections, and how many requests may use them: the client beneath is shared by all hosts that
 //! are reached in one way, the permits are each host's own.
 
+use crate::credentials::{Authorizer, Credentials};
 use crate::failure::Failure;
 use crate::file::{LOOK_EVERY, Looked, Stamp};
 use crate::tls::Tls;
@@ -36,6 +37,9 @@ pub struct Wire {
 pub struct Pool {
     shared: Arc<Shared>,
     pub(crate) permits: Semaphore,
+    /// What is known of credentials that are used here: their tokens are fetched once, however many
+    /// paths of the host they are used for.
+    authorizers: Mutex<WeakMap<Credentials, Authorizer>>,
 }
 
 impl fmt::Debug for Pool {
@@ -68,8 +72,17 @@ impl Pool {
             Ok(Self {
                 shared: clients.get_or_insert(way, || Shared::new(wire, https))?,
                 permits: Semaphore::new(wire.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+                authorizers: Mutex::default(),
             })
         })
+    }
+
+    pub(crate) fn authorizer(&self, credentials: &Credentials) -> Result<Arc<Authorizer>, Error> {
+        let mut known = self
+            .authorizers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert(credentials.clone(), || Authorizer::new(credentials))
     }
 
     /// The client, with certificates as they are in their files.

@@ -576,3 +576,39 @@ fn a_workspaces_credentials_stay_with_it() {
         );
     }
 }
+
+/// A server of tokens that hangs costs all who wait for it one wait, and nobody on the same host who
+/// has other credentials any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_tokens_that_hangs_holds_up_nobody_else() {
+    let _alone = ALONE.lock().await;
+    let tokens = Hostile::always(200, Malice::Silent);
+    let server = Hostile::start(fine);
+    let client = OAuthClient::new("id", SECRET, format!("{}/t", tokens.url()));
+    let mut waiting = tokio::task::JoinSet::new();
+    let begun = Instant::now();
+    for i in 0..64 {
+        let uri = format!("otlp+{}/waits{i}", server.url());
+        let credentials = Credentials::oauth(client.clone());
+        let waits = builder(&uri)
+            .with_credentials(credentials)
+            .with_timeout(TIMEOUT);
+        let waits = waits.build().unwrap();
+        waiting.spawn(async move { send(&waits).await.unwrap_err() });
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for i in 0..20 {
+        let uri = format!("otlp+{}/fine{i}", server.url());
+        let fine = builder(&uri)
+            .with_bearer_token("x")
+            .with_timeout(Duration::from_secs(5));
+        send(&fine.build().unwrap()).await.unwrap();
+    }
+    while let Some(error) = waiting.join_next().await {
+        let text = error.unwrap().to_string();
+        assert!(text.contains("/t got no answer"), "{text}");
+    }
+    assert!(begun.elapsed() < LONGEST, "{:?}", begun.elapsed());
+    let asked = tokens.seen().len();
+    assert!(asked < 8, "{asked} requests for one token");
+}
