@@ -46,6 +46,9 @@ const LAKE: [&str; 6] = [
     "parquet-variant",
 ];
 
+/// What rustls gets its cryptography from; one of them at a time.
+const PROVIDERS: [&str; 2] = ["aws-lc-rs", "ring"];
+
 /// The one file beside the facade that may ask for features: which stores' clients are built.
 const STORES: &str = "crates/unity-catalog/src/storage/cloud.rs";
 
@@ -215,6 +218,29 @@ fn check_trees(faults: &mut Vec<String>) -> Outcome {
             if name.starts_with("arrow-") || LAKE.contains(&name.as_str()) {
                 faults.push(format!("{package} {} pulls {name}", args.join(" ")));
             }
+        }
+    }
+    // With two providers of cryptography switched on, rustls panics in code of the application that
+    // relies on the default one. Tables bring a second along: object_store asks for ring and the
+    // kernel's engine for aws-lc, and neither can be turned off from here.
+    for (package, args) in [
+        ("trace-destination-http", &[][..]),
+        ("trace-destination-server", &[][..]),
+        (
+            "trace-destination",
+            &["--features", "experiment,server"][..],
+        ),
+    ] {
+        let all = tree(package, "normal", args)?;
+        let on: Vec<&str> = PROVIDERS
+            .into_iter()
+            .filter(|provider| all.iter().any(|(name, _)| name == provider))
+            .collect();
+        if on.len() != 1 {
+            faults.push(format!(
+                "{package} {} switches on the providers {on:?} of rustls, and not one",
+                args.join(" ")
+            ));
         }
     }
     // What takes minutes to build is built once.

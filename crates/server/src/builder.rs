@@ -2,21 +2,21 @@
 
 use crate::config::{
     CONCURRENCY, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_NAME_PARAM, MLFLOW_TIMEOUT,
-    OTLP_REQUEST_TIMEOUT, SCHEMES, WORKSPACE_PARAM,
+    OTLP_REQUEST_TIMEOUT, SCHEMES, TABLE_PARAM, WORKSPACE_PARAM,
 };
 use crate::databricks::Grant;
 use crate::environment;
 use crate::error::BUILD;
 use crate::location::ServerLocation;
-use crate::secret::Secret;
 use crate::target::Family;
-use crate::tls;
-use crate::transport::{Compression, Credentials, Tls, Transport};
+use crate::transport::{Compression, Transport, Withheld};
 use reqwest::header::{HeaderName, HeaderValue};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
+use trace_destination_http::{Credentials, Secret, Tls};
 
 /// What to do when the experiment is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ pub enum MissingExperiment {
 
 /// Builds a [`ServerLocation`]; see [`ServerLocation::builder`]. What code sets beats what the
 /// environment says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ServerLocationBuilder {
     pub(crate) uri: Option<LocationUri>,
     pub(crate) name: Option<String>,
@@ -46,7 +46,45 @@ pub struct ServerLocationBuilder {
     pub(crate) concurrency: Option<usize>,
     pub(crate) databricks_host: Option<String>,
     pub(crate) grant: Option<Grant>,
+    pub(crate) credential_host: Option<String>,
+    pub(crate) withheld: Withheld,
     pub(crate) deferred: Vec<Error>,
+}
+
+/// The parameters whose values are no secret.
+const KNOWN_PARAMS: [&str; 5] = [
+    EXPERIMENT_NAME_PARAM,
+    EXPERIMENT_ID_PARAM,
+    CREATE_PARAM,
+    WORKSPACE_PARAM,
+    TABLE_PARAM,
+];
+
+/// A URI as errors show it: the value of a parameter that nobody knows may be a secret.
+fn shown(uri: &LocationUri) -> LocationUri {
+    let is_known = |key: &str| KNOWN_PARAMS.contains(&key);
+    if uri.query_pairs().all(|(key, _)| is_known(key)) {
+        return uri.clone();
+    }
+    let pairs = uri.query_pairs().map(|(key, value)| match is_known(key) {
+        true => (key, value),
+        false => (key, "…"),
+    });
+    LocationUri::from_parts(uri.scheme(), uri.authority(), uri.path(), pairs)
+        .or_else(|_| LocationUri::from_parts(uri.scheme(), uri.authority(), "", []))
+        .unwrap_or_else(|_| uri.clone())
+}
+
+impl fmt::Debug for ServerLocationBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerLocationBuilder")
+            .field("uri", &self.uri.as_ref().map(shown))
+            .field("credentials", &self.credentials)
+            .field("grant", &self.grant)
+            .field("tls", &self.tls)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ServerLocationBuilder {
@@ -78,7 +116,8 @@ impl ServerLocationBuilder {
                     // Read where it belongs, and refused where it does not.
                     _ => Ok(()),
                 };
-            self.deferred.extend(result.err().map(|e| e.at(uri)));
+            self.deferred
+                .extend(result.err().map(|e| e.at(&shown(uri))));
         }
         self.uri = Some(uri.clone());
         self
@@ -116,17 +155,41 @@ impl ServerLocationBuilder {
     /// HTTP Basic, which MLflow's own `basic-auth` asks for.
     #[must_use]
     pub fn with_basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.credentials = Credentials::Basic {
-            user: user.into(),
-            password: Secret::new(password),
-        };
+        self.credentials = Credentials::basic(user, password);
         self
     }
 
     /// A bearer token: for proxies and managed servers, and the access token of `databricks:`.
     #[must_use]
     pub fn with_bearer_token(mut self, token: impl Into<String>) -> Self {
-        self.credentials = Credentials::Bearer(Secret::new(token));
+        self.credentials = Credentials::bearer(token);
+        self
+    }
+
+    /// Credentials of any kind: also those that change while locations are open, from a file, a
+    /// function, an OAuth client or a [`CredentialProvider`](crate::CredentialProvider). Locations on
+    /// one host share connections whatever their credentials, and tokens if these are clones of one
+    /// value.
+    ///
+    /// ```
+    /// use trace_destination_server::{Credentials, ServerLocation};
+    ///
+    /// // Made once for the host; the token is read again when the file changes.
+    /// let token = Credentials::bearer_file("/var/run/secrets/mlflow/token");
+    /// let builder = ServerLocation::builder().with_credentials(token.clone());
+    /// ```
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// The host that credentials of the environment are for, such as `https://mlflow.example`, where
+    /// the variable that names it (`MLFLOW_TRACKING_URI`, `OTEL_EXPORTER_OTLP_ENDPOINT`) is not set.
+    /// They are sent there and nowhere else. Call it before [`with_env`](Self::with_env).
+    #[must_use]
+    pub fn with_credential_host(mut self, address: impl Into<String>) -> Self {
+        self.credential_host = Some(address.into());
         self
     }
 
@@ -213,9 +276,10 @@ impl ServerLocationBuilder {
     /// Whatever the environment says about reaching this kind of place and is not set already; see
     /// the table in the [crate documentation](crate#environment).
     ///
-    /// Credentials in the environment are meant for the server the environment names: where
-    /// `MLFLOW_TRACKING_URI` (or `OTEL_EXPORTER_OTLP_…ENDPOINT`) is an address on another host than
-    /// this location, they are not sent. Call it after [`with_uri`](Self::with_uri).
+    /// Credentials in the environment are for the host that the environment names beside them, in
+    /// `MLFLOW_TRACKING_URI` or `OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT`, or that
+    /// [`with_credential_host`](Self::with_credential_host) names. They are sent to no other host; an
+    /// answer of 401 or 403 then says what to set. Call it after [`with_uri`](Self::with_uri).
     #[must_use]
     pub fn with_env(mut self, env: &dyn EnvSource) -> Self {
         if let Err(error) = environment::apply(&mut self, env) {
@@ -237,10 +301,10 @@ impl ServerLocationBuilder {
         if let Some(error) = self.deferred.drain(..).next() {
             return Err(match error.location() {
                 Some(_) => error,
-                None => error.at(&uri),
+                None => error.at(&shown(&uri)),
             });
         }
-        self.finish(&uri).map_err(|e| e.at(&uri))
+        self.finish(&uri).map_err(|e| e.at(&shown(&uri)))
     }
 
     fn finish(self, uri: &LocationUri) -> Result<ServerLocation, Error> {
@@ -265,13 +329,14 @@ impl ServerLocationBuilder {
                 .mend("use visible ASCII characters"));
             }
         }
-        if let Some(header) = self.credentials.header()
-            && HeaderValue::try_from(header).is_err()
-        {
-            return Err(invalid("the token holds a character that cannot be sent")
-                .mend("use visible ASCII characters; look for a line break at its end"));
-        }
-        tls::check(&self.tls)?;
+        let credentials = match (&target.family, &self.grant) {
+            (Family::Databricks { .. }, Some(grant)) if self.credentials.is_none() => {
+                grant.credentials(&target.base)
+            }
+            _ => self.credentials,
+        };
+        credentials.check()?;
+        self.tls.check()?;
         let timeout = match otlp {
             true => OTLP_REQUEST_TIMEOUT,
             false => MLFLOW_TIMEOUT,
@@ -279,7 +344,7 @@ impl ServerLocationBuilder {
         ServerLocation::of(
             target,
             Transport {
-                credentials: self.credentials,
+                credentials,
                 tls: self.tls,
                 headers: self.headers,
                 compression: self.compression.unwrap_or(match mlflow {
@@ -288,6 +353,7 @@ impl ServerLocationBuilder {
                 }),
                 timeout: self.timeout.unwrap_or(timeout),
                 concurrency: self.concurrency.unwrap_or(CONCURRENCY).max(1),
+                withheld: self.withheld,
             },
         )
     }

@@ -1,10 +1,8 @@
 //! What an answer means: pure, so that the whole table can be tested.
 
-use crate::error::LONGEST_DELAY;
 use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
-use std::time::Duration;
 use trace_destination_core::{ErrorKind, Retry};
+use trace_destination_http::retry_after;
 
 /// Whose rules an answer follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,19 +90,6 @@ pub(crate) fn classify(dialect: Dialect, signs: Signs<'_>) -> Option<Class> {
     })
 }
 
-/// `Retry-After` as a delay: seconds, or a date (RFC 9110, section 10.2.3).
-pub(crate) fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    let text = text.trim();
-    let delay = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = DateTimeParser::new().parse_timestamp(text).ok()?;
-            Duration::try_from(date.duration_since(now)).unwrap_or_default()
-        }
-    };
-    Some(delay.min(LONGEST_DELAY))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,28 +148,6 @@ mod tests {
                 class(dialect, status, after, code),
                 expected,
                 "{dialect:?} {status}"
-            );
-        }
-    }
-
-    #[test]
-    fn delays() {
-        let now = "2026-11-22T08:49:00Z".parse().unwrap();
-        for (text, expected) in [
-            (" 3 ", Some(3)),
-            ("0", Some(0)),
-            ("Sun, 22 Nov 2026 08:49:05 GMT", Some(5)),
-            // A date that is over asks for no delay.
-            ("Sat, 21 Nov 2026 08:49:05 GMT", Some(0)),
-            ("999999999999", Some(24 * 3600)),
-            ("soon", None),
-            ("-1", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                retry_after(text, now),
-                expected.map(Duration::from_secs),
-                "{text:?}"
             );
         }
     }

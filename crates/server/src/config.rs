@@ -16,6 +16,8 @@ pub const WORKSPACE_PARAM: &str = "workspace";
 /// URI parameter of `databricks:`: the table that spans go to, `catalog.schema.table`.
 pub const TABLE_PARAM: &str = "table";
 
+/// Environment variable: the tracking server, which is the host its credentials are for.
+pub const TRACKING_URI_VAR: &str = "MLFLOW_TRACKING_URI";
 /// Environment variable: user name for HTTP Basic; counts together with [`PASSWORD_VAR`].
 pub const USERNAME_VAR: &str = "MLFLOW_TRACKING_USERNAME";
 /// Environment variable: password for HTTP Basic.
@@ -55,6 +57,9 @@ pub const DATABRICKS_PROFILE_VAR: &str = "DATABRICKS_CONFIG_PROFILE";
 /// Environment variables of the OpenTelemetry specification, "OpenTelemetry Protocol Exporter":
 /// each counts as `OTEL_EXPORTER_OTLP_TRACES_…` first, else as `OTEL_EXPORTER_OTLP_…`.
 pub const OTLP_VAR_PREFIXES: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"];
+/// Environment variable: the endpoint, which is the host its headers are for; before it counts
+/// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`.
+pub const OTLP_ENDPOINT_VAR: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// Headers as `key=value,…`, percent-encoded; after one of [`OTLP_VAR_PREFIXES`].
 pub const OTLP_HEADERS: &str = "HEADERS";
 /// `gzip` or `none`; after one of [`OTLP_VAR_PREFIXES`].
@@ -78,11 +83,6 @@ pub(crate) const OTLP_TRACES_PATH: &str = "/v1/traces";
 pub(crate) const MLFLOW_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time of one request to an OTLP endpoint, as the OpenTelemetry specification has it.
 pub(crate) const OTLP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time to open a connection.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an idle connection is kept. MLflow's server (uvicorn) closes one after 5 s; to let go
-/// first avoids sending into a connection that is just being closed.
-pub(crate) const POOL_IDLE: Duration = Duration::from_secs(4);
 /// Requests under way to one host.
 pub(crate) const CONCURRENCY: usize = 8;
 /// Bytes of an answer that are read; the rest says nothing.
@@ -102,5 +102,3 @@ pub(crate) const PATIENCE_WITH_500: u32 = 3;
 /// Spans that fail one by one, without any that is taken, before a 500 counts as the server's own
 /// trouble.
 pub(crate) const HOPELESS: u32 = 8;
-/// Databricks tokens are renewed this long before they end.
-pub(crate) const RENEW_BEFORE: Duration = Duration::from_secs(60);

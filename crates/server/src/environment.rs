@@ -3,15 +3,16 @@
 use crate::builder::{ServerLocationBuilder, invalid};
 use crate::config::*;
 use crate::databricks::Grant;
-use crate::secret::Secret;
-use crate::transport::{Compression, Credentials};
+use crate::transport::{Compression, Withheld};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use trace_destination_core::{
     EnvSource, Error, ErrorKind, LocationUri, bool_var, millis_var, parse_var,
 };
+use trace_destination_http::{Credentials, Secret, origin};
 
 /// Fills in what the builder does not have yet.
 pub(crate) fn apply(builder: &mut ServerLocationBuilder, env: &dyn EnvSource) -> Result<(), Error> {
@@ -38,14 +39,24 @@ fn mlflow(
         let timeout = Duration::from_secs(seconds.max(1));
         builder.timeout.get_or_insert(timeout);
     }
-    if !is_meant(uri, env.var("MLFLOW_TRACKING_URI")?.as_deref()) {
+    let named = env.var(TRACKING_URI_VAR)?;
+    let elsewhere = is_elsewhere(uri, named.as_deref());
+    match mlflow_credentials(env) {
+        Ok((_, credentials)) if names(builder, uri, named.as_deref()) => {
+            if builder.credentials.is_none() {
+                builder.credentials = credentials;
+            }
+        }
+        Ok((from, _)) => builder.withheld = withheld(from, TRACKING_URI_VAR, uri),
+        // What is wrong with the way to another server is no matter of this one.
+        Err(_) if elsewhere || !builder.credentials.is_none() => {}
+        Err(error) => return Err(error),
+    }
+    if elsewhere {
         return Ok(());
     }
     if builder.workspace.is_none() {
         builder.workspace = env.var(WORKSPACE_VAR)?;
-    }
-    if builder.credentials == Credentials::None {
-        builder.credentials = mlflow_credentials(env)?;
     }
     let insecure = bool_var(env, INSECURE_TLS_VAR)? == Some(true);
     let authorities = env.var(SERVER_CERT_VAR)?;
@@ -61,30 +72,29 @@ fn mlflow(
     Ok(())
 }
 
-/// User and password, else a token, else the credentials file: MLflow's order.
-fn mlflow_credentials(env: &dyn EnvSource) -> Result<Credentials, Error> {
+/// User and password, else a token, else the credentials file: MLflow's order. With what they are
+/// from.
+fn mlflow_credentials(env: &dyn EnvSource) -> Result<(&'static str, Credentials), Error> {
     if let Some(auth) = env.var(AUTH_VAR)? {
         return Err(unsupported(format!("{AUTH_VAR}={auth}")));
     }
     if bool_var(env, SIGV4_VAR)? == Some(true) {
         return Err(unsupported(format!("{SIGV4_VAR}=true")));
     }
+    let none = ("", Credentials::none());
     let (user, password) = (env.var(USERNAME_VAR)?, env.var(PASSWORD_VAR)?);
     if let (Some(user), Some(password)) = (user, password) {
-        return Ok(Credentials::Basic {
-            user,
-            password: Secret::new(password),
-        });
+        return Ok((USERNAME_VAR, Credentials::basic(user, password)));
     }
     if let Some(token) = env.var(TOKEN_VAR)? {
-        return Ok(Credentials::Bearer(Secret::new(token)));
+        return Ok((TOKEN_VAR, Credentials::bearer(token)));
     }
     let Some(home) = env.var(HOME_VAR)? else {
-        return Ok(Credentials::None);
+        return Ok(none);
     };
     let file = Path::new(&home).join(".mlflow").join("credentials");
     let Some(mut profiles) = ini(&file)? else {
-        return Ok(Credentials::None);
+        return Ok(none);
     };
     let mut section = profiles.remove("mlflow").unwrap_or_default();
     let mut take = |name: &str| section.remove(name).filter(|v| !v.expose().is_empty());
@@ -92,12 +102,24 @@ fn mlflow_credentials(env: &dyn EnvSource) -> Result<Credentials, Error> {
         take("mlflow_tracking_username"),
         take("mlflow_tracking_password"),
     ) {
-        (Some(user), Some(password)) => Ok(Credentials::Basic {
-            user: user.expose().to_owned(),
-            password,
-        }),
-        _ => Ok(Credentials::None),
+        (Some(user), Some(password)) => Ok((
+            "~/.mlflow/credentials",
+            Credentials::basic(user.expose(), password.expose()),
+        )),
+        _ => Ok(none),
     }
+}
+
+/// What a refusal says where there are credentials that are not for this host.
+fn withheld(from: &str, variable: &str, uri: &LocationUri) -> Withheld {
+    let scheme = uri.scheme().trim_start_matches("otlp+");
+    let host = uri.authority().unwrap_or_default();
+    Withheld((!from.is_empty()).then(|| {
+        let advice = format!(
+            "{from} is set and was not sent, since {variable} does not name this host: set {variable}={scheme}://{host}, or give credentials in code"
+        );
+        Arc::new(advice)
+    }))
 }
 
 fn unsupported(what: String) -> Error {
@@ -134,10 +156,11 @@ fn otlp(
     }
     // The specific address, else the general one.
     let endpoint = otlp_var(env, "ENDPOINT")?.map(|(_, value)| value);
-    if !is_meant(uri, endpoint.as_deref()) {
-        return Ok(());
-    }
     if let Some((name, value)) = otlp_var(env, OTLP_HEADERS)? {
+        let is_named = names(builder, uri, endpoint.as_deref());
+        if !is_named {
+            builder.withheld = withheld(&name, OTLP_ENDPOINT_VAR, uri);
+        }
         for pair in value.split(',').filter(|p| !p.trim().is_empty()) {
             let decoded = pair.split_once('=').and_then(|(key, value)| {
                 let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
@@ -148,11 +171,14 @@ fn otlp(
                 return Err(invalid(format!("{name} is not a list of key=value"))
                     .mend("write key=value,key=value, with values percent-encoded"));
             };
-            builder
-                .headers
-                .entry(key)
-                .or_insert_with(|| Secret::new(value));
+            if is_named {
+                let value = Secret::new(value);
+                builder.headers.entry(key).or_insert(value);
+            }
         }
+    }
+    if is_elsewhere(uri, endpoint.as_deref()) {
+        return Ok(());
     }
     let file = |name| Ok::<_, Error>(otlp_var(env, name)?.map(|(_, value)| value));
     or_file(&mut builder.tls.authorities, file(OTLP_CERTIFICATE)?);
@@ -197,20 +223,33 @@ fn databricks(
     let complete = found.contains_key("host") && found.len() > 1;
     if named.is_some() || !complete {
         let profile = profile(env, wanted.as_deref())?;
-        for (key, value) in profile {
+        // The credentials of a profile are for its own host.
+        let same = match (found.get("host"), profile.get("host")) {
+            (Some(one), Some(other)) => same_host(one.expose(), other.expose()),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        for (key, value) in profile.into_iter().filter(|_| same) {
             found.entry(key).or_insert(value);
         }
     }
+    let host = found.remove("host").map(|h| h.expose().to_owned());
+    let own = match (&builder.databricks_host, &host) {
+        // Code names another host than the environment does: what is there is not for it.
+        (Some(code), Some(host)) => same_host(code, host),
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
     if builder.databricks_host.is_none() {
-        builder.databricks_host = found.remove("host").map(|h| h.expose().to_owned());
+        builder.databricks_host = host;
     }
-    if builder.credentials == Credentials::None && builder.grant.is_none() {
+    if own && builder.credentials.is_none() && builder.grant.is_none() {
         match (
             found.remove("token"),
             found.remove("client_id"),
             found.remove("client_secret"),
         ) {
-            (Some(token), ..) => builder.credentials = Credentials::Bearer(token),
+            (Some(token), ..) => builder.credentials = Credentials::bearer(token.expose()),
             (None, Some(id), Some(secret)) => {
                 builder.grant = Some(Grant {
                     client_id: id.expose().to_owned(),
@@ -221,6 +260,17 @@ fn databricks(
         }
     }
     Ok(())
+}
+
+/// Whether two ways to write a workspace's host mean one.
+fn same_host(one: &str, other: &str) -> bool {
+    let address = |host: &str| -> Option<LocationUri> {
+        match host.contains("://") {
+            true => origin(host).parse().ok(),
+            false => origin(&format!("https://{host}")).parse().ok(),
+        }
+    };
+    address(one).is_some_and(|one| Some(one) == address(other))
 }
 
 /// A profile of `~/.databrickscfg`. One that is asked for by name has to be there.
@@ -284,19 +334,29 @@ fn ini(file: &Path) -> Result<Option<Profiles>, Error> {
     Ok(Some(profiles))
 }
 
-/// Whether credentials that belong to the server a variable names are meant for this one.
-fn is_meant(uri: &LocationUri, named: Option<&str>) -> bool {
-    let Some(named) = named.filter(|n| n.contains("://")) else {
-        return true;
-    };
-    let scheme = uri.scheme().trim_start_matches("otlp+");
-    match named.trim().parse::<LocationUri>() {
-        Ok(named) if matches!(named.scheme(), "http" | "https") => {
-            named.scheme() == scheme && named.authority() == uri.authority()
-        }
-        // The store the environment names is no server: its credentials are for whichever there is.
-        _ => true,
+/// Whether the configuration names this location's host as the one that credentials are for: in the
+/// variable beside them, or in code.
+fn names(builder: &ServerLocationBuilder, uri: &LocationUri, variable: Option<&str>) -> bool {
+    let named = [variable, builder.credential_host.as_deref()];
+    named.into_iter().flatten().any(|named| {
+        let address = named.trim().parse::<LocationUri>();
+        address.is_ok_and(|named| is_origin(&named, uri))
+    })
+}
+
+/// Whether a variable names a server, and another one than this.
+fn is_elsewhere(uri: &LocationUri, named: Option<&str>) -> bool {
+    match named.map(|named| named.trim().parse::<LocationUri>()) {
+        Some(Ok(named)) => matches!(named.scheme(), "http" | "https") && !is_origin(&named, uri),
+        _ => false,
     }
+}
+
+fn is_origin(named: &LocationUri, uri: &LocationUri) -> bool {
+    matches!(named.scheme(), "http" | "https")
+        && named.scheme() == uri.scheme().trim_start_matches("otlp+")
+        && named.authority().is_some_and(|a| !a.is_empty())
+        && named.authority() == uri.authority()
 }
 
 fn or_file(slot: &mut Option<PathBuf>, value: Option<String>) {

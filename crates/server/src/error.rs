@@ -2,8 +2,9 @@
 
 use crate::classify::{Blame, Class};
 use std::borrow::Cow;
-use std::time::Duration;
+use std::sync::Arc;
 use trace_destination_core::{Error, ErrorKind, Retry};
+use trace_destination_http::{TokenFault, Transport};
 
 /// The operations an error can name.
 pub(crate) const BUILD: &str = "build server location";
@@ -17,12 +18,13 @@ pub(crate) enum Fault {
     Answer(Refused),
     /// There was no answer.
     Transport {
-        kind: ErrorKind,
-        cause: &'static str,
-        mend: &'static str,
-        retry: bool,
+        class: Transport,
         source: reqwest::Error,
     },
+    /// There is no token to send.
+    Token(Box<TokenFault>),
+    /// An error that names no operation of this crate yet.
+    Given(Error),
     /// Something else, said in full.
     Said {
         kind: ErrorKind,
@@ -40,11 +42,13 @@ pub(crate) struct Refused {
     /// MLflow's own name for the error, such as `RESOURCE_DOES_NOT_EXIST`.
     pub(crate) code: Option<String>,
     /// What the server says, shortened, without secrets.
-    pub(crate) says: String,
+    pub(crate) says: Box<str>,
     /// What was asked, such as `POST /v1/traces`.
-    pub(crate) asked: String,
+    pub(crate) asked: Box<str>,
     /// With what credentials.
     pub(crate) credentials: &'static str,
+    /// What to set, where there are credentials that were not sent.
+    pub(crate) withheld: Option<Arc<String>>,
 }
 
 impl Fault {
@@ -79,7 +83,9 @@ impl Fault {
     pub(crate) fn blame(&self) -> Blame {
         match self {
             Self::Answer(refused) => refused.class.blame,
-            Self::Transport { .. } | Self::Said { .. } => Blame::Place,
+            Self::Transport { .. } | Self::Token(_) | Self::Given(_) | Self::Said { .. } => {
+                Blame::Place
+            }
         }
     }
 
@@ -103,7 +109,10 @@ impl Fault {
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Answer(refused) => refused.class.retry != Retry::Never,
-            Self::Transport { retry, .. } | Self::Said { retry, .. } => *retry,
+            Self::Transport { class, .. } => class.is_passing(),
+            Self::Token(fault) => fault.is_passing,
+            Self::Given(error) => error.retry() != Retry::Never,
+            Self::Said { retry, .. } => *retry,
         }
     }
 
@@ -120,18 +129,34 @@ impl From<Failed> for Error {
     fn from(Failed(operation, fault): Failed) -> Self {
         match fault {
             Fault::Answer(refused) => answer(operation, refused),
-            Fault::Transport {
-                kind,
-                cause,
-                mend,
-                retry,
-                source,
-            } => with_retry(
-                Error::new(kind, operation, cause)
-                    .mend(mend)
+            Fault::Transport { class, source } => with_retry(
+                Error::new(class.kind(), operation, class.cause())
+                    .mend(transport_mend(class))
                     .caused_by(source),
-                if retry { Retry::Backoff } else { Retry::Never },
+                passing(class.is_passing()),
             ),
+            Fault::Token(fault) => {
+                let error = Error::new(fault.kind, operation, fault.cause);
+                let error = match fault.is_passing {
+                    true => error.mend("it is tried again; no token was given out"),
+                    false => error.mend(
+                        "check DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, and the host",
+                    ),
+                };
+                let error = match fault.source {
+                    Some(source) => error.caused_by(source),
+                    None => error,
+                };
+                with_retry(error, passing(fault.is_passing))
+            }
+            Fault::Given(given) => {
+                let mut error = Error::new(given.kind(), operation, given.cause().to_owned());
+                if let Some(mend) = given.mend_hint() {
+                    error = error.mend(mend.to_owned());
+                }
+                let retry = given.retry();
+                with_retry(error.caused_by(given), retry)
+            }
             Fault::Said {
                 kind,
                 cause,
@@ -139,9 +164,40 @@ impl From<Failed> for Error {
                 retry,
             } => with_retry(
                 Error::new(kind, operation, cause).mend(mend),
-                if retry { Retry::Backoff } else { Retry::Never },
+                passing(retry),
             ),
         }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Given(error)
+    }
+}
+
+fn passing(retry: bool) -> Retry {
+    match retry {
+        true => Retry::Backoff,
+        false => Retry::Never,
+    }
+}
+
+/// What the reader can do where there is no answer.
+fn transport_mend(class: Transport) -> &'static str {
+    match class {
+        Transport::UntrustedCertificate => {
+            "name its authority with MLFLOW_TRACKING_SERVER_CERT_PATH or OTEL_EXPORTER_OTLP_CERTIFICATE, or in code, and use the host name it was issued for"
+        }
+        Transport::Alert => {
+            "it may ask for a client certificate: name one with MLFLOW_TRACKING_CLIENT_CERT_PATH, or in code"
+        }
+        Transport::Tls => "check that the port speaks TLS, or write http:// for one that does not",
+        Transport::Unmakeable => "check the address, the headers and the proxy variables",
+        Transport::Timeout => "it is tried again; check the network, or give it more time",
+        Transport::Refused => "it is tried again; start the server, or correct host and port",
+        Transport::Connect => "it is tried again; check host, port and network",
+        Transport::Broken => "it is tried again; check the server and what is between",
     }
 }
 
@@ -161,6 +217,7 @@ fn answer(operation: &'static str, refused: Refused) -> Error {
         says,
         asked,
         credentials,
+        withheld,
     } = refused;
     let mut cause = format!("{asked} was answered with {status}");
     if let Some(code) = &code {
@@ -172,6 +229,11 @@ fn answer(operation: &'static str, refused: Refused) -> Error {
         cause.push_str(&says);
     }
     let mend: Cow<'static, str> = match (class.kind, status) {
+        (ErrorKind::Unauthenticated | ErrorKind::PermissionDenied, 401 | 403)
+            if credentials == "no credentials" && withheld.is_some() =>
+        {
+            withheld.unwrap_or_default().to_string().into()
+        }
         (ErrorKind::Unauthenticated, _) if credentials == "no credentials" => {
             "give credentials in the environment, such as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or in code".into()
         }
@@ -202,25 +264,3 @@ fn answer(operation: &'static str, refused: Refused) -> Error {
         class.retry,
     )
 }
-
-/// Shortens what a server says, so that a page of HTML does not end up in a log line.
-pub(crate) fn shorten(text: &str) -> String {
-    const LONGEST: usize = 300;
-    let mut short = String::new();
-    for word in text.split_whitespace() {
-        if !short.is_empty() {
-            short.push(' ');
-        }
-        short.extend(word.chars().filter(|c| !c.is_control()));
-        if short.len() > LONGEST {
-            let end = short.floor_char_boundary(LONGEST);
-            short.truncate(end);
-            short.push('…');
-            break;
-        }
-    }
-    short
-}
-
-/// Longest delay taken from a server: beyond it, somebody made a mistake.
-pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(24 * 3600);

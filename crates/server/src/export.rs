@@ -171,9 +171,10 @@ mod tests {
                 blame,
             },
             code: None,
-            says: String::new(),
-            asked: String::new(),
+            says: "".into(),
+            asked: "".into(),
             credentials: "",
+            withheld: None,
         })
     }
 

@@ -51,10 +51,17 @@
 //! | | `DATABRICKS_CONFIG_PROFILE`, `DATABRICKS_CONFIG_FILE` | a profile, and the file instead of `~/.databrickscfg` |
 //! | all | `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | as `reqwest` reads them |
 //!
-//! Credentials belong to the server the environment names: where `MLFLOW_TRACKING_URI`, or
-//! `OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT`, is an address on another host than the location, they
-//! are not sent. `MLFLOW_TRACKING_AUTH` and `MLFLOW_TRACKING_AWS_SIGV4` ask for something that is
-//! not spoken here, and are an error rather than ignored.
+//! Credentials and headers go to the host that is named for them: by `MLFLOW_TRACKING_URI` or
+//! `OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT` beside them, or by
+//! [`with_credential_host`](ServerLocationBuilder::with_credential_host) in code. Where none is named
+//! they are not sent, and an answer of 401 or 403 then says what to set. Where they travel in plain HTTP
+//! beyond this machine, one warning per host says so.
+//! `MLFLOW_TRACKING_AUTH` and `MLFLOW_TRACKING_AWS_SIGV4` ask for something that is not spoken here,
+//! and are an error rather than ignored.
+//!
+//! Credentials from code may change while locations are open:
+//! [`Credentials`] come from a file that is read again, a function, an OAuth client or a provider of
+//! the application. Certificate files are read again when they change.
 //!
 //! A location is one place with one lane, whoever made it. Two with equal URIs and different
 //! credentials, headers or settings, in use at the same time, are therefore a configuration error,
@@ -100,8 +107,9 @@
 //! Whether a failure may pass is decided by status and headers alone. For tracking servers and
 //! Databricks: 408, 409, 425, 429 and 5xx but 501 and 505 may pass, and no answer at all. For OTLP
 //! endpoints, as its specification says: 429, 502, 503 and 504. `Retry-After` is honoured as seconds
-//! and as a date. A server whose TLS certificate is not trusted, a redirect and a page of HTML are
-//! final errors that say so. Answers are read up to 1 MiB, and never repeat a secret in an error.
+//! and as a date, up to an hour. A server whose TLS certificate is not trusted, a redirect and a page
+//! of HTML are final errors that say so; only a 307 or 308 to the same scheme, host and port is
+//! followed, three times at most. Answers are read up to 1 MiB, and never repeat a secret in an error.
 
 mod access;
 mod builder;
@@ -120,13 +128,12 @@ mod keys;
 mod location;
 mod mlflow;
 mod otlp;
-mod secret;
 mod target;
-mod tls;
 mod transport;
 mod validate;
 
 pub use builder::{MissingExperiment, ServerLocationBuilder};
 pub use config::*;
 pub use location::ServerLocation;
+pub use trace_destination_http::{Credential, CredentialProvider, Credentials, OAuthClient};
 pub use transport::Compression;

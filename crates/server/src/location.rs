@@ -113,7 +113,7 @@ impl TraceLocation for ServerLocation {
                     .await?,
                 ) as Box<dyn TraceSink>,
                 Family::Otlp => Box::new(OtlpSink::new(self.target.uri.clone(), host)),
-                Family::Databricks { table, .. } => Box::new(DatabricksSink::new(
+                Family::Databricks { table } => Box::new(DatabricksSink::new(
                     self.target.uri.clone(),
                     host,
                     table.clone(),

@@ -2,7 +2,7 @@
 
 use crate::classify::Blame;
 use crate::client::Answer;
-use crate::error::{Fault, WRITE, shorten};
+use crate::error::{Fault, WRITE};
 use crate::export::{is_healthy, isolate, post};
 use crate::host::Host;
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use trace_destination_core::{
     Error, ErrorKind, LocationUri, Refusal, TraceBatch, TraceSink, Written,
 };
+use trace_destination_http::json;
 use trace_destination_otlp::{AsGiven, EncodedSpans};
 
 /// An OTLP endpoint, ready to be sent to.
@@ -71,7 +72,7 @@ pub(crate) async fn send(
     };
     let attempt = async |selected: Vec<usize>| {
         let answer = post(host, path, headers, request(&selected)).await?;
-        let (count, message) = partial_success(&answer)?;
+        let (count, message) = partial_success(host, &answer)?;
         rejected.fetch_add(count.min(selected.len() as u64), Ordering::Relaxed);
         if !message.is_empty()
             && let Ok(mut said) = said.lock()
@@ -116,7 +117,7 @@ pub(crate) async fn send(
 }
 
 /// How many spans of a successful request were rejected after all, and what else was said.
-pub(crate) fn partial_success(answer: &Answer) -> Result<(u64, String), Fault> {
+pub(crate) fn partial_success(host: &Host, answer: &Answer) -> Result<(u64, String), Fault> {
     let media_type = answer.content_type.as_deref().unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     if answer.body.is_empty() {
@@ -129,29 +130,46 @@ pub(crate) fn partial_success(answer: &Answer) -> Result<(u64, String), Fault> {
             "write the address of an OTLP receiver, usually port 4318, or of a tracking server, and look at the proxies before it",
         ));
     }
-    if media_type.eq_ignore_ascii_case("application/json") {
-        return Ok(json_partial_success(&answer.body));
+    let (count, words) = match media_type.eq_ignore_ascii_case("application/json") {
+        true => json_partial_success(&answer.body),
+        // A success may have a body nobody asked for: plain text such as `ok`.
+        false => ExportTraceServiceResponse::decode(answer.body.clone())
+            .ok()
+            .and_then(|response| response.partial_success)
+            .map(|partial| {
+                let count = u64::try_from(partial.rejected_spans).unwrap_or(0);
+                (count, partial.error_message)
+            }),
     }
-    match ExportTraceServiceResponse::decode(answer.body.clone()) {
-        Ok(response) => {
-            let partial = response.partial_success.unwrap_or_default();
-            let count = u64::try_from(partial.rejected_spans).unwrap_or(0);
-            Ok((count, shorten(&partial.error_message)))
-        }
-        // A success with a body nobody asked for: plain text such as `ok`.
-        Err(_) => Ok((0, String::new())),
-    }
+    .unwrap_or_default();
+    Ok((count, host.client.said(words.as_bytes())))
 }
 
-fn json_partial_success(body: &[u8]) -> (u64, String) {
-    let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
-        return (0, String::new());
+fn json_partial_success(body: &[u8]) -> Option<(u64, String)> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Response {
+        partial_success: Option<Partial>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Partial {
+        rejected_spans: Option<Count>,
+        error_message: Option<String>,
+    }
+    // Protobuf's JSON writes 64-bit numbers as text.
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Count {
+        Number(u64),
+        Text(String),
+        Other(serde::de::IgnoredAny),
+    }
+    let partial = json::<Response>(body)?.partial_success?;
+    let count = match partial.rejected_spans {
+        Some(Count::Number(count)) => count,
+        Some(Count::Text(text)) => text.parse().unwrap_or(0),
+        Some(Count::Other(_)) | None => 0,
     };
-    let partial = &json["partialSuccess"];
-    let count = match &partial["rejectedSpans"] {
-        serde_json::Value::String(text) => text.parse().unwrap_or(0),
-        other => other.as_u64().unwrap_or(0),
-    };
-    let message = partial["errorMessage"].as_str().unwrap_or_default();
-    (count, shorten(message))
+    Some((count, partial.error_message.unwrap_or_default()))
 }

@@ -5,9 +5,8 @@ use crate::config::{
     CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_NAME_PARAM, MAX_EXPERIMENT_NAME, OTLP_GRPC_PORT,
     OTLP_TRACES_PATH, TABLE_PARAM, WORKSPACE_PARAM,
 };
-use crate::databricks::{Grant, Table};
+use crate::databricks::Table;
 use crate::error::BUILD;
-use crate::transport::Credentials;
 use reqwest::header::HeaderValue;
 use trace_destination_core::{Error, ErrorKind, LocationUri};
 
@@ -30,7 +29,6 @@ pub(crate) enum Family {
     Otlp,
     Databricks {
         table: Table,
-        grant: Option<Grant>,
     },
 }
 
@@ -159,7 +157,7 @@ impl ServerLocationBuilder {
                 ),
             );
         };
-        if self.grant.is_none() && self.credentials == Credentials::None {
+        if self.grant.is_none() && self.credentials.is_none() {
             return Err(invalid("there are no credentials for Databricks").mend(
                 "set DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, or name a profile that has them",
             ));
@@ -172,10 +170,7 @@ impl ServerLocationBuilder {
         Ok(Target {
             uri: uri.clone(),
             base: base(&address, address.scheme())?,
-            family: Family::Databricks {
-                table,
-                grant: self.grant.clone(),
-            },
+            family: Family::Databricks { table },
         })
     }
 }

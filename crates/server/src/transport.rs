@@ -1,12 +1,10 @@
-//! How to reach a server: credentials, TLS, headers, times. Two locations whose transport is equal
-//! share connections.
+//! How to reach a server: credentials, TLS, headers, times.
 
-use crate::secret::Secret;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
+use trace_destination_http::{Credentials, Secret, Tls, Wire};
 
 /// Whether requests are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,54 +15,6 @@ pub enum Compression {
     /// With gzip, at its fastest level: three times as fast as the usual one for a tenth more
     /// bytes.
     Gzip,
-}
-
-/// What proves who is asking.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) enum Credentials {
-    /// Nothing.
-    #[default]
-    None,
-    /// HTTP Basic.
-    Basic { user: String, password: Secret },
-    /// A bearer token.
-    Bearer(Secret),
-}
-
-impl Credentials {
-    /// The value of the header `Authorization`.
-    pub(crate) fn header(&self) -> Option<String> {
-        match self {
-            Self::None => None,
-            Self::Basic { user, password } => {
-                let pair = format!("{user}:{}", password.expose());
-                Some(format!("Basic {}", STANDARD.encode(pair)))
-            }
-            Self::Bearer(token) => Some(format!("Bearer {}", token.expose())),
-        }
-    }
-
-    /// What an error may say of them.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::None => "no credentials",
-            Self::Basic { .. } => "user and password",
-            Self::Bearer(_) => "the token",
-        }
-    }
-}
-
-/// TLS beyond the system's own settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Tls {
-    /// PEM file with the only certificate authorities that count.
-    pub(crate) authorities: Option<PathBuf>,
-    /// PEM file with this client's certificate chain, and its key unless that is apart.
-    pub(crate) certificate: Option<PathBuf>,
-    /// PEM file with the client's key.
-    pub(crate) key: Option<PathBuf>,
-    /// Take any certificate of the server.
-    pub(crate) insecure: bool,
 }
 
 /// Everything about reaching a server but its address.
@@ -79,4 +29,33 @@ pub(crate) struct Transport {
     pub(crate) timeout: Duration,
     /// Requests under way to one host at a time.
     pub(crate) concurrency: usize,
+    pub(crate) withheld: Withheld,
+}
+
+impl Transport {
+    /// What requests of any credentials have in common.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire {
+            tls: self.tls.clone(),
+            timeout: self.timeout,
+            concurrency: self.concurrency,
+        }
+    }
+}
+
+/// The advice that goes with a refusal, where the environment has credentials that are not for this
+/// host. It does not make one way to a place another.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Withheld(pub(crate) Option<Arc<String>>);
+
+impl PartialEq for Withheld {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Withheld {}
+
+impl Hash for Withheld {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }

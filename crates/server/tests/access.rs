@@ -73,25 +73,20 @@ async fn mlflow_variables_in_mlflow_order() {
     let token = ("MLFLOW_TRACKING_TOKEN", "t");
     let empty = tempfile::tempdir().unwrap();
     let nowhere = ("HOME", empty.path().to_str().unwrap());
+    let url = server.url();
+    let this = ("MLFLOW_TRACKING_URI", &*url);
     for (vars, expected) in [
-        (vec![user, password, token], Some(basic("u", "p"))),
-        (vec![user, token, ("HOME", home)], Some("Bearer t".into())),
-        (vec![user, ("HOME", home)], Some(basic("filed", "p=w"))),
-        (vec![nowhere], None),
+        (vec![this, user, password, token], Some(basic("u", "p"))),
+        (
+            vec![this, user, token, ("HOME", home)],
+            Some("Bearer t".into()),
+        ),
+        (
+            vec![this, user, ("HOME", home)],
+            Some(basic("filed", "p=w")),
+        ),
+        (vec![this, nowhere], None),
         (vec![], None),
-        // For the server that the environment names, and no other.
-        (
-            vec![token, ("MLFLOW_TRACKING_URI", "http://elsewhere:5000")],
-            None,
-        ),
-        (
-            vec![token, ("MLFLOW_TRACKING_URI", &*server.url())],
-            Some("Bearer t".into()),
-        ),
-        (
-            vec![token, ("MLFLOW_TRACKING_URI", "sqlite:///x.db")],
-            Some("Bearer t".into()),
-        ),
     ] {
         let location = from_env(&uri, &env(&vars)).unwrap();
         let request = sent(&server, &location).await;
@@ -111,6 +106,131 @@ async fn mlflow_variables_in_mlflow_order() {
         .unwrap();
     let request = sent(&server, &location).await;
     assert_eq!(request.header("authorization"), Some("Bearer mine"));
+}
+
+/// Credentials of the environment go to the host that the configuration names for them; where nothing
+/// is named they go nowhere, and a refusal says what to set.
+#[tokio::test]
+async fn credentials_go_to_the_host_they_are_for_and_to_no_other() {
+    let server = Server::start(|r| match (r.path(), r.header("authorization")) {
+        ("/version", _) => Reply::text(200, "3.17.2"),
+        (_, None) if r.header("api-key").is_none() => Reply::text(401, "who is asking?"),
+        _ => mlflow(r),
+    });
+    let (url, port) = (server.url(), server.address.port());
+    let upper = format!("HTTP://127.0.0.1:{port}/base/");
+    let names = |name, value| vec![(name, value)];
+    let https = format!("https://127.0.0.1:{port}");
+    let tail = format!("http://127.0.0.1:{port}.example");
+    let user = format!("http://127.0.0.1:{port}@example");
+    let other_port = "http://127.0.0.1:1".to_owned();
+    let others = [
+        "",
+        "sqlite:///x.db",
+        "mlruns",
+        "/data/mlruns",
+        "file:///m",
+        "databricks",
+        &https,
+        &tail,
+        &user,
+        &other_port,
+        "http://",
+        "http:",
+        "127.0.0.1",
+    ];
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".mlflow")).unwrap();
+    std::fs::write(
+        home.path().join(".mlflow/credentials"),
+        format!("[mlflow]\nmlflow_tracking_username = u\nmlflow_tracking_password = {SECRET}\n"),
+    )
+    .unwrap();
+    let home = home.path().to_str().unwrap();
+    let mlflow_sets = [
+        (
+            vec![("MLFLOW_TRACKING_TOKEN", SECRET)],
+            "MLFLOW_TRACKING_TOKEN",
+        ),
+        (
+            vec![
+                ("MLFLOW_TRACKING_USERNAME", "u"),
+                ("MLFLOW_TRACKING_PASSWORD", SECRET),
+            ],
+            "MLFLOW_TRACKING_USERNAME",
+        ),
+        (vec![("HOME", home)], "~/.mlflow/credentials"),
+    ];
+    let otlp_sets = [
+        (
+            vec![("OTEL_EXPORTER_OTLP_HEADERS", "api-key=hunter2-do-not-show")],
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ),
+        (
+            vec![(
+                "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+                "api-key=hunter2-do-not-show",
+            )],
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        ),
+    ];
+    let of_mlflow = mlflow_sets.iter().map(|(set, from)| {
+        (
+            format!("{url}?experiment_id=7"),
+            "MLFLOW_TRACKING_URI",
+            set,
+            *from,
+        )
+    });
+    let of_otlp = otlp_sets.iter().map(|(set, from)| {
+        (
+            format!("otlp+{url}"),
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            set,
+            *from,
+        )
+    });
+    for (uri, variable, set, from) in of_mlflow.chain(of_otlp) {
+        for other in others {
+            let vars: Vec<_> = set.iter().copied().chain(names(variable, other)).collect();
+            let location = from_env(&uri, &env(&vars)).unwrap();
+            let error = write(&location, &batch([root(1)])).await.unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{text}");
+            assert!(
+                text.contains(from) && text.contains(&format!("set {variable}={url}")),
+                "{text}"
+            );
+            assert!(!text.contains(SECRET), "{text}");
+        }
+        for request in server.requests() {
+            assert!(!format!("{request:?}").contains("hunter2"), "{request:?}");
+        }
+        // As it is named, however it is written, and where code names it.
+        for this in [&*url, &*upper] {
+            let vars: Vec<_> = set.iter().copied().chain(names(variable, this)).collect();
+            sent(&server, &from_env(&uri, &env(&vars)).unwrap()).await;
+        }
+        let named = builder(&uri)
+            .with_credential_host(&url)
+            .with_env(&env(set))
+            .build()
+            .unwrap();
+        sent(&server, &named).await;
+        server.forget();
+    }
+    // The endpoint of traces counts before the general one.
+    let uri = format!("otlp+{url}");
+    for (specific, general, is_sent) in [(&*url, "http://e:1", true), ("http://e:1", &*url, false)]
+    {
+        let vars = env(&[
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", specific),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", general),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=x"),
+        ]);
+        let done = write(&from_env(&uri, &vars).unwrap(), &batch([root(1)])).await;
+        assert_eq!(done.is_ok(), is_sent, "{done:?}");
+    }
 }
 
 #[test]
@@ -271,6 +391,22 @@ async fn secrets_are_never_shown() {
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(!format!("{error} {error:?}").contains(SECRET), "{error:?}");
     }
+    // Nor in a parameter that nobody knows, whatever else is wrong.
+    for query in [
+        format!("experiment_id=7&token={SECRET}"),
+        format!("token={SECRET}"),
+        format!("experiment_id=x&create=perhaps&a={SECRET}"),
+        format!("experiment_id=7&workspace=%0A&sig={SECRET}"),
+    ] {
+        for scheme in ["http://h", "otlp+https://h/p", "databricks://p", "ftp://h"] {
+            let uri: LocationUri = format!("{scheme}?{query}").parse().unwrap();
+            let builder = ServerLocation::builder().with_uri(&uri);
+            let mut text = format!("{builder:?}");
+            let error = builder.build().unwrap_err();
+            text += &format!("{error} {error:?} {:?}", error.location());
+            assert!(!text.contains(SECRET), "{text}");
+        }
+    }
 }
 
 /// A certificate authority, and PEM files with what it issued.
@@ -403,6 +539,42 @@ async fn a_server_may_ask_for_a_certificate() {
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", &mine),
     ]);
     sent(&server, &from_env(&otlp, &vars).unwrap()).await;
+}
+
+/// Certificates that are replaced in their files count for locations that are open.
+#[tokio::test]
+async fn certificates_are_read_again_when_they_change() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let server = Server::start_with(Some(new.acceptor(true)), true, mlflow);
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, mine) = (folder.path().join("ca.pem"), folder.path().join("me.pem"));
+    let replace = |from: &Path, to: &Path| {
+        let next = to.with_extension("next");
+        std::fs::copy(from, &next).unwrap();
+        std::fs::rename(next, to).unwrap();
+    };
+    replace(&old.file("ca.pem"), &ca);
+    replace(&old.issue("me"), &mine);
+    let location = builder(&format!("otlp+https://{}", server.address))
+        .with_certificate_authorities(&ca)
+        .with_client_certificate(&mine)
+        .build()
+        .unwrap();
+    let sink = open(&location).await.unwrap();
+    let error = sink.write(&batch([root(1)])).await.unwrap_err();
+    assert!(error.to_string().contains("not trusted"), "{error}");
+    // Half of the way: the server is trusted, and does not take the client's.
+    replace(&new.file("ca.pem"), &ca);
+    sink.write(&batch([root(1)])).await.unwrap_err();
+    // A file that is being written is passed over until it is whole.
+    std::fs::write(&mine, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    sink.write(&batch([root(1)])).await.unwrap_err();
+    replace(&new.issue("me"), &mine);
+    // The server's refusal of a certificate may come as a broken connection, which is no reason to
+    // read files; looking at them once a second is.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    sink.write(&batch([root(1)])).await.unwrap();
+    assert_eq!(server.requests_to("/v1/traces").len(), 1);
 }
 
 #[tokio::test]

@@ -166,3 +166,57 @@ fn pipelines_come_and_go_on_one_host() {
     }
     assert_eq!(server.requests().len(), 5);
 }
+
+/// A host that hangs has its own permits, whoever asks it: 64 tenants there with 64 credentials, and
+/// 5,000 at a host that is down, hold up nobody at a third.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_in_trouble_hold_nobody_elsewhere() {
+    const DEAD: usize = 5_000;
+    const HUNG: usize = 64;
+    let (stuck, healthy) = (
+        Server::start(|_| Reply::Hang),
+        Server::start(|_| Reply::stored()),
+    );
+    // Bound and never listened on: nobody else gets the port.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let down = port.local_addr().unwrap();
+    drop(port);
+    let mut troubled = tokio::task::JoinSet::new();
+    for i in 0..HUNG {
+        let uri = format!("otlp+{}/hung{i}", stuck.url());
+        let location = builder(&uri).with_bearer_token(format!("t{i}")).build();
+        troubled.spawn(async move { send(location.unwrap()).await.is_ok() });
+    }
+    for i in 0..DEAD {
+        let uri = format!("otlp+http://{down}/dead{i}");
+        let location = builder(&uri).with_bearer_token(format!("t{i}")).build();
+        troubled.spawn(async move { send(location.unwrap()).await.is_ok() });
+    }
+    let begun = std::time::Instant::now();
+    for i in 0..100 {
+        let uri = format!("otlp+{}/fine{i}", healthy.url());
+        send(location(&uri)).await.unwrap();
+    }
+    // A request in trouble takes 10 s; none of these waits for one.
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(healthy.requests().len(), 100);
+    assert!(stuck.busiest.load(Ordering::SeqCst) <= LIMIT);
+    let connections = stuck.connections.load(Ordering::SeqCst);
+    assert!(connections <= 2 * LIMIT, "{connections} connections");
+    let mut failed = 0;
+    while failed < DEAD {
+        let done = troubled.join_next().await.unwrap();
+        assert!(!done.unwrap(), "nothing is stored where nobody is");
+        failed += 1;
+    }
+}
+
+async fn send(
+    location: trace_destination_server::ServerLocation,
+) -> Result<trace_destination_core::Written, trace_destination_core::Error> {
+    open(&location).await?.write(&batch([root(1)])).await
+}

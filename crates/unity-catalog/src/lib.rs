@@ -51,6 +51,7 @@
 //! | | `UNITY_CATALOG_TOKEN`, or `UNITY_CATALOG_CLIENT_ID` with `_CLIENT_SECRET` and `_TOKEN_URL` | who asks it; without, it is asked without credentials |
 //! | | `UNITY_CATALOG_STORAGE_ROOT` | storage URL below which new tables are put |
 //! | | `UNITY_CATALOG_STORAGE_CREDENTIALS` | `vended` (unless set) or `own`: whose credentials open a table's storage |
+//! | | `UNITY_CATALOG_LOCAL_FILES` | `true`: a catalog on another machine may name files of this one |
 //! | | `UNITY_CATALOG_TIMEOUT`, `UNITY_CATALOG_CA_FILE` | seconds for one request (30); a PEM file of authorities to trust |
 //! | | `DATABRICKS_HOST`, and `DATABRICKS_TOKEN` or `DATABRICKS_CLIENT_ID` with `_SECRET` | a Databricks workspace, where `UNITY_CATALOG_URI` is not set |
 //! | stores | `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, `AWS_ACCESS_KEY_ID`, … | S3 and what speaks its protocol (feature `s3`) |
@@ -58,8 +59,15 @@
 //! | | `GOOGLE_APPLICATION_CREDENTIALS`, … | Google Cloud Storage (feature `gcs`) |
 //! | | `UNITY_CATALOG_S3_SESSION_TOKEN` | `keep` or `drop` the session token of S3 credentials that a catalog gives out |
 //!
-//! Credentials in the environment are for the server the environment names: where the URI names
-//! another, they are not sent.
+//! Credentials in the environment are for the server that is named beside them, by
+//! `UNITY_CATALOG_URI` or `DATABRICKS_HOST`. Another gets none of them, and where nothing is named
+//! nobody does; an answer of 401 or 403 then says what to set. From code, [`Credentials`] may change
+//! while locations are open: a file that is read again, a function, an OAuth client, a provider of the
+//! application.
+//!
+//! What a catalog answers is somebody else's word: a place with `..` in it, also encoded, is refused,
+//! and so are files of this machine that a catalog on another one names, unless
+//! `UNITY_CATALOG_LOCAL_FILES=true` or `UNITY_CATALOG_STORAGE_ROOT` above them says otherwise.
 //!
 //! # Tables
 //! A table that is absent is created with the columns of Databricks' spans table for OpenTelemetry,
@@ -127,10 +135,12 @@ pub use builder::{MissingTable, UnityCatalogLocationBuilder};
 pub use catalog::rest::{
     CatalogServer, DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET, DATABRICKS_HOST,
     DATABRICKS_TOKEN, StorageCredentials, UNITY_CATALOG_CA_FILE, UNITY_CATALOG_CLIENT_ID,
-    UNITY_CATALOG_CLIENT_SECRET, UNITY_CATALOG_STORAGE_CREDENTIALS, UNITY_CATALOG_STORAGE_ROOT,
-    UNITY_CATALOG_TIMEOUT, UNITY_CATALOG_TOKEN, UNITY_CATALOG_TOKEN_URL, UNITY_CATALOG_URI,
+    UNITY_CATALOG_CLIENT_SECRET, UNITY_CATALOG_LOCAL_FILES, UNITY_CATALOG_STORAGE_CREDENTIALS,
+    UNITY_CATALOG_STORAGE_ROOT, UNITY_CATALOG_TIMEOUT, UNITY_CATALOG_TOKEN,
+    UNITY_CATALOG_TOKEN_URL, UNITY_CATALOG_URI,
 };
 pub use config::{CREATE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT};
 pub use location::UnityCatalogLocation;
 pub use maintenance::TableMaintenance;
 pub use storage::{SessionToken, StorageOptions, UNITY_CATALOG_S3_SESSION_TOKEN};
+pub use trace_destination_http::{Credential, CredentialProvider, Credentials, OAuthClient};

@@ -2,9 +2,6 @@
 //! (MLflow 3.17.2, `DatabricksUCTableSpanExporter`).
 
 mod info;
-mod tokens;
-
-pub(crate) use tokens::{Grant, Tokens};
 
 use crate::error::WRITE;
 use crate::host::Host;
@@ -20,7 +17,29 @@ use std::sync::Arc;
 use trace_destination_core::{
     AnyValueRef, Error, LocationUri, Span, TraceBatch, TraceSink, TraceUpdate, Written,
 };
+use trace_destination_http::{Credentials, OAuthClient, Secret};
 use trace_destination_otlp::{EncodedSpans, Rewrite};
+
+/// Where tokens are given out, and for what (Databricks, "Authorize service principal access with
+/// OAuth").
+const TOKEN_PATH: &str = "/oidc/v1/token";
+const TOKEN_SCOPE: &str = "all-apis";
+
+/// A service principal: its id and its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) client_id: String,
+    pub(crate) client_secret: Secret,
+}
+
+impl Grant {
+    /// The tokens of the workspace at an address.
+    pub(crate) fn credentials(&self, base: &str) -> Credentials {
+        let (id, secret) = (&self.client_id, self.client_secret.expose());
+        let client = OAuthClient::new(id, secret, format!("{base}{TOKEN_PATH}"));
+        Credentials::oauth(client.with_scope(TOKEN_SCOPE))
+    }
+}
 
 const PATH: &str = "/api/2.0/otel/v1/traces";
 const TABLE_HEADER: HeaderName = HeaderName::from_static("x-databricks-uc-table-name");

@@ -5,13 +5,17 @@ use crate::error::Fault;
 use crate::host::Host;
 use reqwest::Method;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 use std::fmt::Write as _;
 use trace_destination_core::ErrorKind;
+use trace_destination_http::json;
 
 /// Most traces that `link-to-run` takes, and as many as are asked for at once.
 const CHUNK: usize = 100;
+
+/// Longest id of an experiment. MLflow's are decimal numbers.
+const MAX_ID: usize = 64;
 
 /// Calls to one server, in one workspace.
 #[derive(Clone, Copy)]
@@ -66,7 +70,7 @@ impl Api<'_> {
         };
         let path = call.path.split('?').next().unwrap_or_default().to_owned();
         let answer = self.host.client.call(call).await?;
-        serde_json::from_slice(&answer.body).map_err(|_| {
+        json(&answer.body).ok_or_else(|| {
             Fault::new(
                 ErrorKind::Unsupported,
                 format!("{path} was answered with something that is not MLflow's"),
@@ -120,7 +124,9 @@ impl Api<'_> {
         let value =
             percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
         let call = Call::get(format!("/api/2.0/mlflow/experiments/{call}{value}"));
-        Ok(self.ask::<Found>(call).await?.experiment)
+        let found = self.ask::<Found>(call).await?.experiment;
+        experiment_id(&found.experiment_id)?;
+        Ok(found)
     }
 
     /// Creates an experiment; its id.
@@ -130,8 +136,10 @@ impl Api<'_> {
             experiment_id: String,
         }
         let call = Call::new(Method::POST, "/api/2.0/mlflow/experiments/create")
-            .with_json(&json!({ "name": name }));
-        Ok(self.ask::<Created>(call).await?.experiment_id)
+            .with_json(&serde_json::json!({ "name": name }));
+        let id = self.ask::<Created>(call).await?.experiment_id;
+        experiment_id(&id)?;
+        Ok(id)
     }
 
     /// Those of the traces that the server knows.
@@ -150,7 +158,7 @@ impl Api<'_> {
                 continue;
             }
             let call = Call::new(Method::POST, "/api/3.0/mlflow/traces/batchGetInfos")
-                .with_json(&json!({ "trace_ids": chunk }));
+                .with_json(&serde_json::json!({ "trace_ids": chunk }));
             match self.ask::<Found>(call).await {
                 Ok(found) => all.extend(found.trace_infos),
                 // Not there before some 3.x: one by one, then.
@@ -186,23 +194,37 @@ impl Api<'_> {
     /// Writes what the server knows of a trace (StartTraceV3).
     pub(crate) async fn write_trace(&self, info: &Value) -> Result<(), Fault> {
         let call = Call::new(Method::POST, "/api/3.0/mlflow/traces")
-            .with_json(&json!({ "trace": { "trace_info": info } }));
-        self.ask::<Value>(call).await.map(drop)
+            .with_json(&serde_json::json!({ "trace": { "trace_info": info } }));
+        self.ask::<IgnoredAny>(call).await.map(drop)
     }
 
     pub(crate) async fn set_tag(&self, id: &str, key: &str, value: &str) -> Result<(), Fault> {
         let call = Call::new(Method::PATCH, format!("/api/3.0/mlflow/traces/{id}/tags"))
-            .with_json(&json!({ "key": key, "value": value }));
-        self.ask::<Value>(call).await.map(drop)
+            .with_json(&serde_json::json!({ "key": key, "value": value }));
+        self.ask::<IgnoredAny>(call).await.map(drop)
     }
 
     pub(crate) async fn link_to_run(&self, ids: &[String], run_id: &str) -> Result<(), Fault> {
         for chunk in ids.chunks(CHUNK) {
             let call = Call::new(Method::POST, "/api/2.0/mlflow/traces/link-to-run")
-                .with_json(&json!({ "trace_ids": chunk, "run_id": run_id }));
-            self.ask::<Value>(call).await?;
+                .with_json(&serde_json::json!({ "trace_ids": chunk, "run_id": run_id }));
+            self.ask::<IgnoredAny>(call).await?;
         }
         Ok(())
+    }
+}
+
+/// Checks an experiment's id as a server gives it: it goes into headers, paths and errors.
+fn experiment_id(id: &str) -> Result<(), Fault> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    match !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(plain) {
+        true => Ok(()),
+        // Spans for an empty experiment vanish behind a 200.
+        false => Err(Fault::new(
+            ErrorKind::Unsupported,
+            "the server gave the experiment an id that cannot be sent",
+            "look into the server's log, and check its version",
+        )),
     }
 }
 

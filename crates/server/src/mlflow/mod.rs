@@ -238,7 +238,7 @@ impl MlflowSink {
                 false => encoded.request(|i| selected.binary_search(&i).is_ok()),
             };
             let answer = post(&self.host, PATH, &headers, body).await?;
-            match partial_success(&answer)? {
+            match partial_success(&self.host, &answer)? {
                 (0, _) => Ok(()),
                 // Not something MLflow does yet; a repetition finds the offender.
                 (count, said) => Err(rejected(count, said)),
@@ -353,9 +353,10 @@ fn rejected(count: u64, said: String) -> Fault {
             blame: Blame::Data,
         },
         code: None,
-        says: format!("{count} spans rejected: {said}"),
-        asked: format!("POST {PATH}"),
+        says: format!("{count} spans rejected: {said}").into(),
+        asked: format!("POST {PATH}").into(),
         credentials: "",
+        withheld: None,
     })
 }
 

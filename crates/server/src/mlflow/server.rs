@@ -2,7 +2,7 @@
 
 use super::api::Api;
 use crate::config::{OLDEST_MLFLOW, REMEMBERED_TRACES};
-use crate::error::{Fault, shorten};
+use crate::error::Fault;
 use crate::generations::Generations;
 use opentelemetry::trace::TraceId;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +52,9 @@ impl Server {
                     ErrorKind::Unsupported,
                     format!(
                         "GET /version was not answered with a version but with `{}`: this is no MLflow tracking server",
-                        shorten(version.lines().next().unwrap_or_default())
+                        api.host
+                            .client
+                            .said(version.lines().next().unwrap_or_default().as_bytes())
                     ),
                     "write the address of an MLflow tracking server; for other OTLP receivers write otlp+http://",
                 ));

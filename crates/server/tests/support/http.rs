@@ -210,6 +210,11 @@ impl Server {
         self.requests.lock().unwrap().clone()
     }
 
+    /// Drops the requests so far.
+    pub fn forget(&self) {
+        self.requests.lock().unwrap().clear();
+    }
+
     /// Requests whose path ends like this.
     pub fn requests_to(&self, end: &str) -> Vec<Request> {
         let mut all = self.requests();

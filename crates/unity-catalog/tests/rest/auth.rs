@@ -91,7 +91,7 @@ async fn a_token_endpoint_that_has_no_end() {
     let error = write(&at("main.traces.shop", server), 1).await.unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("/oidc/v1/token was answered with more than 8 MiB"),
+        text.contains("/oidc/v1/token was answered with more than 64 KiB"),
         "{text}"
     );
     governed.assert_untouched();

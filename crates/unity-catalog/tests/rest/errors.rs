@@ -144,7 +144,7 @@ async fn tables_that_cannot_be_written() {
         ("VIEW", "DELTA", "", "VIEW"),
         ("EXTERNAL", "PARQUET", "s3://b/t", "PARQUET"),
         ("MANAGED", "DELTA", "s3://b/t", "MANAGED"),
-        ("EXTERNAL", "DELTA", "r2://b/t", "place not understood"),
+        ("EXTERNAL", "DELTA", "r2://b/t", "is not understood"),
     ] {
         governed.server.state().put(TABLE, location, kind, format);
         let error = write(&governed.location("main.traces.shop"), 1)

@@ -307,7 +307,11 @@ impl Harness for RealServers {
             .args(["live-server-writer", "--uri"])
             .arg(location.uri().as_str());
         if self.basic_auth {
+            // Credentials are for the server that is named beside them.
+            let uri = location.uri();
+            let host = format!("{}://{}", uri.scheme(), uri.authority().unwrap_or_default());
             command
+                .env("MLFLOW_TRACKING_URI", host)
                 .env("MLFLOW_TRACKING_USERNAME", USER)
                 .env("MLFLOW_TRACKING_PASSWORD", PASSWORD);
         }

@@ -1,14 +1,10 @@
 //! What a catalog's answers mean: by the error code first, since the statuses of the open-source
 //! server are odd (a table that exists already is a 400), and what can be done about them.
 
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
 use std::borrow::Cow;
 use std::time::Duration;
 use trace_destination_core::{Error, ErrorKind, Retry};
-
-/// Longest delay taken from a server: beyond it, somebody made a mistake.
-const LONGEST_DELAY: Duration = Duration::from_secs(3600);
+use trace_destination_http::{TokenFault, Transport};
 
 /// What is asked of a catalog; what an error says was being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,19 +90,6 @@ pub(super) fn classify(status: u16, code: Option<&str>, delay: Option<Duration>)
     Some(by_code)
 }
 
-/// `Retry-After` as a delay: seconds, or a date (RFC 9110, section 10.2.3).
-pub(super) fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    let text = text.trim();
-    let delay = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = DateTimeParser::new().parse_timestamp(text).ok()?;
-            Duration::try_from(date.duration_since(now)).unwrap_or_default()
-        }
-    };
-    Some(delay.min(LONGEST_DELAY))
-}
-
 /// Everything that keeps a catalog from answering as wanted.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -114,12 +97,13 @@ pub(super) enum Fault {
     Answer(Refused),
     /// There was no answer.
     Transport {
-        kind: ErrorKind,
-        cause: String,
-        mend: &'static str,
-        retry: bool,
+        class: Transport,
+        /// The address that was asked.
+        server: String,
         source: reqwest::Error,
     },
+    /// There is no token to send.
+    Token(Box<TokenFault>),
     /// Something else, said in full.
     Said {
         kind: ErrorKind,
@@ -142,6 +126,8 @@ pub(super) struct Refused {
     pub(super) asked: String,
     /// With what credentials.
     pub(super) credentials: &'static str,
+    /// Whether the environment has some that were not sent.
+    pub(super) withheld: bool,
 }
 
 impl Fault {
@@ -172,13 +158,6 @@ impl Fault {
         }
     }
 
-    pub(super) fn status(&self) -> Option<u16> {
-        match self {
-            Self::Answer(refused) => Some(refused.status),
-            _ => None,
-        }
-    }
-
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Answer(refused) => refused.code.as_deref(),
@@ -189,7 +168,9 @@ impl Fault {
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
             Self::Answer(refused) => refused.class.kind,
-            Self::Transport { kind, .. } | Self::Said { kind, .. } => *kind,
+            Self::Transport { class, .. } => class.kind(),
+            Self::Token(fault) => fault.kind,
+            Self::Said { kind, .. } => *kind,
         }
     }
 
@@ -197,8 +178,8 @@ impl Fault {
     pub(super) fn leaves_doubt(&self) -> bool {
         match self {
             Self::Answer(refused) => refused.status >= 500 || refused.status == 408,
-            Self::Transport { retry, .. } => *retry,
-            Self::Said { .. } => false,
+            Self::Transport { class, .. } => class.is_passing(),
+            Self::Token(_) | Self::Said { .. } => false,
         }
     }
 
@@ -211,8 +192,12 @@ impl Fault {
 /// An error of the configuration, made again with the operation at hand.
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        let mend = error.mend_hint().unwrap_or_default().to_owned();
-        Self::new(error.kind(), error.cause().to_owned(), mend)
+        Self::Said {
+            kind: error.kind(),
+            cause: error.cause().to_owned(),
+            mend: error.mend_hint().unwrap_or_default().to_owned().into(),
+            retry: error.retry() != Retry::Never,
+        }
     }
 }
 
@@ -246,17 +231,33 @@ impl From<Failed> for Error {
                 )
             }
             Fault::Transport {
-                kind,
-                cause,
-                mend,
-                retry,
+                class,
+                server,
                 source,
             } => with_retry(
-                Error::new(kind, operation, cause)
-                    .mend(mend)
-                    .caused_by(source),
-                passing(retry),
+                Error::new(
+                    class.kind(),
+                    operation,
+                    format!("{server}: {}", class.cause()),
+                )
+                .mend(transport_mend(class))
+                .caused_by(source),
+                passing(class.is_passing()),
             ),
+            Fault::Token(fault) => {
+                let error = Error::new(fault.kind, operation, fault.cause);
+                let error = match fault.is_passing {
+                    true => error.mend("it is tried again; no token was given out"),
+                    false => error.mend(
+                        "check the OAuth client's id and secret, and where it gets its tokens",
+                    ),
+                };
+                let error = match fault.source {
+                    Some(source) => error.caused_by(source),
+                    None => error,
+                };
+                with_retry(error, passing(fault.is_passing))
+            }
             Fault::Said {
                 kind,
                 cause,
@@ -278,11 +279,35 @@ fn with_retry(error: Error, retry: Retry) -> Error {
     }
 }
 
+/// What the reader can do where there is no answer.
+fn transport_mend(class: Transport) -> &'static str {
+    match class {
+        Transport::UntrustedCertificate => {
+            "name its authority with UNITY_CATALOG_CA_FILE, or in code, and use the host name it was issued for"
+        }
+        Transport::Alert | Transport::Tls => {
+            "check that the port speaks TLS, or write http:// for one that does not"
+        }
+        Transport::Unmakeable => "check the address and the proxy variables",
+        Transport::Timeout => {
+            "it is tried again; check the network, or give it more time with UNITY_CATALOG_TIMEOUT"
+        }
+        Transport::Refused => "it is tried again; start the server, or correct host and port",
+        Transport::Connect => "it is tried again; check host, port and network",
+        Transport::Broken => "it is tried again; check the server and what is between",
+    }
+}
+
 /// What the reader can do about an answer.
 fn mend(ask: Ask, refused: &Refused) -> &'static str {
     use ErrorKind as K;
     let code = refused.code.as_deref().unwrap_or_default();
     match (refused.class.kind, ask) {
+        (K::Unauthenticated | K::PermissionDenied, _)
+            if refused.withheld && refused.credentials == "no credentials" =>
+        {
+            "UNITY_CATALOG_TOKEN or UNITY_CATALOG_CLIENT_ID is set and was not sent, since UNITY_CATALOG_URI does not name this server: set UNITY_CATALOG_URI to its address, or give a token in code"
+        }
         (K::NotFound, _) if code.starts_with("CATALOG") => {
             "create the catalog, or correct its name in the location"
         }
@@ -294,7 +319,7 @@ fn mend(ask: Ask, refused: &Refused) -> &'static str {
             "check the address: no Unity Catalog of version 0.5 or later answers there"
         }
         (K::NotFound, _) => "create what is missing, or correct its name in the location",
-        (K::Unauthenticated, _) if refused.credentials == "no token" => {
+        (K::Unauthenticated, _) if refused.credentials == "no credentials" => {
             "set UNITY_CATALOG_TOKEN, or DATABRICKS_TOKEN for a workspace, or give a token in code"
         }
         (K::Unauthenticated, _) => {
@@ -337,25 +362,6 @@ fn mend(ask: Ask, refused: &Refused) -> &'static str {
         }
         _ => "look into the server's log, and check its version and the address",
     }
-}
-
-/// Shortens what a server says, so that a page of HTML does not end up in a log line.
-pub(super) fn shorten(text: &str) -> String {
-    const LONGEST: usize = 300;
-    let mut short = String::new();
-    for word in text.split_whitespace() {
-        if !short.is_empty() {
-            short.push(' ');
-        }
-        short.extend(word.chars().filter(|c| !c.is_control()));
-        if short.len() > LONGEST {
-            let end = short.floor_char_boundary(LONGEST);
-            short.truncate(end);
-            short.push('…');
-            break;
-        }
-    }
-    short
 }
 
 #[cfg(test)]
@@ -439,7 +445,8 @@ mod tests {
                     code: code.map(str::to_owned),
                     says: "said".into(),
                     asked: "GET /x at http://h".into(),
-                    credentials: "no token",
+                    credentials: "no credentials",
+                    withheld: false,
                 };
                 let error = Fault::Answer(refused).during(ask);
                 let text = error.to_string();
@@ -449,24 +456,6 @@ mod tests {
                     "{text}"
                 );
             }
-        }
-    }
-
-    #[test]
-    fn delays() {
-        let now = "2026-11-22T08:49:00Z".parse().unwrap();
-        for (text, expected) in [
-            (" 3 ", Some(3)),
-            ("Sun, 22 Nov 2026 08:49:05 GMT", Some(5)),
-            ("Sat, 21 Nov 2026 08:49:05 GMT", Some(0)),
-            ("999999999999", Some(3600)),
-            ("soon", None),
-        ] {
-            assert_eq!(
-                retry_after(text, now),
-                expected.map(Duration::from_secs),
-                "{text:?}"
-            );
         }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use trace_destination_core::{Error, ErrorKind};
+use trace_destination_http::LONGEST_LIFE;
 use url::Url;
 
 /// How long credentials count that are over by this machine's clock, where the server does not say
@@ -108,7 +109,7 @@ struct Token {
 
 fn vended(answer: Answer, options: &StorageOptions) -> Result<Vended, Fault> {
     // The text may hold secrets: an error does not repeat it.
-    let given: Temporary = serde_json::from_value(answer.body).map_err(|_| {
+    let given: Temporary = answer.json().ok_or_else(|| {
         Fault::new(
             ErrorKind::Unsupported,
             "the server answered with something else than credentials",
@@ -146,7 +147,8 @@ fn life(end: i64, date: Option<Timestamp>) -> Result<Duration, Fault> {
     let now = date.unwrap_or_else(Timestamp::now).as_millisecond();
     let left = end.saturating_sub(now);
     match u64::try_from(left) {
-        Ok(left) if left > 0 => Ok(Duration::from_millis(left)),
+        // Renewed once a day at least, whatever the server writes.
+        Ok(left) if left > 0 => Ok(Duration::from_millis(left).min(LONGEST_LIFE)),
         _ if date.is_none() => Ok(DOUBTFUL),
         _ => Err(Fault::passing(
             ErrorKind::Unauthenticated,
@@ -184,7 +186,7 @@ mod tests {
         date: Option<Timestamp>,
         options: &StorageOptions,
     ) -> Result<Vended, Error> {
-        vended(Answer { body, date }, options).map_err(|f| f.during(Ask::TableKeys))
+        vended(Answer::of(&body, date), options).map_err(|f| f.during(Ask::TableKeys))
     }
 
     fn aws(end: Value) -> Value {
@@ -238,6 +240,11 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);
         assert!(error.to_string().contains("by 35 s"), "{error}");
         assert!(error.mend_hint().unwrap().contains("clocks"), "{error}");
+        // Far beyond what any clock can add up.
+        for (end, date) in [(i64::MAX, Some(NOW)), (i64::MAX, None)] {
+            assert_eq!(at(aws(json!(end)), date).unwrap().life, Some(LONGEST_LIFE));
+        }
+        assert!(at(aws(json!(i64::MIN)), Some(NOW)).is_err());
         // Without one, credentials that seem over are tried.
         let vended = at(aws(json!(NOW_MS - 10_i64.pow(12))), None).unwrap();
         assert_eq!(vended.life, Some(DOUBTFUL));

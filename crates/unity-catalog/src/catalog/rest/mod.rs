@@ -5,7 +5,6 @@
 //! whoever may not create it leaves nothing behind.
 
 mod answer;
-mod auth;
 mod client;
 mod columns;
 mod credentials;
@@ -14,25 +13,30 @@ mod options;
 pub use options::*;
 
 use self::answer::{Ask, Fault};
-use self::client::Client;
+use self::client::{Answer, Client};
 use self::credentials::{CatalogVendor, Purpose};
 use super::{Catalog, NewTable, TableEntry};
 use crate::name::TableName;
 use crate::storage::{Renewal, StorageOptions, parse_url, same_place};
 use async_trait::async_trait;
-use foldhash::HashMap;
 use object_store::ObjectStore;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime;
 use trace_destination_core::{Error, ErrorKind};
+use trace_destination_http::{WeakMap, shorten};
 use url::Url;
 
 /// Longest value of a table's property the open-source server stores (0.6); a longer one is a 500
 /// there. It is in the table's own log all the same.
 const MAX_PROPERTY: usize = 255;
+
+/// Longest address of a table's place, in bytes.
+const MAX_PLACE: usize = 8 << 10;
+/// How often a place may be percent-encoded over and over.
+const MAX_ENCODINGS: usize = 3;
 
 /// A name inside a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -53,7 +57,7 @@ pub(crate) struct RestCatalog {
 /// Connections live on the runtime that opened them.
 type Key = (CatalogServer, runtime::Id);
 
-static CLIENTS: Mutex<Option<HashMap<Key, Weak<Client>>>> = Mutex::new(None);
+static CLIENTS: Mutex<WeakMap<Key, Client>> = Mutex::new(WeakMap::new());
 
 impl RestCatalog {
     /// A server. Nothing is asked of it yet.
@@ -61,7 +65,7 @@ impl RestCatalog {
     /// # Errors
     /// `InvalidConfig` for certificates that cannot be used.
     pub(crate) fn new(server: &CatalogServer, storage: &StorageOptions) -> Result<Self, Error> {
-        client::check(server)?;
+        server.check()?;
         Ok(Self {
             server: server.clone(),
             storage: storage.clone(),
@@ -90,18 +94,18 @@ impl RestCatalog {
         let answer = client
             .get(&format!("/schemas/{}", segment(&schema)))
             .await?;
-        if let Some(root) = root(&answer.body) {
+        if let Some(root) = root(&answer) {
             return Ok(Some(root));
         }
         let catalog = format!("/catalogs/{}", segment(&name.catalog));
-        Ok(root(&client.get(&catalog).await?.body))
+        Ok(root(&client.get(&catalog).await?))
     }
 
     async fn look_up(&self, name: &TableName) -> Result<Option<TableEntry>, Fault> {
         let table = segment(&name.to_string());
         let client = self.client()?;
         let fault = match client.get(&format!("/tables/{table}")).await {
-            Ok(answer) => return self.entry(name, answer.body).map(Some),
+            Ok(answer) => return self.entry(name, &answer).map(Some),
             Err(fault) if fault.kind() != ErrorKind::NotFound => return Err(fault),
             Err(fault) => fault,
         };
@@ -119,16 +123,16 @@ impl RestCatalog {
         }
     }
 
-    fn entry(&self, name: &TableName, body: Value) -> Result<TableEntry, Fault> {
+    fn entry(&self, name: &TableName, answer: &Answer) -> Result<TableEntry, Fault> {
         let at = || format!("`{name}` at {}", self.server.address());
-        let info: TableInfo = serde_json::from_value(body).map_err(|e| {
+        let info: TableInfo = answer.json().ok_or_else(|| {
             Fault::new(
                 ErrorKind::Unsupported,
-                format!("{} is described in a way not understood: {e}", at()),
+                format!("{} is described in a way not understood", at()),
                 "check the server's version and the address",
             )
         })?;
-        let kind = info.table_type.as_deref().unwrap_or("a table of no type");
+        let kind = shorten(info.table_type.as_deref().unwrap_or("a table of no type"));
         let format = info.data_source_format.as_deref();
         let Some(location) = info.storage_location.as_deref().filter(|l| !l.is_empty()) else {
             return Err(Fault::new(
@@ -143,29 +147,70 @@ impl RestCatalog {
                 format!(
                     "{} is of the format {} and not DELTA",
                     at(),
-                    format.unwrap_or_default()
+                    shorten(format.unwrap_or_default())
                 ),
                 "use a name that is free, or that of an external Delta table",
             ));
         }
-        let location = parse_url(location).map_err(|e| {
-            Fault::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "{} is stored at a place not understood: {}",
-                    at(),
-                    e.cause()
-                ),
-                "use a table in one of the stores this build knows",
-            )
-        })?;
+        let location = self.taken(location, || format!("the place of {}", at()))?;
         let columns = info.columns.unwrap_or_default();
         Ok(TableEntry {
             location,
             id: info.table_id.filter(|id| !id.is_empty()),
-            kind: info.table_type,
+            kind: info.table_type.as_deref().map(shorten),
             columns: columns.into_iter().map(|c| c.name).collect(),
         })
+    }
+
+    /// A place that the catalog names, if it may: a catalog is somebody else's word.
+    fn taken(&self, place: &str, what: impl Fn() -> String) -> Result<Url, Fault> {
+        let refused = |why: &str, mend: &'static str| {
+            Err(Fault::new(
+                ErrorKind::Unsupported,
+                format!("{} {why}", what()),
+                mend,
+            ))
+        };
+        if place.len() > MAX_PLACE || place.chars().any(char::is_control) {
+            return refused(
+                "is longer than any address, or holds control characters",
+                "correct it in the catalog",
+            );
+        }
+        if has_dots(place) {
+            return refused(
+                "leads upwards, by `..` or an encoded form of it",
+                "correct it in the catalog",
+            );
+        }
+        let url = parse_url(place).or_else(|e| {
+            refused(
+                &format!("is not understood: {}", e.cause()),
+                "use one of the stores this build knows",
+            )
+        })?;
+        // A URL's parser makes an absolute path of `file:x` too.
+        let is_whole = |p: &str| p.starts_with('/') || p.starts_with("file:///");
+        if url.scheme() == "file" && !is_whole(&place.trim().to_ascii_lowercase()) {
+            return refused(
+                "is no whole address of a file",
+                "write file:///… in the catalog",
+            );
+        }
+        let configured = |root: &Url| {
+            let inside = format!("{}/", root.path().trim_end_matches('/'));
+            root.scheme() == "file" && url.path().starts_with(&inside)
+        };
+        if url.scheme() == "file"
+            && !self.server.takes_local_files()
+            && !self.server.storage_root.as_ref().is_some_and(configured)
+        {
+            return refused(
+                "is a file of this machine, and the catalog is on another",
+                "where this machine has the catalog's files, set UNITY_CATALOG_LOCAL_FILES=true or with_local_files; otherwise correct it in the catalog",
+            );
+        }
+        Ok(url)
     }
 
     async fn create(&self, name: &TableName, table: &NewTable<'_>) -> Result<TableEntry, Fault> {
@@ -194,7 +239,7 @@ impl RestCatalog {
             "properties": properties,
         });
         let fault = match self.client()?.post("/tables", &body).await {
-            Ok(answer) => return self.entry(name, answer.body),
+            Ok(answer) => return self.entry(name, &answer),
             Err(fault) => fault,
         };
         // Somebody else was faster, or an answer got lost: what is there decides.
@@ -253,17 +298,8 @@ impl Catalog for RestCatalog {
                     )
                     .during(Ask::Place)
                 })?;
-                parse_url(&said).map_err(|e| {
-                    Fault::new(
-                        ErrorKind::Unsupported,
-                        format!(
-                            "the storage root of `{name}` is not understood: {}",
-                            e.cause()
-                        ),
-                        "set UNITY_CATALOG_STORAGE_ROOT or with_storage_root",
-                    )
-                    .during(Ask::Place)
-                })?
+                self.taken(&said, || format!("the storage root of `{name}`"))
+                    .map_err(|f| f.during(Ask::Place))?
             }
         };
         Ok(below(root, name))
@@ -291,6 +327,26 @@ impl Catalog for RestCatalog {
     }
 }
 
+/// Whether a segment of a path is `.` or `..`, as it is, encoded once or several times over, or with
+/// a backslash: what reads it may decode it once more.
+fn has_dots(place: &str) -> bool {
+    let mut text = place.replace('\\', "/");
+    for _ in 0..=MAX_ENCODINGS {
+        let path = text.split(['?', '#']).next().unwrap_or_default();
+        if path.split('/').any(|part| matches!(part, "." | "..")) {
+            return true;
+        }
+        let decoded = percent_decode_str(&text).decode_utf8_lossy().into_owned();
+        let decoded = decoded.replace('\\', "/");
+        if decoded == text {
+            return false;
+        }
+        text = decoded;
+    }
+    // Nobody encodes a name that often who means well.
+    true
+}
+
 /// What is read of a table; the rest is left alone.
 #[derive(Deserialize)]
 struct TableInfo {
@@ -310,16 +366,8 @@ fn shared(server: &CatalogServer, runtime: runtime::Id) -> Result<Arc<Client>, E
     let mut way = server.clone();
     // What is done with an answer is no matter of the connection.
     (way.storage_root, way.storage_credentials) = (None, StorageCredentials::Vended);
-    let key = (way, runtime);
     let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let clients = clients.get_or_insert_default();
-    if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
-        return Ok(client);
-    }
-    clients.retain(|_, client| client.strong_count() > 0);
-    let client = Arc::new(Client::new(server)?);
-    clients.insert(key, Arc::downgrade(&client));
-    Ok(client)
+    clients.get_or_insert((way, runtime), || Client::new(server))
 }
 
 fn segment(name: &str) -> String {
@@ -327,9 +375,13 @@ fn segment(name: &str) -> String {
 }
 
 /// The storage root a catalog or schema has.
-fn root(body: &Value) -> Option<String> {
-    let root = body.get("storage_root")?.as_str()?;
-    (!root.is_empty()).then(|| root.to_owned())
+fn root(answer: &Answer) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Rooted {
+        storage_root: Option<String>,
+    }
+    let found: Rooted = answer.json()?;
+    found.storage_root.filter(|root| !root.is_empty())
 }
 
 fn below(mut root: Url, name: &TableName) -> Url {

@@ -1,10 +1,10 @@
 //! Which Unity Catalog server to ask, who is asking, and where new tables go.
 
-use super::auth::Auth;
-use crate::storage::Secret;
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
-use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri, parse_var};
+use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri, bool_var, parse_var};
+use trace_destination_http::{Credentials, OAuthClient, Secret, Tls, is_loopback};
 use url::Url;
 
 /// Environment variable: address of the Unity Catalog server, such as `http://127.0.0.1:8080`.
@@ -30,6 +30,10 @@ pub const UNITY_CATALOG_CA_FILE: &str = "UNITY_CATALOG_CA_FILE";
 /// `own` uses those of this process's environment or code.
 pub const UNITY_CATALOG_STORAGE_CREDENTIALS: &str = "UNITY_CATALOG_STORAGE_CREDENTIALS";
 
+/// Environment variable: `true` takes tables and storage roots that the catalog says are files of
+/// this machine; otherwise a catalog on another machine is refused that.
+pub const UNITY_CATALOG_LOCAL_FILES: &str = "UNITY_CATALOG_LOCAL_FILES";
+
 /// Environment variable: address of a Databricks workspace, where [`UNITY_CATALOG_URI`] is not set.
 pub const DATABRICKS_HOST: &str = "DATABRICKS_HOST";
 /// Environment variable: a Databricks access token.
@@ -39,6 +43,10 @@ pub const DATABRICKS_CLIENT_ID: &str = "DATABRICKS_CLIENT_ID";
 /// Environment variable: OAuth secret of a Databricks service principal.
 pub const DATABRICKS_CLIENT_SECRET: &str = "DATABRICKS_CLIENT_SECRET";
 
+/// Where Databricks gives tokens out, and for what ("Authorize service principal access to
+/// Databricks with OAuth").
+const TOKEN_PATH: &str = "/oidc/v1/token";
+const TOKEN_SCOPE: &str = "all-apis";
 /// Longest time of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The path below a server's address (Unity Catalog REST API 2.1).
@@ -66,11 +74,45 @@ pub struct CatalogServer {
     /// Without the API's path, without `/` at its end.
     pub(super) base: String,
     pub(super) auth: Auth,
+    pub(super) withheld: Withheld,
+    pub(super) local_files: Option<bool>,
     pub(super) storage_root: Option<Url>,
     pub(super) storage_credentials: StorageCredentials,
     /// [`TIMEOUT`] unless set.
     pub(super) timeout: Option<Duration>,
     pub(super) authorities: Option<PathBuf>,
+}
+
+/// What proves who is asking.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Auth {
+    /// Nothing, as the open-source server wants it unless told otherwise.
+    None,
+    Given(Credentials),
+    /// An OAuth client.
+    Client {
+        id: String,
+        secret: Secret,
+        /// Where it gets tokens, if not at Databricks' path of the server. Its query may be secret.
+        token_url: Option<Secret>,
+    },
+}
+
+/// Whether the environment has credentials that are not for this server. It makes no other server
+/// of one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Withheld(pub(super) bool);
+
+impl PartialEq for Withheld {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Withheld {}
+
+impl Hash for Withheld {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl CatalogServer {
@@ -83,6 +125,8 @@ impl CatalogServer {
         Ok(Self {
             base: base(address)?,
             auth: Auth::None,
+            withheld: Withheld(false),
+            local_files: None,
             storage_root: None,
             storage_credentials: StorageCredentials::Vended,
             timeout: None,
@@ -97,8 +141,28 @@ impl CatalogServer {
         let token: String = token.into();
         self.auth = match token.is_empty() {
             true => Auth::None,
-            false => Auth::Bearer(Secret::new(token)),
+            false => Auth::Given(Credentials::bearer(token)),
         };
+        self
+    }
+
+    /// Asks with credentials of any kind: also those that change while locations are open, from a
+    /// file, a function, an OAuth client or a provider of the application. Servers that are given
+    /// clones of one value share its tokens.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.auth = match credentials.is_none() {
+            true => Auth::None,
+            false => Auth::Given(credentials),
+        };
+        self
+    }
+
+    /// Takes tables and storage roots that the catalog says are files of this machine. Without it, a
+    /// catalog on this machine may say so, and one on another may not: it could name any file here.
+    #[must_use]
+    pub fn with_local_files(mut self, allowed: bool) -> Self {
+        self.local_files = Some(allowed);
         self
     }
 
@@ -127,7 +191,7 @@ impl CatalogServer {
     #[must_use]
     pub fn with_token_url(mut self, url: impl Into<String>) -> Self {
         if let Auth::Client { token_url, .. } = &mut self.auth {
-            *token_url = Some(url.into());
+            *token_url = Some(Secret::new(url));
         }
         self
     }
@@ -187,8 +251,8 @@ impl CatalogServer {
     ///
     /// Credentials belong to the server that the variable beside them names: those of
     /// `UNITY_CATALOG_…` to [`UNITY_CATALOG_URI`], those of `DATABRICKS_…` to [`DATABRICKS_HOST`].
-    /// Another server does not get them. Where [`UNITY_CATALOG_URI`] is not set, its token is meant
-    /// for whichever server there is.
+    /// Another server does not get them, and where nothing is named nobody does; an answer of 401 or
+    /// 403 then says what to set.
     ///
     /// # Errors
     /// As for [`from_env`](Self::from_env).
@@ -208,6 +272,10 @@ impl CatalogServer {
         if let (None, Some(file)) = (&self.authorities, env.var(UNITY_CATALOG_CA_FILE)?) {
             self = self.with_certificate_authorities(file);
         }
+        if let (None, Some(allowed)) = (self.local_files, bool_var(env, UNITY_CATALOG_LOCAL_FILES)?)
+        {
+            self = self.with_local_files(allowed);
+        }
         match env.var(UNITY_CATALOG_STORAGE_CREDENTIALS)?.as_deref() {
             None | Some("vended") => {}
             Some("own") => self = self.with_storage_credentials(StorageCredentials::Own),
@@ -221,9 +289,15 @@ impl CatalogServer {
         Ok(self)
     }
 
-    fn with_credentials_of(self, env: &dyn EnvSource) -> Result<Self, Error> {
+    fn with_credentials_of(mut self, env: &dyn EnvSource) -> Result<Self, Error> {
         let named = env.var(UNITY_CATALOG_URI)?;
-        let is_own = named.is_none_or(|named| base(&named).is_ok_and(|b| b == self.base));
+        let is_own = named.is_some_and(|named| base(&named).is_ok_and(|b| b == self.base));
+        if !is_own {
+            let set = [UNITY_CATALOG_TOKEN, UNITY_CATALOG_CLIENT_ID];
+            for variable in set {
+                self.withheld.0 |= env.var(variable)?.is_some();
+            }
+        }
         let of_workspace = match env.var(DATABRICKS_HOST)? {
             Some(host) => workspace(&host)?.base == self.base,
             None => false,
@@ -242,7 +316,7 @@ impl CatalogServer {
                 DATABRICKS_CLIENT_SECRET,
             ),
         ];
-        for (_, token, id, secret) in sets.into_iter().filter(|(is_meant, ..)| *is_meant) {
+        for (_, token, id_var, secret) in sets.into_iter().filter(|(is_meant, ..)| *is_meant) {
             if let Some(token) = env.var(token)? {
                 return Ok(self.with_token(token));
             }
@@ -250,15 +324,18 @@ impl CatalogServer {
                 invalid(format!("{set} is set and {unset} is not"))
                     .mend("set both, or a token instead")
             };
-            match (env.var(id)?, env.var(secret)?) {
+            match (env.var(id_var)?, env.var(secret)?) {
                 (None, None) => {}
-                (Some(_), None) => return Err(missing(id, secret)),
-                (None, Some(_)) => return Err(missing(secret, id)),
+                (Some(_), None) => return Err(missing(id_var, secret)),
+                (None, Some(_)) => return Err(missing(secret, id_var)),
                 (Some(id), Some(secret)) => {
                     let server = self.with_oauth(id, secret);
+                    // It is named beside the first set, and gets the secret of no other.
                     return Ok(match env.var(UNITY_CATALOG_TOKEN_URL)? {
-                        Some(url) => server.with_token_url(url),
-                        None => server,
+                        Some(url) if id_var == UNITY_CATALOG_CLIENT_ID => {
+                            server.with_token_url(url)
+                        }
+                        _ => server,
                     });
                 }
             }
@@ -269,6 +346,43 @@ impl CatalogServer {
     /// The address of the server, without the API's path.
     pub fn address(&self) -> &str {
         &self.base
+    }
+
+    /// Reads the files once, so that a wrong one is reported when a location is made.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.tls().check()?;
+        self.credentials().check()
+    }
+
+    pub(super) fn tls(&self) -> Tls {
+        Tls {
+            authorities: self.authorities.clone(),
+            ..Tls::default()
+        }
+    }
+
+    pub(super) fn credentials(&self) -> Credentials {
+        match &self.auth {
+            Auth::None => Credentials::none(),
+            Auth::Given(credentials) => credentials.clone(),
+            Auth::Client {
+                id,
+                secret,
+                token_url,
+            } => {
+                let own = || format!("{}{TOKEN_PATH}", self.base);
+                let url = token_url
+                    .as_ref()
+                    .map_or_else(own, |u| u.expose().to_owned());
+                let client = OAuthClient::new(id, secret.expose(), url);
+                Credentials::oauth(client.with_scope(TOKEN_SCOPE))
+            }
+        }
+    }
+
+    /// Whether files of this machine may be what the catalog names.
+    pub(super) fn takes_local_files(&self) -> bool {
+        self.local_files.unwrap_or_else(|| is_loopback(&self.base))
     }
 
     /// Longest time of one request.
@@ -420,9 +534,32 @@ mod tests {
         let named = (UNITY_CATALOG_URI, "http://uc:8080/");
         let pat = (DATABRICKS_TOKEN, "pat");
         let host = (DATABRICKS_HOST, "w.cloud.databricks.com");
-        let bearer = |text: &str| Auth::Bearer(Secret::new(text));
+        let bearer = |text: &str| Auth::Given(Credentials::bearer(text));
         assert_eq!(with("http://uc:8080", &[named, token]), bearer("t"));
-        assert_eq!(with("http://uc:8080", &[token]), bearer("t"));
+        // Where nothing is named, nobody gets it; and a refusal says so.
+        let server = CatalogServer::new("http://uc:8080").unwrap();
+        let server = server.with_env(&env(&[token])).unwrap();
+        assert_eq!((&server.auth, server.withheld.0), (&Auth::None, true));
+        for other in [
+            "https://uc:8080",
+            "http://uc",
+            "http://uc:8080.x",
+            "http://uc:8081",
+        ] {
+            let set = [(UNITY_CATALOG_URI, other), token];
+            assert_eq!(with("http://uc:8080", &set), Auth::None, "{other}");
+        }
+        // The place of one set's tokens gets no secret of the other.
+        let set = [
+            host,
+            (DATABRICKS_CLIENT_ID, "i"),
+            (DATABRICKS_CLIENT_SECRET, "s"),
+            (UNITY_CATALOG_TOKEN_URL, "http://idp/token"),
+        ];
+        match with("https://w.cloud.databricks.com", &set) {
+            Auth::Client { token_url, .. } => assert_eq!(token_url, None),
+            other => panic!("{other:?}"),
+        }
         assert_eq!(with("http://other:8080", &[named, token]), Auth::None);
         assert_eq!(with("http://uc:8080", &[host, pat]), Auth::None);
         assert_eq!(
@@ -470,7 +607,9 @@ mod tests {
         let server = CatalogServer::new("http://h").unwrap();
         for server in [
             server.clone().with_token("hunter2"),
-            server.with_oauth("id", "hunter2"),
+            server
+                .with_oauth("id", "hunter2")
+                .with_token_url("https://u:hunter2@idp/token?key=hunter2"),
         ] {
             assert!(!format!("{server:?}").contains("hunter2"));
         }

@@ -3,55 +3,82 @@
 //! a crate that turns on another one beside it, or none, makes unrelated code of the same program
 //! panic that relies on the default.
 
-use crate::builder::invalid;
-use crate::transport::Tls;
+use crate::file::Stamp;
+
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use trace_destination_core::Error;
+use trace_destination_core::{Error, ErrorKind};
 
-/// Reads every file once, so that a wrong one is reported when the location is made.
-pub(crate) fn check(tls: &Tls) -> Result<(), Error> {
-    if let Some(file) = &tls.authorities {
-        authorities(file)?;
-    }
-    client_identity(tls)?;
-    Ok(())
+/// TLS beyond the system's own settings. The files are read when a location is made, and again when
+/// they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tls {
+    /// PEM file with the only certificate authorities that count.
+    pub authorities: Option<PathBuf>,
+    /// PEM file with this client's certificate chain, and its key unless that is apart.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with the client's key.
+    pub key: Option<PathBuf>,
+    /// Take any certificate of the server.
+    pub insecure: bool,
 }
 
-/// The settings for connections to `https` addresses; for `http` none of it is used.
-pub(crate) fn config(tls: &Tls, https: bool) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let failed = |e: rustls::Error| {
-        invalid("TLS cannot be set up")
-            .mend("check the certificate files and the system's certificates")
-            .caused_by(e)
-    };
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?;
-    let builder = if !https {
-        builder.with_root_certificates(RootCertStore::empty())
-    } else if tls.insecure {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(
-                provider.signature_verification_algorithms,
-            )))
-    } else if let Some(file) = &tls.authorities {
-        builder.with_root_certificates(authorities(file)?)
-    } else {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(system(provider).map_err(failed)?)
-    };
-    match client_identity(tls)? {
-        Some((chain, key)) if https => builder.with_client_auth_cert(chain, key).map_err(failed),
-        _ => Ok(builder.with_no_client_auth()),
+impl Tls {
+    /// Reads every file once, so that a wrong one is reported when a location is made.
+    ///
+    /// # Errors
+    /// `InvalidConfig` naming the file.
+    pub fn check(&self) -> Result<(), Error> {
+        if let Some(file) = &self.authorities {
+            authorities(file)?;
+        }
+        client_identity(self)?;
+        Ok(())
+    }
+
+    /// What the files are like now.
+    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+        let files = [&self.authorities, &self.certificate, &self.key];
+        files.into_iter().flatten().map(|f| Stamp::of(f)).collect()
+    }
+
+    /// The settings for connections to `https` addresses; for `http` none of it is used.
+    pub(crate) fn config(&self, https: bool) -> Result<ClientConfig, Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let failed = |e: rustls::Error| {
+            invalid("TLS cannot be set up")
+                .mend("check the certificate files and the system's certificates")
+                .caused_by(e)
+        };
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?;
+        let builder = if !https {
+            builder.with_root_certificates(RootCertStore::empty())
+        } else if self.insecure {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(
+                    provider.signature_verification_algorithms,
+                )))
+        } else if let Some(file) = &self.authorities {
+            builder.with_root_certificates(authorities(file)?)
+        } else {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(system(provider).map_err(failed)?)
+        };
+        match client_identity(self)? {
+            Some((chain, key)) if https => {
+                builder.with_client_auth_cert(chain, key).map_err(failed)
+            }
+            _ => Ok(builder.with_no_client_auth()),
+        }
     }
 }
 
@@ -94,6 +121,10 @@ fn client_identity(tls: &Tls) -> Result<Option<Identity>, Error> {
     let key = PrivateKeyDer::from_pem_file(key_file)
         .map_err(|e| unusable(key_file, "no PEM private key").caused_by(e))?;
     Ok(Some((chain, key)))
+}
+
+fn invalid(cause: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, "set up TLS", cause.into())
 }
 
 fn unusable(file: &Path, found: &str) -> Error {

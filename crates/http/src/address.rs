@@ -1,0 +1,134 @@
+//! Addresses: where requests may go, and how they are shown.
+
+use crate::secret::MASK;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+/// Hosts that are warned of one by one; beyond them, one line speaks for all.
+const WARNED_HOSTS: usize = 256;
+
+/// Scheme and authority of an address.
+pub fn origin(address: &str) -> &str {
+    let host = address.find("://").map_or(0, |i| i + 3);
+    let end = address[host..]
+        .find(['/', '?', '#'])
+        .map_or(address.len(), |i| host + i);
+    &address[..end]
+}
+
+/// Whether an address is this machine's own, which nobody listens in on.
+pub fn is_loopback(address: &str) -> bool {
+    let origin = origin(address);
+    let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let name = host.to_ascii_lowercase();
+    match host.parse::<std::net::IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => name == "localhost" || name.ends_with(".localhost"),
+    }
+}
+
+/// An address as an error or log line may show it: without user information and fragment, and of its
+/// query only the values of parameters that are `known`.
+pub fn redacted(address: &str, known: &[&str]) -> String {
+    let address = address.split('#').next().unwrap_or_default();
+    let (place, query) = match address.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
+        None => (address, None),
+    };
+    let host = place.find("://").map_or(0, |i| i + 3);
+    let end = place[host..].find('/').map_or(place.len(), |i| host + i);
+    let mut shown = match place[host..end].rsplit_once('@') {
+        Some((_, bare)) => format!("{}{bare}{}", &place[..host], &place[end..]),
+        None => place.to_owned(),
+    };
+    for (i, pair) in query.into_iter().flat_map(|q| q.split('&')).enumerate() {
+        shown.push(if i == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((key, _)) if known.contains(&key) => shown.push_str(pair),
+            Some((key, _)) => {
+                shown.push_str(key);
+                shown.push('=');
+                shown.push_str(MASK);
+            }
+            None => shown.push_str(MASK),
+        }
+    }
+    shown
+}
+
+/// Warns, once for each host, where credentials travel in plain HTTP beyond this machine.
+pub fn warn_of_plain(address: &str) {
+    static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if !address.starts_with("http://") || is_loopback(address) {
+        return;
+    }
+    let origin = redacted(origin(address), &[]);
+    let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+    if warned.len() > WARNED_HOSTS || !warned.insert(origin.clone()) {
+        return;
+    }
+    match warned.len() <= WARNED_HOSTS {
+        true => tracing::warn!(
+            host = %origin,
+            "credentials are sent in plain HTTP: whoever is on the way can read them; use https"
+        ),
+        false => tracing::warn!(
+            "credentials are sent in plain HTTP to more than {WARNED_HOSTS} hosts; the others are not named"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins() {
+        for (base, expected) in [
+            ("http://h:1", "http://h:1"),
+            ("https://h/a/b", "https://h"),
+            ("https://h?x=/y", "https://h"),
+            ("http://[::1]:4318/v1/traces", "http://[::1]:4318"),
+        ] {
+            assert_eq!(origin(base), expected);
+        }
+    }
+
+    #[test]
+    fn loopback() {
+        for (address, expected) in [
+            ("http://127.0.0.1:5000/x", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]:4318", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("http://LOCALHOST", true),
+            ("http://a.localhost:1", true),
+            ("http://127.0.0.1.example", false),
+            ("http://localhost.example", false),
+            ("http://10.0.0.1", false),
+            ("http://h/127.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(address), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_shown_without_what_may_be_secret() {
+        for (address, expected) in [
+            ("https://idp/token", "https://idp/token"),
+            ("https://u:hunter2@idp/t", "https://idp/t"),
+            ("https://u:h@nter2@idp", "https://idp"),
+            (
+                "https://idp/t?client_secret=hunter2&scope=all&hunter2#hunter2",
+                "https://idp/t?client_secret=[secret]&scope=all&[secret]",
+            ),
+            ("https://idp/a@b?x=hunter2@y", "https://idp/a@b?x=[secret]"),
+        ] {
+            assert_eq!(redacted(address, &["scope"]), expected);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Requests to one server, on behalf of whoever has its credentials.
+
+use crate::address::warn_of_plain;
+use crate::bounded::{Answer, read};
+use crate::credentials::{Authorizer, Credentials, Proof};
+use crate::failure::Failure;
+use crate::pool::{Pool, Wire};
+use crate::secret::{Secret, said};
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt;
+use std::sync::Arc;
+use trace_destination_core::{Error, waiting_for_turn};
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The whole address.
+    pub url: String,
+    /// Headers besides those of the client.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Option<Bytes>,
+}
+
+/// The way to one server: the host it is on, and what is sent there with every request.
+pub struct Client {
+    pool: Arc<Pool>,
+    authorizer: Arc<Authorizer>,
+    headers: HeaderMap,
+    secrets: Vec<Secret>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A way through `pool` with credentials and headers, whose values count as secrets. Names and
+    /// values that cannot be sent are left out: whoever takes them from a user checks them.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for credentials that cannot be sent.
+    pub fn new<'a>(
+        pool: Arc<Pool>,
+        credentials: &Credentials,
+        headers: impl IntoIterator<Item = (&'a str, &'a Secret)>,
+    ) -> Result<Self, Error> {
+        let mut all = HeaderMap::new();
+        let mut secrets = Vec::new();
+        for (name, value) in headers {
+            let parts = (
+                HeaderName::try_from(name),
+                HeaderValue::try_from(value.expose()),
+            );
+            if let (Ok(name), Ok(mut sent)) = parts {
+                sent.set_sensitive(true);
+                all.insert(name, sent);
+                secrets.push(value.clone());
+            }
+        }
+        Ok(Self {
+            authorizer: pool.authorizer(credentials)?,
+            pool,
+            headers: all,
+            secrets,
+        })
+    }
+
+    /// How requests are sent.
+    pub fn wire(&self) -> &Wire {
+        self.pool.wire()
+    }
+
+    /// What an error may say of the credentials.
+    pub fn credentials(&self) -> &Credentials {
+        self.authorizer.credentials()
+    }
+
+    /// Sends a request and reads its answer, up to `limit` bytes of its body.
+    ///
+    /// # Behavior
+    /// One call is one request on the wire, but for two cases in which the first cannot have had an
+    /// effect: a 401 where there may be another credential, and a TLS handshake that failed while
+    /// certificates were replaced in their files. Each happens once.
+    ///
+    /// Credentials are at hand before a permit of the host is taken, so that a server of tokens that
+    /// hangs holds up nobody who has other credentials. Waiting for a permit does not count toward
+    /// the time a batch is tried.
+    ///
+    /// # Errors
+    /// Where there is no answer; an answer of any status is `Ok`.
+    pub async fn send(&self, request: &Request, limit: usize) -> Result<Answer, Failure> {
+        let proof = self.authorizer.proof(&self.pool.http()).await?;
+        let first = self.attempt(request, &proof, limit).await;
+        match &first {
+            Ok(answer) if answer.status == 401 && self.authorizer.rejected(&proof).await => {
+                let next = self.authorizer.proof(&self.pool.http()).await?;
+                match next.is_same(&proof) {
+                    true => first,
+                    false => self.attempt(request, &next, limit).await,
+                }
+            }
+            Err(Failure::Transport { class, .. }) if class.is_tls() && self.pool.reload() => {
+                self.attempt(request, &proof, limit).await
+            }
+            _ => first,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        request: &Request,
+        proof: &Proof,
+        limit: usize,
+    ) -> Result<Answer, Failure> {
+        // Only closed with the pool, which is borrowed.
+        let _permit = waiting_for_turn(self.pool.permits.acquire()).await;
+        if !(proof.secrets.is_empty() && self.secrets.is_empty()) {
+            warn_of_plain(&request.url);
+        }
+        let mut headers = self.headers.clone();
+        proof.put_into(&mut headers);
+        for (name, value) in &request.headers {
+            headers.insert(name, value.clone());
+        }
+        let http = self.pool.http();
+        let mut sent = http.request(request.method.clone(), &request.url);
+        if let Some(body) = &request.body {
+            sent = sent.body(body.clone());
+        }
+        let response = sent.headers(headers).send().await.map_err(Failure::of)?;
+        read(response, limit).await
+    }
+
+    /// What a server says, as an error may repeat it: one line, short, without a secret of this
+    /// client.
+    pub fn said(&self, words: &[u8]) -> String {
+        let own = self.authorizer.secrets();
+        said(words, own.iter().chain(&self.secrets).map(Secret::expose))
+    }
+}

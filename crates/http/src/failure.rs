@@ -1,0 +1,139 @@
+//! Why a request got no answer.
+
+use crate::oauth::TokenFault;
+use std::error::Error as StdError;
+use trace_destination_core::{Error, ErrorKind};
+
+/// Why a request got no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// The way to the server, or back.
+    Transport {
+        /// What happened.
+        class: Transport,
+        /// The error beneath, without an address: a token's may hold a secret.
+        source: reqwest::Error,
+    },
+    /// There is no token to send.
+    Token(Box<TokenFault>),
+    /// The application's own source of credentials has none to give, or one that cannot be sent.
+    Credentials(Error),
+}
+
+/// What happened on the way to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Nobody that is trusted vouches for the server's certificate.
+    UntrustedCertificate,
+    /// The server ended the TLS handshake; it may ask for a certificate.
+    Alert,
+    /// The TLS handshake failed.
+    Tls,
+    /// The request cannot be made: a header, the address, a proxy variable.
+    Unmakeable,
+    /// No answer in time.
+    Timeout,
+    /// Nothing listens at the address.
+    Refused,
+    /// No connection could be made: a name that is not found, a network that is away.
+    Connect,
+    /// The connection broke, or what came through it is no HTTP.
+    Broken,
+}
+
+impl Transport {
+    /// What an error calls it.
+    pub fn kind(self) -> ErrorKind {
+        match self {
+            Self::UntrustedCertificate | Self::Alert => ErrorKind::Unauthenticated,
+            Self::Tls | Self::Unmakeable => ErrorKind::InvalidConfig,
+            Self::Timeout => ErrorKind::Timeout,
+            Self::Refused | Self::Connect | Self::Broken => ErrorKind::Unavailable,
+        }
+    }
+
+    /// What happened, in words.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::UntrustedCertificate => "the server's certificate is not trusted",
+            Self::Alert => "the server ended the TLS handshake",
+            Self::Tls => "the TLS handshake failed",
+            Self::Unmakeable => "the request cannot be made",
+            Self::Timeout => "the server did not answer in time",
+            Self::Refused => "nothing listens at this address",
+            Self::Connect => "no connection could be made",
+            Self::Broken => "the connection broke",
+        }
+    }
+
+    /// Whether the same request may get an answer later.
+    pub fn is_passing(self) -> bool {
+        matches!(
+            self,
+            Self::Timeout | Self::Refused | Self::Connect | Self::Broken
+        )
+    }
+
+    /// Whether certificates decide.
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Self::UntrustedCertificate | Self::Alert | Self::Tls)
+    }
+
+    fn of(error: &reqwest::Error) -> Self {
+        let mut beneath = Beneath::default();
+        beneath.look(error, 0);
+        use rustls::Error as T;
+        match beneath.tls {
+            Some(T::InvalidCertificate(_) | T::NoCertificatesPresented) => {
+                Self::UntrustedCertificate
+            }
+            Some(T::AlertReceived(_)) => Self::Alert,
+            Some(_) => Self::Tls,
+            None if error.is_builder() => Self::Unmakeable,
+            None if error.is_timeout() => Self::Timeout,
+            None if beneath.refused => Self::Refused,
+            None if error.is_connect() => Self::Connect,
+            None => Self::Broken,
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn of(error: reqwest::Error) -> Self {
+        Self::Transport {
+            class: Transport::of(&error),
+            source: error.without_url(),
+        }
+    }
+}
+
+/// What is found beneath an error.
+#[derive(Default)]
+struct Beneath {
+    tls: Option<rustls::Error>,
+    refused: bool,
+}
+
+/// Longest chain of errors that is followed.
+const DEEPEST: usize = 32;
+
+impl Beneath {
+    fn look(&mut self, error: &(dyn StdError + 'static), depth: usize) {
+        if depth > DEEPEST {
+            return;
+        }
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            self.tls = Some(tls.clone());
+        }
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            self.refused |= io.kind() == std::io::ErrorKind::ConnectionRefused;
+            // What it wraps is not its source, and may be another of its kind.
+            if let Some(inner) = io.get_ref() {
+                return self.look(inner, depth + 1);
+            }
+        }
+        if let Some(source) = error.source() {
+            self.look(source, depth + 1);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Access tokens by OAuth client credentials (RFC 6749, section 4.4), renewed before they end.
+
+use crate::address::{redacted, warn_of_plain};
+use crate::bounded::{json, read};
+use crate::failure::Failure;
+use crate::secret::{Secret, said};
+use crate::times::token_life;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use serde_json::Value;
+use std::fmt;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use trace_destination_core::{Error, ErrorKind};
+
+/// Tokens are renewed this long before they end, or when half their life is over if that is later.
+const MARGIN: Duration = Duration::from_secs(60);
+/// Bytes of a token's answer: a token goes into a header, which servers bound at some KiB.
+const MAX_ANSWER: usize = 64 << 10;
+/// Sent as it is by `application/x-www-form-urlencoded`, in which RFC 6749, section 2.3.1, has ids
+/// and secrets written before they are joined.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'*');
+
+/// A client that gets access tokens for itself. `Debug` shows neither its secret nor what is in the
+/// query of its address.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct OAuthClient {
+    id: String,
+    secret: Secret,
+    token_url: String,
+    scope: Option<String>,
+}
+
+impl OAuthClient {
+    /// A client with its id and secret, and the address of its tokens. They are sent to that address
+    /// and to no other.
+    pub fn new(
+        id: impl Into<String>,
+        secret: impl Into<String>,
+        token_url: impl Into<String>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            secret: Secret::new(secret),
+            token_url: token_url.into(),
+            scope: None,
+        }
+    }
+
+    /// What the tokens are for.
+    #[must_use]
+    pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// Checks what can be checked without asking for a token.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let is_web = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https");
+        match reqwest::Url::parse(&self.token_url) {
+            Ok(url) if is_web(&url) && url.has_host() => Ok(()),
+            // Neither the address nor the parser's words: what is mistyped may be the secret.
+            _ => Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "get credentials",
+                "the address of the OAuth client's tokens is no web address",
+            )
+            .mend("write https://host/path")),
+        }
+    }
+
+    fn shown(&self) -> String {
+        redacted(&self.token_url, &[])
+    }
+}
+
+impl fmt::Debug for OAuthClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuthClient")
+            .field("id", &self.id)
+            .field("secret", &self.secret)
+            .field("token_url", &self.shown())
+            .field("scope", &self.scope)
+            .finish()
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug)]
+pub struct TokenFault {
+    /// What an error calls it.
+    pub kind: ErrorKind,
+    /// What happened, with the address that was asked, without a secret.
+    pub cause: String,
+    /// Whether the same may succeed later.
+    pub is_passing: bool,
+    /// The error beneath.
+    pub source: Option<reqwest::Error>,
+}
+
+impl TokenFault {
+    /// The same for somebody else; the error beneath is the first one's.
+    fn again(&self) -> Self {
+        Self {
+            kind: self.kind,
+            cause: self.cause.clone(),
+            is_passing: self.is_passing,
+            source: None,
+        }
+    }
+}
+
+/// The tokens of one client.
+pub(crate) struct Tokens {
+    client: OAuthClient,
+    /// The id and secret as they are sent.
+    pair: Secret,
+    header: HeaderValue,
+    current: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Token>,
+    /// When the last attempt to get one failed, and why.
+    failed: Option<(Instant, TokenFault)>,
+}
+
+struct Token {
+    text: Secret,
+    renew_at: Instant,
+}
+
+#[derive(serde::Deserialize)]
+struct Given {
+    access_token: String,
+    expires_in: Option<Value>,
+}
+
+impl Tokens {
+    pub(crate) fn new(client: OAuthClient) -> Result<Self, Error> {
+        client.check()?;
+        let encode = |text: &str| utf8_percent_encode(text, FORM).to_string();
+        let pair = STANDARD.encode(format!(
+            "{}:{}",
+            encode(&client.id),
+            encode(client.secret.expose())
+        ));
+        let mut header = HeaderValue::try_from(format!("Basic {pair}")).map_err(|_| {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                "get credentials",
+                "the OAuth client's id or secret cannot be sent",
+            )
+        })?;
+        header.set_sensitive(true);
+        Ok(Self {
+            client,
+            pair: Secret::new(pair),
+            header,
+            current: Mutex::default(),
+        })
+    }
+
+    /// A token that is good for a while yet. Whoever comes while one is fetched waits for it, and
+    /// shares its failure: a server that hangs costs all of them one wait, and not one each.
+    pub(crate) async fn current(&self, http: &reqwest::Client) -> Result<Secret, Failure> {
+        let asked = Instant::now();
+        let mut state = self.current.lock().await;
+        if let Some(token) = &state.token
+            && Instant::now() < token.renew_at
+        {
+            return Ok(token.text.clone());
+        }
+        if let Some((at, fault)) = &state.failed
+            && *at >= asked
+        {
+            return Err(Failure::Token(Box::new(fault.again())));
+        }
+        let given = match self.fetch(http).await {
+            Ok(given) => given,
+            Err(fault) => {
+                state.failed = Some((Instant::now(), fault.again()));
+                return Err(Failure::Token(Box::new(fault)));
+            }
+        };
+        let life = token_life(given.expires_in.as_ref());
+        let text = Secret::new(given.access_token);
+        let now = Instant::now();
+        state.failed = None;
+        state.token = Some(Token {
+            text: text.clone(),
+            renew_at: now
+                .checked_add(life.saturating_sub(MARGIN).max(life / 2))
+                .unwrap_or(now),
+        });
+        Ok(text)
+    }
+
+    /// Drops the token that a server did not accept. One that was fetched since stays.
+    pub(crate) async fn forget(&self, refused: Option<&Secret>) {
+        let mut state = self.current.lock().await;
+        if state.token.as_ref().map(|token| &token.text) == refused {
+            state.token = None;
+        }
+    }
+
+    pub(crate) fn secrets(&self) -> [Secret; 2] {
+        [self.client.secret.clone(), self.pair.clone()]
+    }
+
+    async fn fetch(&self, http: &reqwest::Client) -> Result<Given, TokenFault> {
+        let url = self.client.shown();
+        let fault = |kind, cause: String, is_passing| TokenFault {
+            kind,
+            cause: format!("POST {url} {cause}"),
+            is_passing,
+            source: None,
+        };
+        warn_of_plain(&self.client.token_url);
+        let mut body = "grant_type=client_credentials".to_owned();
+        if let Some(scope) = &self.client.scope {
+            body.push_str("&scope=");
+            body.extend(utf8_percent_encode(scope, FORM));
+        }
+        let sent = http
+            .post(&self.client.token_url)
+            .header(AUTHORIZATION, self.header.clone())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body)
+            .send()
+            .await;
+        let answer = match sent {
+            Ok(response) => read(response, MAX_ANSWER).await,
+            Err(error) => Err(Failure::of(error)),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Failure::Transport { class, source }) => {
+                return Err(TokenFault {
+                    source: Some(source),
+                    ..fault(
+                        class.kind(),
+                        format!("got no answer: {}", class.cause()),
+                        class.is_passing(),
+                    )
+                });
+            }
+            Err(Failure::Token(inner)) => return Err(*inner),
+            Err(Failure::Credentials(error)) => {
+                return Err(fault(error.kind(), error.cause().to_owned(), false));
+            }
+        };
+        let status = answer.status;
+        if !(200..300).contains(&status) {
+            let secrets = self.secrets();
+            let words = said(&answer.body, secrets.iter().map(Secret::expose));
+            let cause = format!("was answered with {status}: {words}");
+            return Err(match status {
+                408 | 425 | 429 | 500..=599 => fault(ErrorKind::Unavailable, cause, true),
+                _ => fault(ErrorKind::Unauthenticated, cause, false),
+            });
+        }
+        if answer.is_cut {
+            let cause = format!("was answered with more than {} KiB", MAX_ANSWER >> 10);
+            return Err(fault(ErrorKind::Unsupported, cause, false));
+        }
+        // Its text may hold a token: an error does not repeat it.
+        match json::<Given>(&answer.body) {
+            Some(given) if !given.access_token.is_empty() => Ok(given),
+            _ => Err(fault(
+                ErrorKind::Unsupported,
+                "was answered with something else than a token".into(),
+                false,
+            )),
+        }
+    }
+}
