@@ -102,6 +102,7 @@
 //! log is never cleaned up by writing; [`UnityCatalogLocation::maintenance`] does that on demand, and
 //! removes the files a crash left behind.
 
+mod access;
 #[doc(hidden)]
 pub mod bench_support;
 mod builder;
@@ -129,4 +130,7 @@ pub use catalog::rest::{
 pub use config::{CREATE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT};
 pub use location::UnityCatalogLocation;
 pub use maintenance::TableMaintenance;
-pub use storage::{SessionToken, StorageOptions, UNITY_CATALOG_S3_SESSION_TOKEN};
+pub use storage::{
+    FolderAccess, SessionToken, StorageOptions, UNITY_CATALOG_FILE_LOCATIONS,
+    UNITY_CATALOG_S3_SESSION_TOKEN,
+};

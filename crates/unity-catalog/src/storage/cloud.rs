@@ -12,6 +12,7 @@ type Given = Option<Arc<Renewal>>;
 
 #[cfg(feature = "s3")]
 pub(super) fn s3(options: &StorageOptions, url: &Url, renewal: Given) -> Result<Store, Error> {
+    use super::http::Connector;
     use super::invalid;
     use object_store::aws::AmazonS3Builder;
 
@@ -34,7 +35,9 @@ pub(super) fn s3(options: &StorageOptions, url: &Url, renewal: Given) -> Result<
                 .mend("set AWS_ALLOW_HTTP=true, or use an endpoint with https:"),
         );
     }
-    let mut builder = AmazonS3Builder::new().with_retry(retry(options));
+    let mut builder = AmazonS3Builder::new()
+        .with_retry(retry(options))
+        .with_http_connector(Connector);
     for (name, value) in of(options, "aws_") {
         builder = builder.with_config(key(name)?, value);
     }
@@ -47,9 +50,12 @@ pub(super) fn s3(options: &StorageOptions, url: &Url, renewal: Given) -> Result<
 
 #[cfg(feature = "azure")]
 pub(super) fn azure(options: &StorageOptions, url: &Url, renewal: Given) -> Result<Store, Error> {
+    use super::http::Connector;
     use object_store::azure::MicrosoftAzureBuilder;
 
-    let mut builder = MicrosoftAzureBuilder::new().with_retry(retry(options));
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_retry(retry(options))
+        .with_http_connector(Connector);
     for (name, value) in of(options, "azure_") {
         builder = builder.with_config(key(name)?, value);
     }
@@ -62,9 +68,12 @@ pub(super) fn azure(options: &StorageOptions, url: &Url, renewal: Given) -> Resu
 
 #[cfg(feature = "gcs")]
 pub(super) fn gcs(options: &StorageOptions, url: &Url, renewal: Given) -> Result<Store, Error> {
+    use super::http::Connector;
     use object_store::gcp::GoogleCloudStorageBuilder;
 
-    let mut builder = GoogleCloudStorageBuilder::new().with_retry(retry(options));
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_retry(retry(options))
+        .with_http_connector(Connector);
     for (name, value) in of(options, "google_") {
         builder = builder.with_config(key(name)?, value);
     }

@@ -1,6 +1,9 @@
 //! The log of one table: the few things a writer asks of it.
 
-use crate::error::{OPEN, fault, log_fault};
+use super::engine::Confined;
+use super::fetched::{Ahead, Fetched};
+use crate::error::{MAINTAIN, OPEN, fault, log_fault};
+use crate::storage::{Bounded, Limits};
 use bytes::Bytes;
 use delta_kernel::{Snapshot, SnapshotRef};
 use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, default_logstore};
@@ -8,7 +11,8 @@ use futures_util::StreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use trace_destination_core::{Error, ErrorKind, waiting_for_turn};
 use url::Url;
@@ -16,13 +20,33 @@ use url::Url;
 /// Where the log is, in a store that is rooted at the table.
 const FOLDER: &str = "_delta_log";
 
-/// Logs of one store that are read at a time. Delta's reader blocks a thread for as long as it
-/// reads, and the requests it waits for may need threads too: without a limit, many tables that are
-/// opened at once would wait for each other for ever. By store, so that one that does not answer
-/// holds up no other.
+/// Logs of one store that are read at a time. By store, so that one that does not answer holds up no
+/// other.
 const READERS: usize = 16;
+/// Threads that read logs which were fetched before: they wait for nothing.
+const READING: usize = 4;
+/// Threads that read logs which were too large to be fetched before, and wait for their stores.
+const WAITING: usize = 8;
+/// How long one of the latter may wait in all.
+const WAIT: Duration = Duration::from_secs(60);
+/// Threads that write checkpoints, and how long each may wait for its store in all.
+const CHECKPOINTS: usize = 2;
+const CHECKPOINT: Duration = Duration::from_secs(120);
+
+static TURNS: LazyLock<[Semaphore; 3]> =
+    LazyLock::new(|| [READING, WAITING, CHECKPOINTS].map(Semaphore::new));
 
 static STORES: Mutex<Option<HashMap<String, Weak<Semaphore>>>> = Mutex::new(None);
+
+/// What a thread is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Read,
+    /// A checkpoint beside the batches.
+    Checkpoint,
+    /// What somebody asked for by hand, and waits for.
+    Maintenance,
+}
 
 /// What the readers of all logs in one bucket, container or file system share.
 fn readers(location: &Url) -> Arc<Semaphore> {
@@ -45,54 +69,75 @@ fn readers(location: &Url) -> Arc<Semaphore> {
 /// The log of a table, in a store that is rooted at it.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
+    /// Within the limits of a writer.
     store: Arc<dyn ObjectStore>,
-    delta: LogStoreRef,
+    raw: Arc<dyn ObjectStore>,
+    /// Whether the store is of local files.
+    local: bool,
     readers: Arc<Semaphore>,
 }
 
+/// A version of a table, and what it was read from.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) snapshot: SnapshotRef,
+    fetched: Arc<Fetched>,
+}
+
 impl Log {
-    /// `location` is where the table is, for people and for the log's own records.
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, location: &Url) -> Result<Self, Error> {
-        // Delta's reader wants addresses beneath which the store's paths are; ours begin at the
-        // table. Whether listings come sorted it tells by the scheme.
-        let root = match location.scheme() {
-            "file" => "file:///",
-            _ => "table:///",
-        };
-        let root = Url::parse(root).map_err(|e| fault(OPEN, "naming the table's root", e))?;
-        let delta = default_logstore(
-            store.clone(),
-            store.clone(),
-            &root,
-            &StorageConfig::default(),
-        );
-        let readers = readers(location);
-        Ok(Self {
-            store,
-            delta,
-            readers,
-        })
+    /// `location` is where the table is.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, location: &Url) -> Self {
+        Self {
+            store: Arc::new(Bounded::new(store.clone(), Limits::WRITING)),
+            raw: store,
+            local: location.scheme() == "file",
+            readers: readers(location),
+        }
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
 
-    pub(crate) fn delta(&self) -> &LogStoreRef {
-        &self.delta
+    /// The log as Delta's own operations want it, for a table that is cared for by hand.
+    pub(crate) fn delta(&self) -> Result<LogStoreRef, Error> {
+        let store = Bounded::new(self.raw.clone(), Limits::MAINTENANCE);
+        self.logstore(Arc::new(store))
+    }
+
+    fn logstore(&self, store: Arc<dyn ObjectStore>) -> Result<LogStoreRef, Error> {
+        // Delta's reader wants addresses beneath which the store's paths are; ours begin at the
+        // table. Whether listings come sorted it tells by the scheme.
+        let root = match self.local {
+            true => "file:///",
+            false => "table:///",
+        };
+        let root = Url::parse(root).map_err(|e| fault(OPEN, "naming the table's root", e))?;
+        let config = StorageConfig::default();
+        Ok(default_logstore(store.clone(), store, &root, &config))
     }
 
     /// The newest state of the table, without its files; `None` if there is no table.
-    pub(crate) async fn load(&self) -> Result<Option<SnapshotRef>, Error> {
-        if self.is_empty().await? {
-            return Ok(None);
+    pub(crate) async fn load(&self) -> Result<Option<Loaded>, Error> {
+        let doing = "reading the table's log";
+        // Never closed: an error would only mean that there is no limit.
+        let _turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
+        let mut fetched = self.fetch(OPEN, doing).await?;
+        if fetched.is_empty() {
+            if self.is_empty().await? {
+                return Ok(None);
+            }
+            // Made since it was listed.
+            fetched = self.fetch(OPEN, doing).await?;
         }
+        let fetched = Arc::new(fetched);
         let loaded = self
-            .blocking(|engine, root| Snapshot::builder_for(root).build(engine))
-            .await
-            .map_err(|e| fault(OPEN, "reading the table's log", e))?;
+            .blocking(OPEN, Work::Read, fetched.clone(), |engine, root| {
+                Snapshot::builder_for(root).build(engine)
+            })
+            .await?;
         match loaded {
-            Ok(snapshot) => Ok(Some(snapshot)),
+            Ok(snapshot) => Ok(Some(Loaded { snapshot, fetched })),
             // Not `None`: whoever finds no table makes one, and a listing may be late or in the
             // middle of a clean-up.
             Err(e) if e.to_string().contains("No files in log segment") => Err(Error::new(
@@ -103,24 +148,44 @@ impl Log {
             .retryable()
             .mend("if it stays so, remove them or name another table")
             .caused_by(e)),
-            Err(e) => Err(log_fault(OPEN, "reading the table's log", e)),
+            Err(e) => Err(log_fault(OPEN, doing, e)),
         }
     }
 
-    /// Runs Delta's own reader or writer, when it is this log's turn.
+    async fn fetch(&self, operation: &'static str, doing: &str) -> Result<Fetched, Error> {
+        let fetched = Fetched::of(&*self.store).await;
+        fetched.map_err(|e| fault(operation, doing, e))
+    }
+
+    /// Runs Delta's own reader or writer on a thread, when it is its turn.
     async fn blocking<T: Send + 'static>(
         &self,
+        operation: &'static str,
+        work: Work,
+        fetched: Arc<Fetched>,
         run: impl FnOnce(&dyn delta_kernel::Engine, Url) -> T + Send + 'static,
-    ) -> Result<T, tokio::task::JoinError> {
-        // Never closed: an error would only mean that there is no limit.
-        let turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
-        let engine = self.delta.engine(None);
-        let root = self.delta.root_url().clone();
+    ) -> Result<T, Error> {
+        let [reading, waiting, checkpoints] = &*TURNS;
+        let (turns, limits, time) = match work {
+            Work::Read if fetched.is_complete() => (Some(reading), Limits::WRITING, WAIT),
+            Work::Read => (Some(waiting), Limits::WRITING, WAIT),
+            Work::Checkpoint => (Some(checkpoints), Limits::CHECKPOINT, CHECKPOINT),
+            Work::Maintenance => (None, Limits::MAINTENANCE, Limits::MAINTENANCE.time),
+        };
+        let turn = match turns {
+            Some(turns) => waiting_for_turn(turns.acquire()).await.ok(),
+            None => None,
+        };
+        let store = Arc::new(Bounded::new(self.raw.clone(), limits));
+        let delta = self.logstore(Arc::new(Ahead::new(store, fetched, time)))?;
+        let root = delta.root_url().clone();
+        let engine = Confined::new(delta.engine(None), root.clone());
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            run(engine.as_ref(), root)
+            run(&engine, root)
         })
         .await
+        .map_err(|e| fault(operation, "reading the table's log", e))
     }
 
     async fn is_empty(&self) -> Result<bool, Error> {
@@ -135,13 +200,16 @@ impl Log {
     /// The newest version a writer committed under `app_id`.
     pub(crate) async fn transaction(
         &self,
-        snapshot: SnapshotRef,
+        loaded: Loaded,
         app_id: String,
     ) -> Result<Option<i64>, Error> {
-        self.blocking(move |engine, _| snapshot.get_app_id_version(&app_id, engine))
-            .await
-            .map_err(|e| fault(OPEN, "looking for a transaction", e))?
-            .map_err(|e| log_fault(OPEN, "looking for the writer's last transaction", e))
+        let Loaded { snapshot, fetched } = loaded;
+        let _turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
+        self.blocking(OPEN, Work::Read, fetched, move |engine, _| {
+            snapshot.get_app_id_version(&app_id, engine)
+        })
+        .await?
+        .map_err(|e| log_fault(OPEN, "looking for the writer's last transaction", e))
     }
 
     /// The content of a commit; `None` if there is none.
@@ -192,20 +260,25 @@ impl Log {
         }
     }
 
-    /// Writes a checkpoint of a version.
+    /// Writes a checkpoint of a version. A store that does not answer is found out before the turn
+    /// of others is taken.
     pub(crate) async fn checkpoint(
         &self,
         version: u64,
         operation: &'static str,
     ) -> Result<(), Error> {
-        self.blocking(move |engine, root| {
+        let doing = "writing a checkpoint";
+        let (fetched, work) = match operation {
+            MAINTAIN => (Fetched::default(), Work::Maintenance),
+            _ => (self.fetch(operation, doing).await?, Work::Checkpoint),
+        };
+        self.blocking(operation, work, Arc::new(fetched), move |engine, root| {
             let snapshot = Snapshot::builder_for(root)
                 .at_version(version)
                 .build(engine)?;
             snapshot.checkpoint(engine, None).map(|_| ())
         })
-        .await
-        .map_err(|e| fault(operation, "writing a checkpoint", e))?
-        .map_err(|e| log_fault(operation, "writing a checkpoint", e))
+        .await?
+        .map_err(|e| log_fault(operation, doing, e))
     }
 }

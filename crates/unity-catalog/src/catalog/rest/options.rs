@@ -66,7 +66,7 @@ pub struct CatalogServer {
     /// Without the API's path, without `/` at its end.
     pub(super) base: String,
     pub(super) auth: Auth,
-    pub(super) storage_root: Option<Url>,
+    pub(crate) storage_root: Option<Url>,
     pub(super) storage_credentials: StorageCredentials,
     /// [`TIMEOUT`] unless set.
     pub(super) timeout: Option<Duration>,

@@ -1,0 +1,403 @@
+//! The part of a log that a reader of it asks for, fetched ahead. Delta's reader blocks a thread
+//! until it has its answers, so it is given a store that has them: a place that hangs is waited for
+//! without a thread, and no place for readers is held meanwhile.
+
+use super::checkpoint::{Part, fetch_checkpoint};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, RenameOptions, Result,
+};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+/// Bytes that are fetched ahead of one log. What is beyond is left to the reader.
+const AHEAD: usize = 2 << 20;
+/// Objects that are fetched at the same time.
+const AT_ONCE: usize = 8;
+/// Kibibytes that are fetched ahead of all logs of this process.
+const BUDGET: usize = 128 << 10;
+
+static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(BUDGET));
+
+/// Objects of a log, as they were a moment ago.
+#[derive(Default)]
+pub(super) struct Fetched {
+    /// What the log was listed from.
+    from: Option<Path>,
+    listing: Vec<ObjectMeta>,
+    whole: HashMap<Path, (ObjectMeta, Bytes)>,
+    parts: HashMap<Path, (ObjectMeta, Vec<Part>)>,
+    missing: Vec<Path>,
+    /// Whether a reader of the log's newest state will ask for nothing else.
+    complete: bool,
+    room: Vec<SemaphorePermit<'static>>,
+}
+
+impl fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetched")
+            .field("from", &self.from)
+            .field("complete", &self.complete)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The pointer to the last checkpoint, as far as it is of use here.
+#[derive(Deserialize)]
+struct Pointer {
+    version: u64,
+}
+
+impl Fetched {
+    /// Fetches what is asked for when the newest state of a log is read.
+    pub(super) async fn of(store: &dyn ObjectStore) -> Result<Self> {
+        let mut fetched = Self::default();
+        let log = Path::from("_delta_log");
+        let name = log.clone().join("_last_checkpoint");
+        let pointer = match store.get(&name).await {
+            Ok(found) => {
+                let meta = found.meta.clone();
+                let bytes = found.bytes().await?;
+                let pointer = serde_json::from_slice::<Pointer>(&bytes).ok();
+                fetched.whole.insert(name, (meta, bytes));
+                pointer
+            }
+            Err(Error::NotFound { .. }) => {
+                fetched.missing.push(name);
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let version = pointer.map_or(0, |pointer| pointer.version);
+        let from = log.clone().join(format!("{version:020}"));
+        let listing = store.list_with_offset(Some(&log), &from);
+        let mut listing: Vec<ObjectMeta> = match listing.try_collect().await {
+            Ok(listing) => listing,
+            Err(Error::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        listing.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+        (fetched.from, fetched.listing) = (Some(from), listing);
+        fetched.contents(store).await?;
+        Ok(fetched)
+    }
+
+    /// The newest checkpoint and what follows it, as far as there is room.
+    async fn contents(&mut self, store: &dyn ObjectStore) -> Result<()> {
+        let checkpoint = self
+            .listing
+            .iter()
+            .filter(|meta| name(meta).contains(".checkpoint."))
+            .filter_map(version)
+            .max();
+        let after = |meta: &&ObjectMeta| {
+            let (version, name) = (version(meta), name(meta));
+            let follows =
+                version > checkpoint && (name.ends_with(".json") || name.ends_with(".crc"));
+            let is_checkpoint = version == checkpoint
+                && checkpoint.is_some()
+                && (name.contains(".checkpoint.") || name.ends_with(".crc"));
+            version.is_some() && (follows || is_checkpoint)
+        };
+        let wanted: Vec<ObjectMeta> = self.listing.iter().filter(after).cloned().collect();
+        let mut left = AHEAD;
+        self.complete = true;
+        let (parquet, json): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|meta| name(meta).ends_with(".parquet"));
+        for meta in parquet {
+            let part = fetch_checkpoint(store, &meta, left).await?;
+            let bytes: usize = part.iter().map(|part| part.bytes.len()).sum();
+            if part.is_empty() || !self.make_room(bytes, &mut left) {
+                self.complete = false;
+                continue;
+            }
+            self.parts.insert(meta.location.clone(), (meta, part));
+        }
+        let mut chosen = Vec::new();
+        for meta in json {
+            let bytes = usize::try_from(meta.size).unwrap_or(usize::MAX);
+            match self.make_room(bytes, &mut left) {
+                true => chosen.push(meta),
+                false => self.complete = false,
+            }
+        }
+        let mut fetching = stream::iter(chosen)
+            .map(|meta| async move {
+                let found = store.get(&meta.location).await?;
+                // Larger than it was listed: there is no room for that.
+                if found.meta.size > meta.size {
+                    return Ok((meta, None));
+                }
+                let bytes = found.bytes().await?;
+                Ok::<_, Error>((meta, Some(bytes)))
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some(next) = fetching.next().await {
+            match next {
+                Ok((meta, Some(bytes))) => {
+                    self.whole.insert(meta.location.clone(), (meta, bytes));
+                }
+                // The reader looks itself: it may have been cleaned up meanwhile.
+                Ok((_, None)) | Err(Error::NotFound { .. }) => self.complete = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes room for bytes that are to be kept, if there is enough.
+    fn make_room(&mut self, bytes: usize, left: &mut usize) -> bool {
+        let Some(rest) = left.checked_sub(bytes) else {
+            return false;
+        };
+        let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let Ok(room) = ROOM.try_acquire_many(kibibytes) else {
+            return false;
+        };
+        self.room.push(room);
+        *left = rest;
+        true
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.listing.is_empty()
+    }
+}
+
+fn name(meta: &ObjectMeta) -> &str {
+    meta.location.filename().unwrap_or_default()
+}
+
+fn version(meta: &ObjectMeta) -> Option<u64> {
+    name(meta).split('.').next()?.parse().ok()
+}
+
+/// A store whose log was fetched, and whose requests end in time.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    store: Arc<dyn ObjectStore>,
+    fetched: Arc<Fetched>,
+    end: Instant,
+}
+
+impl Ahead {
+    /// What was not fetched is asked of `store`, for no longer than `time` from now on in all.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, fetched: Arc<Fetched>, time: Duration) -> Self {
+        Self {
+            store,
+            fetched,
+            end: Instant::now() + time,
+        }
+    }
+
+    async fn in_time<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout_at(self.end, request).await.unwrap_or(Err(late()))
+    }
+
+    fn listed(
+        &self,
+        listing: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let end = self.end;
+        stream::try_unfold(listing, move |mut listing| async move {
+            let next = timeout_at(end, listing.next()).await.map_err(|_| late())?;
+            Ok(next.transpose()?.map(|meta| (meta, listing)))
+        })
+        .boxed()
+    }
+
+    /// A range of an object that was fetched.
+    fn slice(&self, location: &Path, range: &Range<u64>) -> Option<Bytes> {
+        if let Some((_, bytes)) = self.fetched.whole.get(location) {
+            return Part::at(0, bytes.clone()).slice(range);
+        }
+        let (_, parts) = self.fetched.parts.get(location)?;
+        parts.iter().find_map(|part| part.slice(range))
+    }
+
+    fn get(&self, location: &Path, options: &GetOptions) -> Option<GetResult> {
+        let (meta, whole) = match self.fetched.whole.get(location) {
+            Some((meta, bytes)) => (meta, Some(bytes)),
+            None => (&self.fetched.parts.get(location)?.0, None),
+        };
+        let size = whole.map_or(meta.size, |bytes| bytes.len() as u64);
+        let (range, bytes) = match (&options.range, whole) {
+            _ if options.head => (0..size, Bytes::new()),
+            (None, Some(bytes)) => (0..size, bytes.clone()),
+            (None, None) => return None,
+            (Some(range), _) => {
+                let range = match range {
+                    GetRange::Bounded(range) => range.start..range.end.min(size),
+                    GetRange::Offset(from) => *from..size,
+                    GetRange::Suffix(last) => size.saturating_sub(*last)..size,
+                };
+                let bytes = self.slice(location, &range)?;
+                (range, bytes)
+            }
+        };
+        Some(GetResult {
+            payload: GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed()),
+            meta: ObjectMeta {
+                size,
+                ..meta.clone()
+            },
+            range,
+            attributes: Default::default(),
+        })
+    }
+}
+
+fn late() -> Error {
+    Error::Generic {
+        store: "table",
+        source: Box::new(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the store did not answer in the time a reader of the log has",
+        )),
+    }
+}
+
+impl fmt::Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ahead({})", self.store)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for Ahead {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        self.in_time(self.store.put_opts(location, payload, opts))
+            .await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let upload = self
+            .in_time(self.store.put_multipart_opts(location, opts))
+            .await?;
+        Ok(Box::new(Upload {
+            upload,
+            end: self.end,
+        }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.fetched.missing.contains(location) {
+            return Err(Error::NotFound {
+                path: location.to_string(),
+                source: "it was not there a moment ago".into(),
+            });
+        }
+        if let Some(found) = self.get(location, &options) {
+            return Ok(found);
+        }
+        let mut result = self.in_time(self.store.get_opts(location, options)).await?;
+        if let GetResultPayload::Stream(body) = result.payload {
+            let end = self.end;
+            let body = stream::try_unfold(body, move |mut body| async move {
+                let next = timeout_at(end, body.next()).await.map_err(|_| late())?;
+                Ok(next.transpose()?.map(|bytes| (bytes, body)))
+            });
+            result.payload = GetResultPayload::Stream(body.boxed());
+        }
+        Ok(result)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let found: Option<Vec<_>> = ranges.iter().map(|r| self.slice(location, r)).collect();
+        match found {
+            Some(found) => Ok(found),
+            None => self.in_time(self.store.get_ranges(location, ranges)).await,
+        }
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.store.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.listed(self.store.list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let fetched = &self.fetched;
+        let of_log = prefix.is_some_and(|prefix| prefix.as_ref() == "_delta_log");
+        if of_log && fetched.from.as_ref().is_some_and(|from| offset >= from) {
+            let after = fetched.listing.iter().filter(|m| m.location > *offset);
+            let after: Vec<_> = after.cloned().map(Ok).collect();
+            return stream::iter(after).boxed();
+        }
+        self.listed(self.store.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.in_time(self.store.list_with_delimiter(prefix)).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.in_time(self.store.copy_opts(from, to, options)).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.in_time(self.store.rename_opts(from, to, options))
+            .await
+    }
+}
+
+/// A large checkpoint that is written in time.
+#[derive(Debug)]
+struct Upload {
+    upload: Box<dyn MultipartUpload>,
+    end: Instant,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> object_store::UploadPart {
+        let (part, end) = (self.upload.put_part(data), self.end);
+        Box::pin(async move { timeout_at(end, part).await.unwrap_or(Err(late())) })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let done = timeout_at(self.end, self.upload.complete()).await;
+        done.unwrap_or(Err(late()))
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let done = timeout_at(self.end, self.upload.abort()).await;
+        done.unwrap_or(Err(late()))
+    }
+}
