@@ -379,6 +379,10 @@ impl TooLarge {
         Self(format!("the store did not finish its answer in {time:?}"))
     }
 
+    pub(crate) fn checkpoint(what: &str) -> Self {
+        Self(format!("a checkpoint of the table {what}"))
+    }
+
     pub(super) fn line(limit: usize) -> Self {
         Self(format!("a line of the log has more than {limit} bytes"))
     }

@@ -2,7 +2,8 @@
 //! until it has its answers, so it is given a store that has them: a place that hangs is waited for
 //! without a thread, and no place for readers is held meanwhile.
 
-use super::checkpoint::{Part, fetch_checkpoint};
+use super::checkpoint::{Columns, Part, fetch_checkpoint};
+use crate::storage::TooLarge;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -20,7 +21,7 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes that are fetched ahead of one log. What is beyond is left to the reader.
 const AHEAD: usize = 2 << 20;
@@ -28,6 +29,12 @@ const AHEAD: usize = 2 << 20;
 const AT_ONCE: usize = 8;
 /// Kibibytes that are fetched ahead of all logs of this process.
 const BUDGET: usize = 128 << 10;
+
+/// How long a checkpoint waits for room that others have.
+const ROOM_TIME: Duration = Duration::from_secs(20);
+/// How long a checkpoint may take: some seconds, and as long as its bytes take.
+const START: Duration = Duration::from_secs(5);
+const PER_SECOND: u64 = 1 << 20;
 
 static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(BUDGET));
 
@@ -118,13 +125,14 @@ impl Fetched {
             .into_iter()
             .partition(|meta| name(meta).ends_with(".parquet"));
         for meta in parquet {
-            let part = fetch_checkpoint(store, &meta, left).await?;
-            let bytes: usize = part.iter().map(|part| part.bytes.len()).sum();
-            if part.is_empty() || !self.make_room(bytes, &mut left) {
-                self.complete = false;
-                continue;
+            let parts = in_time(&meta, fetch_checkpoint(store, &meta, Columns::State)).await?;
+            let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+            let room = ROOM.acquire_many(kibibytes(bytes));
+            match timeout(ROOM_TIME, room).await {
+                Ok(Ok(room)) => self.room.push(room),
+                _ => return Err(late()),
             }
-            self.parts.insert(meta.location.clone(), (meta, part));
+            self.parts.insert(meta.location.clone(), (meta, parts));
         }
         let mut chosen = Vec::new();
         for meta in json {
@@ -163,13 +171,20 @@ impl Fetched {
         let Some(rest) = left.checked_sub(bytes) else {
             return false;
         };
-        let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let Ok(room) = ROOM.try_acquire_many(kibibytes) else {
+        let Ok(room) = ROOM.try_acquire_many(kibibytes(bytes)) else {
             return false;
         };
         self.room.push(room);
         *left = rest;
         true
+    }
+
+    /// Fetches the newest checkpoint as a whole, to make the next one from it.
+    pub(super) async fn whole_checkpoint(&mut self, store: &dyn ObjectStore) -> Result<()> {
+        for (meta, parts) in self.parts.values_mut() {
+            *parts = in_time(meta, fetch_checkpoint(store, meta, Columns::All)).await?;
+        }
+        Ok(())
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -179,6 +194,16 @@ impl Fetched {
     pub(super) fn is_empty(&self) -> bool {
         self.listing.is_empty()
     }
+}
+
+fn kibibytes(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+/// Waits for a checkpoint as long as its size explains: one that trickles keeps others waiting.
+async fn in_time<T>(meta: &ObjectMeta, fetch: impl Future<Output = Result<T>>) -> Result<T> {
+    let time = START + Duration::from_secs(meta.size / PER_SECOND);
+    timeout(time, fetch).await.unwrap_or(Err(late()))
 }
 
 fn name(meta: &ObjectMeta) -> &str {
@@ -195,15 +220,30 @@ pub(super) struct Ahead {
     store: Arc<dyn ObjectStore>,
     fetched: Arc<Fetched>,
     end: Instant,
+    /// Whether no checkpoint is read that was not fetched, and so not checked.
+    strict: bool,
 }
 
 impl Ahead {
     /// What was not fetched is asked of `store`, for no longer than `time` from now on in all.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, fetched: Arc<Fetched>, time: Duration) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        fetched: Arc<Fetched>,
+        time: Duration,
+        strict: bool,
+    ) -> Self {
         Self {
             store,
             fetched,
             end: Instant::now() + time,
+            strict,
+        }
+    }
+
+    fn check(&self, location: &Path) -> Result<()> {
+        match self.strict && location.extension() == Some("parquet") {
+            true => Err(TooLarge::checkpoint("has parts that are not read here").into()),
+            false => Ok(()),
         }
     }
 
@@ -316,6 +356,9 @@ impl ObjectStore for Ahead {
         }
         if let Some(found) = self.get(location, &options) {
             return Ok(found);
+        }
+        if !options.head {
+            self.check(location)?;
         }
         let mut result = self.in_time(self.store.get_opts(location, options)).await?;
         if let GetResultPayload::Stream(body) = result.payload {

@@ -13,7 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use trace_destination_core::{Error, ErrorKind, waiting_for_turn};
 use url::Url;
 
@@ -29,24 +29,14 @@ const READING: usize = 4;
 const WAITING: usize = 8;
 /// How long one of the latter may wait in all.
 const WAIT: Duration = Duration::from_secs(60);
-/// Threads that write checkpoints, and how long each may wait for its store in all.
+/// Threads that write checkpoints. Each has its store's time to do it in.
 const CHECKPOINTS: usize = 2;
-const CHECKPOINT: Duration = Duration::from_secs(120);
 
-static TURNS: LazyLock<[Semaphore; 3]> =
-    LazyLock::new(|| [READING, WAITING, CHECKPOINTS].map(Semaphore::new));
+static READING_TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(READING));
+static WAITING_TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(WAITING));
+static CHECKPOINT_TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(CHECKPOINTS));
 
 static STORES: Mutex<Option<HashMap<String, Weak<Semaphore>>>> = Mutex::new(None);
-
-/// What a thread is needed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
-    Read,
-    /// A checkpoint beside the batches.
-    Checkpoint,
-    /// What somebody asked for by hand, and waits for.
-    Maintenance,
-}
 
 /// What the readers of all logs in one bucket, container or file system share.
 fn readers(location: &Url) -> Arc<Semaphore> {
@@ -132,7 +122,7 @@ impl Log {
         }
         let fetched = Arc::new(fetched);
         let loaded = self
-            .blocking(OPEN, Work::Read, fetched.clone(), |engine, root| {
+            .reading(fetched.clone(), |engine, root| {
                 Snapshot::builder_for(root).build(engine)
             })
             .await?;
@@ -157,27 +147,31 @@ impl Log {
         fetched.map_err(|e| fault(operation, doing, e))
     }
 
-    /// Runs Delta's own reader or writer on a thread, when it is its turn.
-    async fn blocking<T: Send + 'static>(
+    /// Reads what was fetched, or more, on a thread when there is one.
+    async fn reading<T: Send + 'static>(
         &self,
-        operation: &'static str,
-        work: Work,
         fetched: Arc<Fetched>,
         run: impl FnOnce(&dyn delta_kernel::Engine, Url) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let [reading, waiting, checkpoints] = &*TURNS;
-        let (turns, limits, time) = match work {
-            Work::Read if fetched.is_complete() => (Some(reading), Limits::WRITING, WAIT),
-            Work::Read => (Some(waiting), Limits::WRITING, WAIT),
-            Work::Checkpoint => (Some(checkpoints), Limits::CHECKPOINT, CHECKPOINT),
-            Work::Maintenance => (None, Limits::MAINTENANCE, Limits::MAINTENANCE.time),
+        let turns = match fetched.is_complete() {
+            true => &*READING_TURNS,
+            false => &*WAITING_TURNS,
         };
-        let turn = match turns {
-            Some(turns) => waiting_for_turn(turns.acquire()).await.ok(),
-            None => None,
-        };
-        let store = Arc::new(Bounded::new(self.raw.clone(), limits));
-        let delta = self.logstore(Arc::new(Ahead::new(store, fetched, time)))?;
+        let turn = waiting_for_turn(turns.acquire()).await.ok();
+        let store = Bounded::new(self.raw.clone(), Limits::WRITING);
+        let store = Ahead::new(Arc::new(store), fetched, WAIT, !self.local);
+        self.on_thread(OPEN, Arc::new(store), turn, run).await
+    }
+
+    /// Runs Delta's own reader or writer, which block a thread. Its turn is kept until it is done.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        store: Arc<dyn ObjectStore>,
+        turn: Option<SemaphorePermit<'static>>,
+        run: impl FnOnce(&dyn delta_kernel::Engine, Url) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let delta = self.logstore(store)?;
         let root = delta.root_url().clone();
         let engine = Confined::new(delta.engine(None), root.clone());
         tokio::task::spawn_blocking(move || {
@@ -205,7 +199,7 @@ impl Log {
     ) -> Result<Option<i64>, Error> {
         let Loaded { snapshot, fetched } = loaded;
         let _turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
-        self.blocking(OPEN, Work::Read, fetched, move |engine, _| {
+        self.reading(fetched, move |engine, _| {
             snapshot.get_app_id_version(&app_id, engine)
         })
         .await?
@@ -268,11 +262,24 @@ impl Log {
         operation: &'static str,
     ) -> Result<(), Error> {
         let doing = "writing a checkpoint";
-        let (fetched, work) = match operation {
-            MAINTAIN => (Fetched::default(), Work::Maintenance),
-            _ => (self.fetch(operation, doing).await?, Work::Checkpoint),
+        let (limits, turn, fetched) = match operation {
+            // Somebody asked for it and waits, about a table that may be large.
+            MAINTAIN => (Limits::MAINTENANCE, None, Fetched::default()),
+            _ => {
+                let mut fetched = self.fetch(operation, doing).await?;
+                let turn = CHECKPOINT_TURNS.acquire().await.ok();
+                if !self.local {
+                    let store = Bounded::new(self.raw.clone(), Limits::CHECKPOINT);
+                    let whole = fetched.whole_checkpoint(&store).await;
+                    whole.map_err(|e| fault(operation, doing, e))?;
+                }
+                (Limits::CHECKPOINT, turn, fetched)
+            }
         };
-        self.blocking(operation, work, Arc::new(fetched), move |engine, root| {
+        let store = Bounded::new(self.raw.clone(), limits);
+        let strict = !self.local && operation != MAINTAIN;
+        let store = Ahead::new(Arc::new(store), Arc::new(fetched), limits.time, strict);
+        self.on_thread(operation, Arc::new(store), turn, move |engine, root| {
             let snapshot = Snapshot::builder_for(root)
                 .at_version(version)
                 .build(engine)?;

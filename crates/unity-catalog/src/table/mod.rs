@@ -8,6 +8,7 @@ mod fetched;
 mod file;
 mod log;
 mod protocol;
+mod thrift;
 
 pub(crate) use file::{Encoder, writer_options, writer_properties};
 pub(crate) use log::{Loaded, Log};
