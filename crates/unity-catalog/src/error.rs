@@ -119,7 +119,10 @@ fn classify(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
 
 fn of_store(error: &(dyn StdError + 'static)) -> Option<(ErrorKind, &'static str)> {
     use object_store::Error as Store;
-    if error.is::<TooLarge>() {
+    if let Some(error) = error.downcast_ref::<TooLarge>() {
+        if error.is_slow() {
+            return Some((ErrorKind::Timeout, "see whether the store is reachable"));
+        }
         return Some((
             ErrorKind::Corrupt,
             "see who writes to the table's place, and restore the table's log or name another table",

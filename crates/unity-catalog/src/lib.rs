@@ -47,6 +47,7 @@
 //! | | `UNITY_CATALOG_TOKEN`, or `UNITY_CATALOG_CLIENT_ID` with `_CLIENT_SECRET` and `_TOKEN_URL` | who asks it; without, it is asked without credentials |
 //! | | `UNITY_CATALOG_STORAGE_ROOT` | storage URL below which new tables are put |
 //! | | `UNITY_CATALOG_STORAGE_CREDENTIALS` | `vended` (unless set) or `own`: whose credentials open a table's storage |
+//! | | `UNITY_CATALOG_FILE_LOCATIONS` | `true`: the server may name local files as the place of a table; for a server on this machine |
 //! | | `UNITY_CATALOG_TIMEOUT`, `UNITY_CATALOG_CA_FILE` | seconds for one request (30); a PEM file of authorities to trust |
 //! | | `DATABRICKS_HOST`, and `DATABRICKS_TOKEN` or `DATABRICKS_CLIENT_ID` with `_SECRET` | a Databricks workspace, where `UNITY_CATALOG_URI` is not set |
 //! | stores | `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, `AWS_ACCESS_KEY_ID`, … | S3 and what speaks its protocol (feature `s3`) |
@@ -66,6 +67,16 @@
 //!
 //! Values an application sets on a trace as a whole (tags, session, user) have no column here and
 //! are not stored.
+//!
+//! # Places of others
+//! A store or a catalog may belong to a tenant, so no answer of theirs is trusted. Objects of a log
+//! are read up to 64 MiB, its lines up to 2 MiB and 64 levels, listings up to 100,000 names, each in
+//! 20 s; a checkpoint in Parquet is looked at before it is decoded. Redirects are not followed, and a
+//! log names no file outside its table. A server names local files only where its storage root, or
+//! the configuration, allows it. Whatever is beyond that is an error that is not tried again.
+//!
+//! In local folders, new ones are made for their owner (0700, files 0600); those that exist keep
+//! their mode. [`StorageOptions::with_folder_access`] widens that.
 //!
 //! # Exactly once
 //! A batch is one Parquet file and one commit. The commit carries a transaction: the writer, which

@@ -345,54 +345,72 @@ impl Body {
     }
 }
 
-/// An answer that is not read to its end.
+/// An answer that is not read to its end, and why.
 #[derive(Debug)]
-pub(crate) struct TooLarge(String);
+pub(crate) struct TooLarge(String, Why);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Wrong,
+    Slow,
+}
 
 impl TooLarge {
+    fn wrong(text: String) -> Self {
+        Self(text, Why::Wrong)
+    }
+
+    /// Whether another try may find the store quicker.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.1 == Why::Slow
+    }
+
     fn object(limit: u64) -> Self {
-        Self(format!(
+        Self::wrong(format!(
             "an object of the table has more than {limit} bytes"
         ))
     }
 
     #[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
     pub(super) fn answer(limit: u64) -> Self {
-        Self(format!("the store's answer has more than {limit} bytes"))
+        Self::wrong(format!("the store's answer has more than {limit} bytes"))
     }
 
     fn listing(objects: usize, names: usize) -> Self {
-        Self(format!(
+        Self::wrong(format!(
             "the listing has more than {objects} objects, or names of more than {names} bytes"
         ))
     }
 
     fn length() -> Self {
-        Self("the store sent another number of bytes than it announced".into())
+        Self::wrong("the store sent another number of bytes than it announced".into())
     }
 
     fn version() -> Self {
-        Self("a file of the log has a version that no table can have".into())
+        Self::wrong("a file of the log has a version that no table can have".into())
     }
 
     fn slow(time: Duration) -> Self {
-        Self(format!("the store did not finish its answer in {time:?}"))
+        Self(
+            format!("the store did not finish its answer in {time:?}"),
+            Why::Slow,
+        )
     }
 
     pub(crate) fn checkpoint(what: &str) -> Self {
-        Self(format!("a checkpoint of the table {what}"))
+        Self::wrong(format!("a checkpoint of the table {what}"))
     }
 
     pub(super) fn line(limit: usize) -> Self {
-        Self(format!("a line of the log has more than {limit} bytes"))
+        Self::wrong(format!("a line of the log has more than {limit} bytes"))
     }
 
     pub(super) fn values(limit: usize) -> Self {
-        Self(format!("a file of the log has more than {limit} values"))
+        Self::wrong(format!("a file of the log has more than {limit} values"))
     }
 
     pub(super) fn depth() -> Self {
-        Self(format!(
+        Self::wrong(format!(
             "a line of the log is nested more than {MAX_DEPTH} deep"
         ))
     }

@@ -15,7 +15,10 @@ pub enum Cloud {
 
 /// What a store that lies answers.
 #[derive(Default)]
-pub struct Script(pub Option<Box<dyn Fn(&Request) -> Option<Reply> + Send>>);
+pub struct Script(pub Option<Answers>);
+
+/// Answers some requests.
+pub type Answers = Box<dyn Fn(&Request) -> Option<Reply> + Send>;
 
 impl std::fmt::Debug for Script {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,6 +1,7 @@
 //! Answers of a store that are too large, too many, too slow, too deep, or not what they claim.
 
 use crate::catalog_server::http::{Reply, Request};
+use crate::catalog_server::store::Answers;
 use crate::{ALONE, LOG, World};
 use std::time::Duration;
 use trace_destination_core::{ErrorKind, Retry};
@@ -56,14 +57,12 @@ fn in_log(name: &str) -> String {
     format!("{}{name}", LOG.trim_start_matches("/bucket/"))
 }
 
-type Script = Box<dyn Fn(&Request) -> Option<Reply> + Send>;
-
-fn script(script: impl Fn(&Request) -> Option<Reply> + Send + 'static) -> Script {
+fn script(script: impl Fn(&Request) -> Option<Reply> + Send + 'static) -> Answers {
     Box::new(script)
 }
 
 /// What a store says, and whether a table can be written all the same.
-fn cases() -> Vec<(&'static str, Script, Option<ErrorKind>)> {
+fn cases() -> Vec<(&'static str, Answers, Option<ErrorKind>)> {
     const HUGE: &str = "99999999999";
     let meta = [
         ("etag", "\"7\""),

@@ -2,6 +2,7 @@
 //! process, takes more memory than a stated bound, takes for ever, or carries credentials elsewhere.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "the figures are for people")]
 
 #[path = "../catalog_server/mod.rs"]
 mod catalog_server;
