@@ -168,9 +168,7 @@ fn cases() -> Vec<(&'static str, Answers, Option<ErrorKind>)> {
         ),
         (
             "a commit of small values",
-            script(|r| {
-                is_commit(r).then(|| object("{\"a\":[1,1,1,1,1,1,1,1]}\n".repeat(2_500_000)))
-            }),
+            script(|r| is_commit(r).then(|| object(format!("{}\n", ",".repeat(MIB)).repeat(5)))),
             Some(ErrorKind::Corrupt),
         ),
         (
