@@ -4,8 +4,6 @@
 mod bounded;
 mod cloud;
 mod guarded;
-#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
-mod http;
 mod local;
 mod options;
 mod renewal;

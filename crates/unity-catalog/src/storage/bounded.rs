@@ -356,7 +356,7 @@ enum Why {
 }
 
 impl TooLarge {
-    fn wrong(text: String) -> Self {
+    pub(crate) fn wrong(text: String) -> Self {
         Self(text, Why::Wrong)
     }
 
@@ -369,11 +369,6 @@ impl TooLarge {
         Self::wrong(format!(
             "an object of the table has more than {limit} bytes"
         ))
-    }
-
-    #[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
-    pub(super) fn answer(limit: u64) -> Self {
-        Self::wrong(format!("the store's answer has more than {limit} bytes"))
     }
 
     fn listing(objects: usize, names: usize) -> Self {

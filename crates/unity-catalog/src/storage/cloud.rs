@@ -1,5 +1,8 @@
 //! The stores of the clouds. What a build leaves out is an error that names the feature.
 
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+mod http;
+
 use super::StorageOptions;
 use super::renewal::Renewal;
 use object_store::ObjectStore;
@@ -12,8 +15,8 @@ type Given = Option<Arc<Renewal>>;
 
 #[cfg(feature = "s3")]
 pub(super) fn s3(options: &StorageOptions, url: &Url, renewal: Given) -> Result<Store, Error> {
-    use super::http::Connector;
     use super::invalid;
+    use http::Connector;
     use object_store::aws::AmazonS3Builder;
 
     let endpoint = options.s3_endpoint();
@@ -50,7 +53,7 @@ pub(super) fn s3(options: &StorageOptions, url: &Url, renewal: Given) -> Result<
 
 #[cfg(feature = "azure")]
 pub(super) fn azure(options: &StorageOptions, url: &Url, renewal: Given) -> Result<Store, Error> {
-    use super::http::Connector;
+    use http::Connector;
     use object_store::azure::MicrosoftAzureBuilder;
 
     let mut builder = MicrosoftAzureBuilder::new()
@@ -68,7 +71,7 @@ pub(super) fn azure(options: &StorageOptions, url: &Url, renewal: Given) -> Resu
 
 #[cfg(feature = "gcs")]
 pub(super) fn gcs(options: &StorageOptions, url: &Url, renewal: Given) -> Result<Store, Error> {
-    use super::http::Connector;
+    use http::Connector;
     use object_store::gcp::GoogleCloudStorageBuilder;
 
     let mut builder = GoogleCloudStorageBuilder::new()

@@ -1,7 +1,8 @@
 //! The log of one table: the few things a writer asks of it.
 
+use super::ahead::Ahead;
 use super::engine::Confined;
-use super::fetched::{Ahead, Fetched};
+use super::fetched::Fetched;
 use crate::error::{MAINTAIN, OPEN, fault, log_fault};
 use crate::storage::{Bounded, Limits};
 use bytes::Bytes;

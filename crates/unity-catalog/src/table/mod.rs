@@ -1,5 +1,6 @@
 //! One open table: found or made, checked, appended to.
 
+mod ahead;
 mod checkpoint;
 mod commit;
 mod create;

@@ -1,6 +1,7 @@
 //! HTTP beneath the stores of the clouds. Redirects are not followed, and no answer is read beyond
 //! what its request asked for: a store may belong to a tenant.
 
+use crate::storage::TooLarge;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use tokio::runtime;
 
 /// Bytes that are read of an object when no range was asked for.
-pub(super) const MAX_OBJECT: u64 = 64 << 20;
+const MAX_OBJECT: u64 = 64 << 20;
 /// Bytes of one page of a listing: a thousand names of a thousand bytes, and what is said of each.
 const MAX_PAGE: u64 = 8 << 20;
 /// Bytes of any other answer: credentials, and what a write returns.
@@ -240,11 +241,9 @@ fn check(headers: &HeaderMap, limit: u64) -> Result<Option<u64>, HttpError> {
 }
 
 fn too_large(limit: u64) -> HttpError {
+    let text = format!("the store's answer has more than {limit} bytes");
     // Of a kind that is not tried again.
-    HttpError::new(
-        HttpErrorKind::Decode,
-        super::bounded::TooLarge::answer(limit),
-    )
+    HttpError::new(HttpErrorKind::Decode, TooLarge::wrong(text))
 }
 
 fn transport(error: reqwest::Error) -> HttpError {
