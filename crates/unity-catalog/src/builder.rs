@@ -1,15 +1,15 @@
 //! Making a location: from parts, from a URI, from the environment; checked once, in `build()`.
 
+use crate::access::{Access, Source};
 use crate::catalog::local::root_url;
 use crate::catalog::rest::CatalogServer;
 use crate::config::{
     CREATE_PARAM, DEFAULT_ROOT, PARAMS, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT,
 };
 use crate::error::BUILD;
-use crate::location::{Source, UnityCatalogLocation};
+use crate::location::UnityCatalogLocation;
 use crate::name::TableName;
 use crate::storage::StorageOptions;
-use std::sync::Arc;
 use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
 
 /// What to do when the table is not there.
@@ -144,7 +144,8 @@ impl UnityCatalogLocationBuilder {
     /// root absolute and free of symbolic links.
     ///
     /// # Errors
-    /// `InvalidConfig` for a missing or unusable name, root, server or option.
+    /// `InvalidConfig` for a missing or unusable name, root, server or option, and for a location
+    /// whose URI is in use with another server configuration, other credentials or storage options.
     pub fn build(self) -> Result<UnityCatalogLocation, Error> {
         if let Some(error) = self.deferred.into_iter().next() {
             return Err(error);
@@ -204,12 +205,12 @@ impl UnityCatalogLocationBuilder {
             true => LocationUri::from_parts(SCHEME, None, &text, query)?,
             false => LocationUri::from_parts(SCHEME, Some(&text), "", query)?,
         };
+        let storage = self.storage;
         Ok(UnityCatalogLocation {
+            access: Access::claim(&uri, Access { source, storage })?,
             uri,
             name,
             missing: self.missing,
-            source: Arc::new(source),
-            storage: Arc::new(self.storage),
             wrap: None,
         })
     }

@@ -1,6 +1,6 @@
 //! What Delta and object stores say, as the one error the pipeline knows.
 
-use crate::storage::renewal_error;
+use crate::storage::{TooLarge, renewal_error};
 use std::error::Error as StdError;
 use trace_destination_core::{Error, ErrorKind};
 
@@ -119,6 +119,15 @@ fn classify(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
 
 fn of_store(error: &(dyn StdError + 'static)) -> Option<(ErrorKind, &'static str)> {
     use object_store::Error as Store;
+    if let Some(error) = error.downcast_ref::<TooLarge>() {
+        if error.is_slow() {
+            return Some((ErrorKind::Timeout, "see whether the store is reachable"));
+        }
+        return Some((
+            ErrorKind::Corrupt,
+            "see who writes to the table's place, and restore the table's log or name another table",
+        ));
+    }
     Some(match error.downcast_ref::<Store>()? {
         Store::PermissionDenied { .. } => (
             ErrorKind::PermissionDenied,
@@ -200,6 +209,22 @@ fn of_text(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
         (
             ErrorKind::PermissionDenied,
             "grant this principal the right to read, write and list the table's folder",
+        )
+    } else if says(&[
+        "without location",
+        "301 moved",
+        "302 found",
+        "303 see",
+        "308 perm",
+    ]) {
+        (
+            ErrorKind::InvalidConfig,
+            "redirects are not followed: configure the region or endpoint that the store is at",
+        )
+    } else if says(&["307 temp"]) {
+        (
+            ErrorKind::Unavailable,
+            "redirects are not followed: configure the region or endpoint that the store is at",
         )
     } else if says(&["timed out"]) {
         (ErrorKind::Timeout, "see whether the store is reachable")

@@ -51,7 +51,7 @@
 //! | | `UNITY_CATALOG_TOKEN`, or `UNITY_CATALOG_CLIENT_ID` with `_CLIENT_SECRET` and `_TOKEN_URL` | who asks it; without, it is asked without credentials |
 //! | | `UNITY_CATALOG_STORAGE_ROOT` | storage URL below which new tables are put |
 //! | | `UNITY_CATALOG_STORAGE_CREDENTIALS` | `vended` (unless set) or `own`: whose credentials open a table's storage |
-//! | | `UNITY_CATALOG_LOCAL_FILES` | `true`: a catalog on another machine may name files of this one |
+//! | | `UNITY_CATALOG_FILE_LOCATIONS` | `true`: the server may name local files as the place of a table; for a server on this machine |
 //! | | `UNITY_CATALOG_TIMEOUT`, `UNITY_CATALOG_CA_FILE` | seconds for one request (30); a PEM file of authorities to trust |
 //! | | `DATABRICKS_HOST`, and `DATABRICKS_TOKEN` or `DATABRICKS_CLIENT_ID` with `_SECRET` | a Databricks workspace, where `UNITY_CATALOG_URI` is not set |
 //! | stores | `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, `AWS_ACCESS_KEY_ID`, … | S3 and what speaks its protocol (feature `s3`) |
@@ -66,8 +66,8 @@
 //! application.
 //!
 //! What a catalog answers is somebody else's word: a place with `..` in it, also encoded, is refused,
-//! and so are files of this machine that a catalog on another one names, unless
-//! `UNITY_CATALOG_LOCAL_FILES=true` or `UNITY_CATALOG_STORAGE_ROOT` above them says otherwise.
+//! and so are files of this machine, unless `UNITY_CATALOG_FILE_LOCATIONS=true` or
+//! `UNITY_CATALOG_STORAGE_ROOT` above them says otherwise.
 //!
 //! # Tables
 //! A table that is absent is created with the columns of Databricks' spans table for OpenTelemetry,
@@ -78,6 +78,16 @@
 //!
 //! Values an application sets on a trace as a whole (tags, session, user) have no column here and
 //! are not stored.
+//!
+//! # Places of others
+//! A store or a catalog may belong to a tenant, so no answer of theirs is trusted. Objects of a log
+//! are read up to 64 MiB, its lines up to 2 MiB and 64 levels, listings up to 100,000 names, each in
+//! 20 s; a checkpoint in Parquet is looked at before it is decoded. Redirects are not followed, and a
+//! log names no file outside its table. A server names local files only where its storage root, or
+//! the configuration, allows it. Whatever is beyond that is an error that is not tried again.
+//!
+//! In local folders, new ones are made for their owner (0700, files 0600); those that exist keep
+//! their mode. [`StorageOptions::with_folder_access`] widens that.
 //!
 //! # Exactly once
 //! A batch is one Parquet file and one commit. The commit carries a transaction: the writer, which
@@ -114,6 +124,7 @@
 //! log is never cleaned up by writing; [`UnityCatalogLocation::maintenance`] does that on demand, and
 //! removes the files a crash left behind.
 
+mod access;
 #[doc(hidden)]
 pub mod bench_support;
 mod builder;
@@ -135,12 +146,14 @@ pub use builder::{MissingTable, UnityCatalogLocationBuilder};
 pub use catalog::rest::{
     CatalogServer, DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET, DATABRICKS_HOST,
     DATABRICKS_TOKEN, StorageCredentials, UNITY_CATALOG_CA_FILE, UNITY_CATALOG_CLIENT_ID,
-    UNITY_CATALOG_CLIENT_SECRET, UNITY_CATALOG_LOCAL_FILES, UNITY_CATALOG_STORAGE_CREDENTIALS,
-    UNITY_CATALOG_STORAGE_ROOT, UNITY_CATALOG_TIMEOUT, UNITY_CATALOG_TOKEN,
-    UNITY_CATALOG_TOKEN_URL, UNITY_CATALOG_URI,
+    UNITY_CATALOG_CLIENT_SECRET, UNITY_CATALOG_STORAGE_CREDENTIALS, UNITY_CATALOG_STORAGE_ROOT,
+    UNITY_CATALOG_TIMEOUT, UNITY_CATALOG_TOKEN, UNITY_CATALOG_TOKEN_URL, UNITY_CATALOG_URI,
 };
 pub use config::{CREATE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT};
 pub use location::UnityCatalogLocation;
 pub use maintenance::TableMaintenance;
-pub use storage::{SessionToken, StorageOptions, UNITY_CATALOG_S3_SESSION_TOKEN};
+pub use storage::{
+    FolderAccess, SessionToken, StorageOptions, UNITY_CATALOG_FILE_LOCATIONS,
+    UNITY_CATALOG_S3_SESSION_TOKEN,
+};
 pub use trace_destination_http::{Credential, CredentialProvider, Credentials, OAuthClient};

@@ -1,12 +1,12 @@
 //! The location: a value that names a table, and opens it.
 
+use crate::access::{Access, Source};
 use crate::builder::{MissingTable, UnityCatalogLocationBuilder};
 use crate::catalog::Catalog;
 use crate::catalog::local::LocalCatalog;
-use crate::catalog::rest::{CatalogServer, RestCatalog};
+use crate::catalog::rest::RestCatalog;
 use crate::config::BATCH;
 use crate::name::{self, TableName};
-use crate::storage::StorageOptions;
 use crate::table::Table;
 use crate::test_support::{Wrap, Wrapped};
 use async_trait::async_trait;
@@ -16,7 +16,6 @@ use trace_destination_core::{
     BatchEncoder, Capabilities, Error, Guarantee, Hole, LocationUri, ProcessEnv, TraceBatch,
     TraceLocation, TraceSink, Written,
 };
-use url::Url;
 
 /// A table of spans: in a folder or object store that is its own catalog, or registered with a
 /// Unity Catalog server.
@@ -33,25 +32,17 @@ use url::Url;
 /// # Ok::<(), trace_destination_core::Error>(())
 /// ```
 ///
-/// What identifies a location is its URI alone: two with equal URIs and different credentials are
-/// one place with one lane, and the first that is used decides.
+/// What identifies a location is its URI alone: equal URIs are one place with one lane. So as long
+/// as one is in use, another with its URI but another server, other credentials or other options of
+/// stores is an error when it is built; spans would go out with somebody else's credentials
+/// otherwise.
 #[derive(Clone)]
 pub struct UnityCatalogLocation {
     pub(crate) uri: LocationUri,
     pub(crate) name: TableName,
     pub(crate) missing: MissingTable,
-    pub(crate) source: Arc<Source>,
-    pub(crate) storage: Arc<StorageOptions>,
+    pub(crate) access: Arc<Access>,
     pub(crate) wrap: Option<Wrap>,
-}
-
-/// Which catalog has the table.
-#[derive(Debug)]
-pub(crate) enum Source {
-    /// A folder, or a place in an object store.
-    Root(Url),
-    /// A server.
-    Server(CatalogServer),
 }
 
 impl UnityCatalogLocation {
@@ -95,11 +86,13 @@ impl UnityCatalogLocation {
 
     /// The catalog, with connections of the runtime this is called on.
     fn catalog(&self) -> Result<Box<dyn Catalog>, Error> {
-        let catalog: Box<dyn Catalog> = match &*self.source {
-            Source::Root(root) => {
-                Box::new(LocalCatalog::new(root.clone(), (*self.storage).clone()))
+        let Access { source, storage } = &*self.access;
+        let catalog: Box<dyn Catalog> = match source {
+            Source::Root(root) => Box::new(LocalCatalog::new(root.clone(), storage.clone())),
+            Source::Server(server) => {
+                let storage = storage.of_server(server.storage_root.as_ref());
+                Box::new(RestCatalog::new(server, &storage)?)
             }
-            Source::Server(server) => Box::new(RestCatalog::new(server, &self.storage)?),
         };
         Ok(match self.wrap.clone() {
             None => catalog,

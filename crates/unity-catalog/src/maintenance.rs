@@ -108,7 +108,8 @@ impl TableMaintenance {
     }
 
     async fn load(&self) -> Result<DeltaTable, Error> {
-        let mut table = DeltaTable::new(self.log.delta().clone());
+        let log = self.log.delta().map_err(|e| e.at(&self.uri))?;
+        let mut table = DeltaTable::new(log);
         match table.load().await {
             Ok(()) => Ok(table),
             Err(deltalake::DeltaTableError::NotATable(_)) => {

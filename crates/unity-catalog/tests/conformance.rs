@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use trace_destination_conformance::{assert_conforms, writer};
 use trace_destination_core::LocationUri;
-use trace_destination_unity_catalog::UnityCatalogLocation;
+use trace_destination_unity_catalog::{UNITY_CATALOG_FILE_LOCATIONS, UnityCatalogLocation};
 
 /// Which location the other process of the kill case writes.
 const WRITES_TO: &str = "CONFORMANCE_WRITES_TO";
@@ -38,7 +38,9 @@ fn other_process(uri: &LocationUri) -> Command {
     let mut command = Command::new(program);
     command
         .args(["--exact", "the_other_process", "--ignored", "--nocapture"])
-        .env(WRITES_TO, uri.as_str());
+        .env(WRITES_TO, uri.as_str())
+        // The server is on this machine, and its tables are in its folder.
+        .env(UNITY_CATALOG_FILE_LOCATIONS, "true");
     command
 }
 

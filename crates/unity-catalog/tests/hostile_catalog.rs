@@ -214,34 +214,36 @@ async fn places_that_lie() {
         };
         for place in upwards.iter().map(String::as_str).chain(wrong) {
             let server = says(place);
-            let own = Step::Table.server(&server.url()).with_local_files(true);
+            let own = Step::Table.server(&server.url());
             let own = own.with_storage_credentials(StorageCredentials::Own);
             if as_root && place.is_empty() {
                 continue; // None is said, and the catalog's own counts.
             }
             let (error, text) = refused(&format!("{place:?} {as_root}"), own).await;
             let kind = error.kind();
-            let is_refused = matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidConfig);
+            let is_refused = matches!(
+                kind,
+                ErrorKind::Unsupported | ErrorKind::InvalidConfig | ErrorKind::PermissionDenied
+            );
             assert!(is_refused, "{place:?}: {text}");
         }
-        // Files of this machine, where the catalog is on another. It is reached by this one's own
-        // address, if it has one.
+        // Files of this machine, which nobody allowed.
         for place in [
             format!("file://{victim}"),
             victim.clone(),
             format!("FILE://{victim}"),
         ] {
             let server = says(&place);
-            let remote = Step::Table.server(&server.url()).with_local_files(false);
+            let remote = Step::Table.server(&server.url());
             let remote = remote.with_storage_credentials(StorageCredentials::Own);
             let (error, text) = refused(&place, remote.clone()).await;
-            assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
-            assert!(text.contains("a file of this machine"), "{text}");
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{text}");
+            assert!(text.contains("the local folder"), "{text}");
             if !as_root {
                 // Below a root that is configured it is what was asked for; beside it, it is not.
                 let root = format!("file://{path}");
                 let (_, text) = refused(&place, remote.with_storage_root(&root).unwrap()).await;
-                assert!(text.contains("a file of this machine"), "{text}");
+                assert!(text.contains("the local folder"), "{text}");
             }
         }
         let long = format!("s3://b/{}", "x".repeat(100_000));

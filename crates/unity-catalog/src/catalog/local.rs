@@ -4,7 +4,7 @@
 use super::{Catalog, NewTable, TableEntry};
 use crate::error::{BUILD, OPEN, fault};
 use crate::name::TableName;
-use crate::storage::StorageOptions;
+use crate::storage::{Bounded, Limits, StorageOptions};
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use object_store::ObjectStore;
@@ -24,7 +24,10 @@ pub(crate) struct LocalCatalog {
 impl LocalCatalog {
     /// A catalog at a root that [`root_url`] made.
     pub(crate) fn new(root: Url, options: StorageOptions) -> Self {
-        Self { root, options }
+        Self {
+            root,
+            options: options.of_own_root(),
+        }
     }
 }
 
@@ -33,7 +36,7 @@ impl Catalog for LocalCatalog {
     /// A table is there if it has a log.
     async fn get(&self, name: &TableName) -> Result<Option<TableEntry>, Error> {
         let location = self.place(name).await?;
-        let store = self.storage(&location, None).await?;
+        let store = Bounded::new(self.storage(&location, None).await?, Limits::WRITING);
         let log = Path::from("_delta_log");
         match store.list(Some(&log)).next().await {
             None | Some(Err(object_store::Error::NotFound { .. })) => Ok(None),

@@ -1,5 +1,8 @@
 //! The stores of the clouds. What a build leaves out is an error that names the feature.
 
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+mod http;
+
 use super::StorageOptions;
 use super::renewal::Renewal;
 use object_store::ObjectStore;
@@ -13,6 +16,7 @@ type Given = Option<Arc<Renewal>>;
 #[cfg(feature = "s3")]
 pub(super) fn s3(options: &StorageOptions, url: &Url, renewal: Given) -> Result<Store, Error> {
     use super::invalid;
+    use http::Connector;
     use object_store::aws::AmazonS3Builder;
 
     let endpoint = options.s3_endpoint();
@@ -34,7 +38,9 @@ pub(super) fn s3(options: &StorageOptions, url: &Url, renewal: Given) -> Result<
                 .mend("set AWS_ALLOW_HTTP=true, or use an endpoint with https:"),
         );
     }
-    let mut builder = AmazonS3Builder::new().with_retry(retry(options));
+    let mut builder = AmazonS3Builder::new()
+        .with_retry(retry(options))
+        .with_http_connector(Connector);
     for (name, value) in of(options, "aws_") {
         builder = builder.with_config(key(name)?, value);
     }
@@ -47,9 +53,12 @@ pub(super) fn s3(options: &StorageOptions, url: &Url, renewal: Given) -> Result<
 
 #[cfg(feature = "azure")]
 pub(super) fn azure(options: &StorageOptions, url: &Url, renewal: Given) -> Result<Store, Error> {
+    use http::Connector;
     use object_store::azure::MicrosoftAzureBuilder;
 
-    let mut builder = MicrosoftAzureBuilder::new().with_retry(retry(options));
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_retry(retry(options))
+        .with_http_connector(Connector);
     for (name, value) in of(options, "azure_") {
         builder = builder.with_config(key(name)?, value);
     }
@@ -62,9 +71,12 @@ pub(super) fn azure(options: &StorageOptions, url: &Url, renewal: Given) -> Resu
 
 #[cfg(feature = "gcs")]
 pub(super) fn gcs(options: &StorageOptions, url: &Url, renewal: Given) -> Result<Store, Error> {
+    use http::Connector;
     use object_store::gcp::GoogleCloudStorageBuilder;
 
-    let mut builder = GoogleCloudStorageBuilder::new().with_retry(retry(options));
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_retry(retry(options))
+        .with_http_connector(Connector);
     for (name, value) in of(options, "google_") {
         builder = builder.with_config(key(name)?, value);
     }

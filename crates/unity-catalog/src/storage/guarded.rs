@@ -2,7 +2,7 @@
 //! the store refuses them before their time.
 
 use super::renewal::{Renewal, renewal_error, store_error};
-use super::{Secret, scrub};
+use super::secret::{Secret, scrub, without_secrets_of_addresses};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -149,7 +149,7 @@ impl Inner {
         let error = sorted(error);
         let said = everything(&error);
         let own = self.own.iter().map(Secret::expose);
-        let mut cleaned = scrub(said.clone(), own);
+        let mut cleaned = scrub(without_secrets_of_addresses(&said), own);
         if let Some(renewal) = &self.renewal {
             cleaned = renewal.scrub(cleaned);
         }
@@ -209,7 +209,11 @@ fn is_mute(error: &Error) -> bool {
 
 /// The same error as the kind it is.
 fn sorted(error: Error) -> Error {
-    if !matches!(error, Error::Generic { .. }) {
+    // Azure answers "denied" where the credentials are over.
+    if !matches!(
+        error,
+        Error::Generic { .. } | Error::PermissionDenied { .. }
+    ) {
         return error;
     }
     let path = "of the table".to_owned();
@@ -218,11 +222,13 @@ fn sorted(error: Error) -> Error {
             path,
             source: Box::new(error),
         },
-        Some(Verdict::Denied) => Error::PermissionDenied {
-            path,
-            source: Box::new(error),
-        },
-        None => error,
+        Some(Verdict::Denied) if !matches!(error, Error::PermissionDenied { .. }) => {
+            Error::PermissionDenied {
+                path,
+                source: Box::new(error),
+            }
+        }
+        _ => error,
     }
 }
 

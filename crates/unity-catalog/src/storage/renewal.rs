@@ -15,6 +15,8 @@ use trace_destination_core::Error;
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 /// How long to wait after a renewal that failed while the credentials at hand are still good.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Credentials that are to last longer are renewed after this time all the same.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Credentials this close to their end are not used any more.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -173,13 +175,13 @@ impl fmt::Debug for Renewal {
 impl Current {
     fn new(vended: Vended, generation: u64) -> Self {
         let now = Instant::now();
+        // A server may say any number; a clock cannot count every one.
+        let life = vended.life.map(|life| life.min(LONGEST));
         Self {
             keys: Arc::new(vended.keys),
             generation,
-            renew_at: vended
-                .life
-                .map(|life| now + life.saturating_sub(MARGIN).max(life / 2)),
-            ends_at: vended.life.map(|life| now + life),
+            renew_at: life.map(|life| now + life.saturating_sub(MARGIN).max(life / 2)),
+            ends_at: life.map(|life| now + life),
         }
     }
 

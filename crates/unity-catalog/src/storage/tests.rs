@@ -1,5 +1,7 @@
 use super::*;
+use object_store::path::Path as StorePath;
 use object_store::{ObjectStoreExt as _, PutPayload};
+use std::collections::BTreeMap;
 
 fn url(text: &str) -> Url {
     parse_url(text).unwrap()
@@ -54,7 +56,7 @@ async fn local_files_are_rooted_at_their_url_and_made_when_written() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("not yet/~t#1");
     let at = Url::from_file_path(&place).unwrap();
-    let store = StorageOptions::new().open(&at).unwrap();
+    let store = StorageOptions::new().of_own_root().open(&at).unwrap();
     assert!(!place.exists(), "opening makes nothing");
     let name = StorePath::from("_delta_log/0.json");
     store.put(&name, PutPayload::from("{}")).await.unwrap();
@@ -111,4 +113,60 @@ fn what_cannot_be_opened_says_why() {
         assert!(error.to_string().contains(said), "{error}");
         assert!(error.mend_hint().is_some(), "{error}");
     }
+}
+
+#[test]
+fn places_that_lead_elsewhere_are_not_understood() {
+    for text in [
+        "/lake/../etc",
+        "file:///lake/%2e%2e/etc",
+        "file:///lake/.%2E/etc",
+        "s3://bucket/lake/../other",
+        "s3://bucket/lake%2f..%2fother",
+        "s3://bucket/./lake",
+        "file:///lake/a%00b",
+        "s3://bucket/a\nb",
+        "http://127.0.0.1/lake",
+        "ftp://bucket/lake",
+        "lake",
+    ] {
+        let error = parse_url(text).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{text}");
+    }
+    for text in [
+        "/lake",
+        "file:///lake/a..b",
+        "s3://bucket/la%20ke",
+        "gs://b",
+    ] {
+        assert!(parse_url(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn local_places_are_where_the_configuration_allows_them() {
+    let opens = |options: &StorageOptions, place: &str| {
+        options
+            .open(&parse_url(place).unwrap())
+            .map(|_| ())
+            .map_err(|e| e.kind())
+    };
+    let root = parse_url("/lake").unwrap();
+    let options = StorageOptions::new();
+    let refused = Err(ErrorKind::PermissionDenied);
+    assert_eq!(opens(&options.of_server(None), "/lake/t"), refused);
+    assert_eq!(opens(&options.of_server(Some(&root)), "/lake/t"), Ok(()));
+    assert_eq!(
+        opens(&options.of_server(Some(&root)), "/lakeside/t"),
+        refused
+    );
+    assert_eq!(opens(&options.of_server(Some(&root)), "/t"), refused);
+    let allowed = options.clone().with_file_locations(true);
+    assert_eq!(opens(&allowed.of_server(None), "/t"), Ok(()));
+    assert_eq!(opens(&options.of_own_root(), "/t"), Ok(()));
+    let env = BTreeMap::from([(UNITY_CATALOG_FILE_LOCATIONS.to_owned(), "true".to_owned())]);
+    let allowed = StorageOptions::from_env(&env).unwrap();
+    assert_eq!(opens(&allowed.of_server(None), "/t"), Ok(()));
+    let env = BTreeMap::from([(UNITY_CATALOG_FILE_LOCATIONS.to_owned(), "yes".to_owned())]);
+    assert!(StorageOptions::from_env(&env).is_err());
 }

@@ -16,7 +16,10 @@ use serde_json::{Map, Value, json};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use trace_destination_core::{BatchEncoder, BatchId, ErrorKind, Refusal, TraceBatch};
+use tokio::sync::Semaphore;
+use trace_destination_core::{
+    BatchEncoder, BatchId, ErrorKind, Refusal, TraceBatch, waiting_for_turn,
+};
 
 /// The columns readers find files by.
 const FOUND_BY: [&str; 5] = [
@@ -40,6 +43,13 @@ const PREFIX: usize = 32;
 const KEPT: usize = 4;
 /// Builders larger than this are not kept.
 const KEPT_BYTES: usize = 1 << 20;
+
+/// Batches that are encoded at a time in this process: as many as there are processors, within
+/// reason. Each has a thread to itself, and builds rows of several times the batch's size.
+static ENCODING: LazyLock<Semaphore> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    Semaphore::new(processors.clamp(2, 8))
+});
 
 /// A batch, ready to be stored.
 #[derive(Clone, Debug)]
@@ -82,6 +92,16 @@ pub(super) struct Encoded {
     pub(super) refused: Vec<Refusal>,
 }
 
+impl Encoded {
+    /// Bytes that are kept, besides the batch itself, until it is stored.
+    #[allow(dead_code, reason = "for the accounting of what encoders made")]
+    pub(super) fn bytes(&self) -> usize {
+        let file = self.file.as_ref();
+        let file = file.map_or(0, |f| f.content.len() + f.name.len() + f.stats.len());
+        size_of::<Self>() + file + self.refused.capacity() * size_of::<Refusal>()
+    }
+}
+
 /// Encodes the batches of a table, ahead of their turn for the columns it had last.
 #[derive(Debug)]
 pub(crate) struct Encoder {
@@ -99,7 +119,8 @@ impl Encoder {
     }
 
     /// What the batch is to a table with these columns, which from now on are those to encode for.
-    pub(super) fn encoded(
+    /// Unless that is known, it is found out when it is this batch's turn.
+    pub(super) async fn encoded(
         &self,
         batch: &TraceBatch,
         columns: SchemaVersion,
@@ -107,7 +128,11 @@ impl Encoder {
         *self.columns.lock().unwrap_or_else(PoisonError::into_inner) = columns;
         match batch.encoded::<Encoded>() {
             Some(encoded) if encoded.columns == columns => Ok(encoded.clone()),
-            _ => encode(columns, batch, &self.stem(batch.id())),
+            _ => {
+                // Never closed: an error would only mean that there is no limit.
+                let _turn = waiting_for_turn(ENCODING.acquire()).await;
+                encode(columns, batch, &self.stem(batch.id()))
+            }
         }
     }
 
@@ -123,6 +148,8 @@ impl Encoder {
 
 impl BatchEncoder for Encoder {
     fn encode(&self, batch: &TraceBatch) -> Option<Arc<dyn Any + Send + Sync>> {
+        // Where all turns are taken, waiting for one is left to the write, which blocks no thread.
+        let _turn = ENCODING.try_acquire().ok()?;
         let columns = *self.columns.lock().unwrap_or_else(PoisonError::into_inner);
         let encoded = encode(columns, batch, &self.stem(batch.id())).ok()?;
         Some(Arc::new(encoded))

@@ -1,6 +1,10 @@
 //! The log of one table: the few things a writer asks of it.
 
-use crate::error::{OPEN, fault, log_fault};
+use super::ahead::Ahead;
+use super::engine::Confined;
+use super::fetched::Fetched;
+use crate::error::{MAINTAIN, OPEN, fault, log_fault};
+use crate::storage::{Bounded, Limits};
 use bytes::Bytes;
 use delta_kernel::{Snapshot, SnapshotRef};
 use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, default_logstore};
@@ -8,19 +12,30 @@ use futures_util::StreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tokio::sync::Semaphore;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use trace_destination_core::{Error, ErrorKind, waiting_for_turn};
 use url::Url;
 
 /// Where the log is, in a store that is rooted at the table.
 const FOLDER: &str = "_delta_log";
 
-/// Logs of one store that are read at a time. Delta's reader blocks a thread for as long as it
-/// reads, and the requests it waits for may need threads too: without a limit, many tables that are
-/// opened at once would wait for each other for ever. By store, so that one that does not answer
-/// holds up no other.
+/// Logs of one store that are read at a time. By store, so that one that does not answer holds up no
+/// other.
 const READERS: usize = 16;
+/// Threads that read logs which were fetched before: they wait for nothing.
+const READING: usize = 4;
+/// Threads that read logs which were too large to be fetched before, and wait for their stores.
+const WAITING: usize = 8;
+/// How long one of the latter may wait in all.
+const WAIT: Duration = Duration::from_secs(60);
+/// Threads that write checkpoints. Each has its store's time to do it in.
+const CHECKPOINTS: usize = 2;
+
+static READING_TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(READING));
+static WAITING_TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(WAITING));
+static CHECKPOINT_TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(CHECKPOINTS));
 
 static STORES: Mutex<Option<HashMap<String, Weak<Semaphore>>>> = Mutex::new(None);
 
@@ -45,54 +60,75 @@ fn readers(location: &Url) -> Arc<Semaphore> {
 /// The log of a table, in a store that is rooted at it.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
+    /// Within the limits of a writer.
     store: Arc<dyn ObjectStore>,
-    delta: LogStoreRef,
+    raw: Arc<dyn ObjectStore>,
+    /// Whether the store is of local files.
+    local: bool,
     readers: Arc<Semaphore>,
 }
 
+/// A version of a table, and what it was read from.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) snapshot: SnapshotRef,
+    fetched: Arc<Fetched>,
+}
+
 impl Log {
-    /// `location` is where the table is, for people and for the log's own records.
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, location: &Url) -> Result<Self, Error> {
-        // Delta's reader wants addresses beneath which the store's paths are; ours begin at the
-        // table. Whether listings come sorted it tells by the scheme.
-        let root = match location.scheme() {
-            "file" => "file:///",
-            _ => "table:///",
-        };
-        let root = Url::parse(root).map_err(|e| fault(OPEN, "naming the table's root", e))?;
-        let delta = default_logstore(
-            store.clone(),
-            store.clone(),
-            &root,
-            &StorageConfig::default(),
-        );
-        let readers = readers(location);
-        Ok(Self {
-            store,
-            delta,
-            readers,
-        })
+    /// `location` is where the table is.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, location: &Url) -> Self {
+        Self {
+            store: Arc::new(Bounded::new(store.clone(), Limits::WRITING)),
+            raw: store,
+            local: location.scheme() == "file",
+            readers: readers(location),
+        }
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
 
-    pub(crate) fn delta(&self) -> &LogStoreRef {
-        &self.delta
+    /// The log as Delta's own operations want it, for a table that is cared for by hand.
+    pub(crate) fn delta(&self) -> Result<LogStoreRef, Error> {
+        let store = Bounded::new(self.raw.clone(), Limits::MAINTENANCE);
+        self.logstore(Arc::new(store))
+    }
+
+    fn logstore(&self, store: Arc<dyn ObjectStore>) -> Result<LogStoreRef, Error> {
+        // Delta's reader wants addresses beneath which the store's paths are; ours begin at the
+        // table. Whether listings come sorted it tells by the scheme.
+        let root = match self.local {
+            true => "file:///",
+            false => "table:///",
+        };
+        let root = Url::parse(root).map_err(|e| fault(OPEN, "naming the table's root", e))?;
+        let config = StorageConfig::default();
+        Ok(default_logstore(store.clone(), store, &root, &config))
     }
 
     /// The newest state of the table, without its files; `None` if there is no table.
-    pub(crate) async fn load(&self) -> Result<Option<SnapshotRef>, Error> {
-        if self.is_empty().await? {
-            return Ok(None);
+    pub(crate) async fn load(&self) -> Result<Option<Loaded>, Error> {
+        let doing = "reading the table's log";
+        // Never closed: an error would only mean that there is no limit.
+        let _turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
+        let mut fetched = self.fetch(OPEN, doing).await?;
+        if fetched.is_empty() {
+            if self.is_empty().await? {
+                return Ok(None);
+            }
+            // Made since it was listed.
+            fetched = self.fetch(OPEN, doing).await?;
         }
+        let fetched = Arc::new(fetched);
         let loaded = self
-            .blocking(|engine, root| Snapshot::builder_for(root).build(engine))
-            .await
-            .map_err(|e| fault(OPEN, "reading the table's log", e))?;
+            .reading(fetched.clone(), |engine, root| {
+                Snapshot::builder_for(root).build(engine)
+            })
+            .await?;
         match loaded {
-            Ok(snapshot) => Ok(Some(snapshot)),
+            Ok(snapshot) => Ok(Some(Loaded { snapshot, fetched })),
             // Not `None`: whoever finds no table makes one, and a listing may be late or in the
             // middle of a clean-up.
             Err(e) if e.to_string().contains("No files in log segment") => Err(Error::new(
@@ -103,24 +139,48 @@ impl Log {
             .retryable()
             .mend("if it stays so, remove them or name another table")
             .caused_by(e)),
-            Err(e) => Err(log_fault(OPEN, "reading the table's log", e)),
+            Err(e) => Err(log_fault(OPEN, doing, e)),
         }
     }
 
-    /// Runs Delta's own reader or writer, when it is this log's turn.
-    async fn blocking<T: Send + 'static>(
+    async fn fetch(&self, operation: &'static str, doing: &str) -> Result<Fetched, Error> {
+        let fetched = Fetched::of(&*self.store).await;
+        fetched.map_err(|e| fault(operation, doing, e))
+    }
+
+    /// Reads what was fetched, or more, on a thread when there is one.
+    async fn reading<T: Send + 'static>(
         &self,
+        fetched: Arc<Fetched>,
         run: impl FnOnce(&dyn delta_kernel::Engine, Url) -> T + Send + 'static,
-    ) -> Result<T, tokio::task::JoinError> {
-        // Never closed: an error would only mean that there is no limit.
-        let turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
-        let engine = self.delta.engine(None);
-        let root = self.delta.root_url().clone();
+    ) -> Result<T, Error> {
+        let turns = match fetched.is_complete() {
+            true => &*READING_TURNS,
+            false => &*WAITING_TURNS,
+        };
+        let turn = waiting_for_turn(turns.acquire()).await.ok();
+        let store = Bounded::new(self.raw.clone(), Limits::WRITING);
+        let store = Ahead::new(Arc::new(store), fetched, WAIT, !self.local);
+        self.on_thread(OPEN, Arc::new(store), turn, run).await
+    }
+
+    /// Runs Delta's own reader or writer, which block a thread. Its turn is kept until it is done.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        store: Arc<dyn ObjectStore>,
+        turn: Option<SemaphorePermit<'static>>,
+        run: impl FnOnce(&dyn delta_kernel::Engine, Url) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let delta = self.logstore(store)?;
+        let root = delta.root_url().clone();
+        let engine = Confined::new(delta.engine(None), root.clone());
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            run(engine.as_ref(), root)
+            run(&engine, root)
         })
         .await
+        .map_err(|e| fault(operation, "reading the table's log", e))
     }
 
     async fn is_empty(&self) -> Result<bool, Error> {
@@ -135,13 +195,16 @@ impl Log {
     /// The newest version a writer committed under `app_id`.
     pub(crate) async fn transaction(
         &self,
-        snapshot: SnapshotRef,
+        loaded: Loaded,
         app_id: String,
     ) -> Result<Option<i64>, Error> {
-        self.blocking(move |engine, _| snapshot.get_app_id_version(&app_id, engine))
-            .await
-            .map_err(|e| fault(OPEN, "looking for a transaction", e))?
-            .map_err(|e| log_fault(OPEN, "looking for the writer's last transaction", e))
+        let Loaded { snapshot, fetched } = loaded;
+        let _turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
+        self.reading(fetched, move |engine, _| {
+            snapshot.get_app_id_version(&app_id, engine)
+        })
+        .await?
+        .map_err(|e| log_fault(OPEN, "looking for the writer's last transaction", e))
     }
 
     /// The content of a commit; `None` if there is none.
@@ -192,20 +255,38 @@ impl Log {
         }
     }
 
-    /// Writes a checkpoint of a version.
+    /// Writes a checkpoint of a version. A store that does not answer is found out before the turn
+    /// of others is taken.
     pub(crate) async fn checkpoint(
         &self,
         version: u64,
         operation: &'static str,
     ) -> Result<(), Error> {
-        self.blocking(move |engine, root| {
+        let doing = "writing a checkpoint";
+        let (limits, turn, fetched) = match operation {
+            // Somebody asked for it and waits, about a table that may be large.
+            MAINTAIN => (Limits::MAINTENANCE, None, Fetched::default()),
+            _ => {
+                let mut fetched = self.fetch(operation, doing).await?;
+                let turn = CHECKPOINT_TURNS.acquire().await.ok();
+                if !self.local {
+                    let store = Bounded::new(self.raw.clone(), Limits::CHECKPOINT);
+                    let whole = fetched.whole_checkpoint(&store).await;
+                    whole.map_err(|e| fault(operation, doing, e))?;
+                }
+                (Limits::CHECKPOINT, turn, fetched)
+            }
+        };
+        let store = Bounded::new(self.raw.clone(), limits);
+        let strict = !self.local && operation != MAINTAIN;
+        let store = Ahead::new(Arc::new(store), Arc::new(fetched), limits.time, strict);
+        self.on_thread(operation, Arc::new(store), turn, move |engine, root| {
             let snapshot = Snapshot::builder_for(root)
                 .at_version(version)
                 .build(engine)?;
             snapshot.checkpoint(engine, None).map(|_| ())
         })
-        .await
-        .map_err(|e| fault(operation, "writing a checkpoint", e))?
-        .map_err(|e| log_fault(operation, "writing a checkpoint", e))
+        .await?
+        .map_err(|e| log_fault(operation, doing, e))
     }
 }

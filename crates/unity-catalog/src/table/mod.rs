@@ -1,13 +1,18 @@
 //! One open table: found or made, checked, appended to.
 
+mod ahead;
+mod checkpoint;
 mod commit;
 mod create;
+mod engine;
+mod fetched;
 mod file;
 mod log;
 mod protocol;
+mod thrift;
 
 pub(crate) use file::{Encoder, writer_options, writer_properties};
-pub(crate) use log::Log;
+pub(crate) use log::{Loaded, Log};
 
 use crate::builder::MissingTable;
 use crate::catalog::{Catalog, NewTable, TableEntry};
@@ -16,14 +21,13 @@ use crate::error::{OPEN, WRITE, fault};
 use crate::name::TableName;
 use commit::{Outcome, Stamp, commit};
 use create::{COLUMNS, create, properties};
-use delta_kernel::SnapshotRef;
 use file::{Encoded, check_size, fingerprint};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use protocol::{Shape, shape_of};
-use std::sync::{Arc, LazyLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use trace_destination_core::{
     BatchId, Error, ErrorKind, LocationUri, Refusal, TraceBatch, Written,
@@ -33,8 +37,6 @@ use uuid::Uuid;
 
 /// How often a table that changes under a batch is looked at anew.
 const CHANGES: u32 = 5;
-/// Checkpoints being written at a time in this process: each reads the whole log of its table.
-static CHECKPOINTS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(1));
 /// How long closing a table waits for the checkpoint it has under way.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -64,17 +66,17 @@ enum History {
     /// There are none: the table was just created here.
     Empty,
     /// The table as it was loaded, which is let go of once it was asked.
-    Loaded(SnapshotRef),
+    Loaded(Loaded),
     /// It has to be loaded again.
     Unknown,
 }
 
 impl State {
-    fn of(snapshot: SnapshotRef) -> Result<Self, Error> {
+    fn of(loaded: Loaded) -> Result<Self, Error> {
         Ok(Self {
-            version: snapshot.version(),
-            shape: shape_of(&snapshot)?,
-            history: History::Loaded(snapshot),
+            version: loaded.snapshot.version(),
+            shape: shape_of(&loaded.snapshot)?,
+            history: History::Loaded(loaded),
             writer: None,
         })
     }
@@ -110,7 +112,7 @@ impl Table {
             }
             found => found?,
         };
-        let log = Log::new(store, &location)?;
+        let log = Log::new(store, &location);
         let (state, made_here) = match log.load().await? {
             Some(snapshot) => (State::of(snapshot)?, false),
             None => make(&log, name, &location, entry.as_ref(), missing).await?,
@@ -150,7 +152,8 @@ impl Table {
         }
         for _ in 0..CHANGES {
             let shape = state.shape;
-            let Encoded { file, refused, .. } = self.encoder.encoded(batch, shape.columns)?;
+            let encoded = self.encoder.encoded(batch, shape.columns).await?;
+            let Encoded { file, refused, .. } = encoded;
             let Some(file) = file else {
                 return Ok(written(refused));
             };
@@ -211,9 +214,9 @@ impl Table {
                     self.reload(state).await?;
                 }
                 let last = match &state.history {
-                    History::Loaded(snapshot) => {
-                        let snapshot = snapshot.clone();
-                        self.log.transaction(snapshot, stamp.app_id.clone()).await?
+                    History::Loaded(loaded) => {
+                        let loaded = loaded.clone();
+                        self.log.transaction(loaded, stamp.app_id.clone()).await?
                     }
                     History::Empty | History::Unknown => None,
                 };
@@ -267,9 +270,6 @@ impl Table {
         }
         let log = self.log.clone();
         *current = Some(tokio::spawn(async move {
-            let Ok(_turn) = CHECKPOINTS.acquire().await else {
-                return;
-            };
             if let Err(error) = log.checkpoint(version, WRITE).await {
                 tracing::warn!(version, error = %error, "no checkpoint of a table could be written; it is tried again some versions later");
             }
@@ -394,7 +394,10 @@ async fn register(
     let entry = catalog.register(name, &new).await?;
     match entry.id.as_deref() {
         None => Ok(log),
-        id => Log::new(catalog.storage(&entry.location, id).await?, &entry.location),
+        id => {
+            let store = catalog.storage(&entry.location, id).await?;
+            Ok(Log::new(store, &entry.location))
+        }
     }
 }
 

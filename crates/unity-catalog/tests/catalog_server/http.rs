@@ -57,6 +57,15 @@ pub enum Reply {
         headers: Vec<(String, String)>,
         body: Vec<u8>,
     },
+    /// A body in pieces of which none is waited for, with these headers and no others; chunked if
+    /// they say so. The connection is closed after it.
+    Pieces {
+        status: u16,
+        headers: Vec<(String, String)>,
+        piece: Vec<u8>,
+        times: u64,
+        pause: Duration,
+    },
     /// Close the connection without an answer.
     Reset,
     /// Wait, then the other reply.
@@ -79,7 +88,9 @@ impl Reply {
     #[must_use]
     pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
         match &mut self {
-            Self::Answer { headers, .. } => headers.push((name.into(), value.into())),
+            Self::Answer { headers, .. } | Self::Pieces { headers, .. } => {
+                headers.push((name.into(), value.into()));
+            }
             Self::After(delay, then) => {
                 return Self::After(*delay, Box::new(then.clone().with_header(name, value)));
             }
@@ -171,13 +182,14 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> Option<()> {
             tokio::time::sleep(delay).await;
             reply = *then;
         }
-        let Reply::Answer {
-            status,
-            headers,
-            body,
-        } = reply
-        else {
-            return None;
+        let (status, headers, body) = match reply {
+            Reply::Answer {
+                status,
+                headers,
+                body,
+            } => (status, headers, body),
+            pieces @ Reply::Pieces { .. } => return in_pieces(&mut stream, pieces).await,
+            Reply::Reset | Reply::After(..) => return None,
         };
         let mut head = format!("HTTP/1.1 {status} X\r\n");
         // For a HEAD the handler names the length.
@@ -194,6 +206,37 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> Option<()> {
         }
         stream.flush().await.ok()?;
     }
+}
+
+async fn in_pieces(stream: &mut TcpStream, reply: Reply) -> Option<()> {
+    let Reply::Pieces {
+        status,
+        headers,
+        piece,
+        times,
+        pause,
+    } = reply
+    else {
+        return None;
+    };
+    let chunked = headers.iter().any(|(_, value)| value == "chunked");
+    let mut head = format!("HTTP/1.1 {status} X\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).await.ok()?;
+    let framed = match chunked {
+        true => [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat(),
+        false => piece,
+    };
+    for _ in 0..times {
+        stream.write_all(&framed).await.ok()?;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+    stream.shutdown().await.ok()
 }
 
 async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {

@@ -13,6 +13,19 @@ pub enum Cloud {
     Azure,
 }
 
+/// What a store that lies answers.
+#[derive(Default)]
+pub struct Script(pub Option<Answers>);
+
+/// Answers some requests.
+pub type Answers = Box<dyn Fn(&Request) -> Option<Reply> + Send>;
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Script").finish()
+    }
+}
+
 #[derive(Debug)]
 pub struct Store {
     pub server: Server,
@@ -29,6 +42,8 @@ pub struct Contents {
     pub refused: Vec<String>,
     /// Answers every request so instead.
     pub fault: Option<Reply>,
+    /// Answers those requests so that it has something to say to.
+    pub script: Script,
     version: u64,
 }
 
@@ -94,6 +109,9 @@ impl Contents {
     fn answer(&mut self, cloud: Cloud, request: &Request) -> Reply {
         if let Some(fault) = &self.fault {
             return fault.clone();
+        }
+        if let Some(reply) = self.script.0.as_ref().and_then(|script| script(request)) {
+            return reply;
         }
         let sent = credentials(cloud, request);
         if !self.takes.contains(&sent) {

@@ -13,7 +13,9 @@ use trace_destination_conformance::{
     Declares, Failure, Harness, Misconfigured, RealFault, Scale, Stored, StoredSpan, Untouched,
 };
 use trace_destination_core::{ErrorKind, LocationUri, Template, TraceLocation};
-use trace_destination_unity_catalog::{MissingTable, UnityCatalogLocation};
+use trace_destination_unity_catalog::{
+    MissingTable, StorageOptions, UnityCatalogLocation, UnityCatalogLocationBuilder,
+};
 
 /// Brings tables of the stand-in server to the suite.
 #[derive(Debug)]
@@ -23,6 +25,12 @@ pub(crate) struct GovernedHarness {
     /// What it does with tables in a folder is done with these as well.
     lake: LakeHarness,
     next: AtomicU64,
+}
+
+/// A location of a server on this machine, whose tables are in its folder.
+fn builder() -> UnityCatalogLocationBuilder {
+    let storage = StorageOptions::new().with_file_locations(true);
+    UnityCatalogLocation::builder().with_storage(storage)
 }
 
 impl GovernedHarness {
@@ -72,12 +80,12 @@ impl Harness for GovernedHarness {
 
     async fn fresh_location(&self, hint: &str) -> Result<Arc<dyn TraceLocation>, Failure> {
         let name = format!("main.traces.{}-{}", hint.to_lowercase(), self.number());
-        let location = UnityCatalogLocation::builder().with_uri(&self.uri(&name, "")?);
+        let location = builder().with_uri(&self.uri(&name, "")?);
         Ok(Arc::new(location.build()?))
     }
 
     async fn alias(&self, location: &dyn TraceLocation) -> Result<Arc<dyn TraceLocation>, Failure> {
-        let alias = UnityCatalogLocation::builder()
+        let alias = builder()
             .with_uri(location.uri())
             .with_missing(MissingTable::Fail)
             .build()?;
@@ -110,7 +118,7 @@ impl Harness for GovernedHarness {
     async fn misconfigured(&self) -> Result<Vec<Misconfigured>, Failure> {
         let mut all = Vec::new();
         let mut add = |what: &str, uri: LocationUri, expected, retried, place: Option<PathBuf>| {
-            let location = UnityCatalogLocation::builder().with_uri(&uri).build();
+            let location = builder().with_uri(&uri).build();
             all.push(Misconfigured {
                 what: what.to_owned(),
                 location: location.map(|l| Arc::new(l) as _),

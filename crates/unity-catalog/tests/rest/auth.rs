@@ -30,6 +30,7 @@ async fn nobody_a_token_or_one_from_the_environment() {
     let vars = BTreeMap::from([
         ("UNITY_CATALOG_URI".to_owned(), governed.server.url()),
         ("UNITY_CATALOG_TOKEN".to_owned(), "hunter2-right".to_owned()),
+        ("UNITY_CATALOG_FILE_LOCATIONS".to_owned(), "true".to_owned()),
     ]);
     let location = UnityCatalogLocation::builder()
         .with_uri(&"uc://main.traces.shop".parse().unwrap())

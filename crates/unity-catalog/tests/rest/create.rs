@@ -11,7 +11,7 @@ use std::time::Duration;
 use trace_destination_core::{
     Destination, ErrorKind, Pipeline, RetryPolicy, SpanRecord, TraceLocation as _,
 };
-use trace_destination_unity_catalog::{CatalogServer, MissingTable};
+use trace_destination_unity_catalog::{CatalogServer, MissingTable, StorageOptions};
 use url::Url;
 
 #[tokio::test]
@@ -216,6 +216,7 @@ async fn a_table_that_must_not_be_made_is_not() {
     let location = trace_destination_unity_catalog::UnityCatalogLocation::builder()
         .with_name("main.traces.shop")
         .with_server(governed.client())
+        .with_storage(StorageOptions::new().with_file_locations(true))
         .with_missing(MissingTable::Fail)
         .build()
         .unwrap();

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use trace_destination_core::{
     BatchId, Error, Resource, Scope, SpanGroup, SpanRecord, TraceBatch, TraceLocation as _,
 };
-use trace_destination_unity_catalog::{CatalogServer, UnityCatalogLocation};
+use trace_destination_unity_catalog::{CatalogServer, StorageOptions, UnityCatalogLocation};
 
 pub(crate) const TABLE: &str = "main.traces.shop_otel_spans";
 
@@ -56,6 +56,8 @@ pub(crate) fn at(name: &str, server: CatalogServer) -> UnityCatalogLocation {
     UnityCatalogLocation::builder()
         .with_name(name)
         .with_server(server)
+        // A server on this machine, whose tables are in its folders.
+        .with_storage(StorageOptions::new().with_file_locations(true))
         .build()
         .unwrap()
 }

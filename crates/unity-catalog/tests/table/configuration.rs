@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use tempfile::TempDir;
 use trace_destination_core::{ErrorKind, LocationUri, TraceLocation as _};
-use trace_destination_unity_catalog::{CatalogServer, UnityCatalogLocation};
+use trace_destination_unity_catalog::{CatalogServer, StorageOptions, UnityCatalogLocation};
 
 fn build(
     uri: &str,
@@ -127,4 +127,39 @@ fn what_cannot_be_meant_is_refused_and_shows_no_secret() {
         .build()
         .unwrap();
     assert!(!format!("{secretive:?} {secretive}").contains("secret"));
+}
+
+#[test]
+fn one_place_has_one_configuration() {
+    let dir = TempDir::new().unwrap();
+    let with = |storage: StorageOptions| {
+        UnityCatalogLocation::builder()
+            .with_name("main.traces.shop")
+            .with_root(dir.path().display().to_string())
+            .with_storage(storage)
+            .build()
+    };
+    let other = || StorageOptions::new().with_option("aws_secret_access_key", "hunter2");
+    let first = with(StorageOptions::new()).unwrap();
+    let second = with(StorageOptions::new()).unwrap();
+    assert_eq!(first.uri(), second.uri());
+    let error = with(other()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    assert!(error.location().is_some() && error.mend_hint().is_some());
+    assert!(!format!("{error} {error:?}").contains("hunter2"));
+    drop(first);
+    assert!(with(other()).is_err(), "it is still in use");
+    drop(second);
+    let third = with(other()).unwrap();
+    assert!(with(StorageOptions::new()).is_err(), "now the other is");
+    drop(third);
+    // Names that come and go leave nothing that could be in the way.
+    for n in 0..1_000 {
+        let location = UnityCatalogLocation::builder()
+            .with_name(format!("main.traces.t{n}"))
+            .with_root(dir.path().display().to_string())
+            .build();
+        assert!(location.is_ok());
+    }
+    assert!(with(StorageOptions::new()).is_ok());
 }

@@ -197,19 +197,6 @@ impl RestCatalog {
                 "write file:///… in the catalog",
             );
         }
-        let configured = |root: &Url| {
-            let inside = format!("{}/", root.path().trim_end_matches('/'));
-            root.scheme() == "file" && url.path().starts_with(&inside)
-        };
-        if url.scheme() == "file"
-            && !self.server.takes_local_files()
-            && !self.server.storage_root.as_ref().is_some_and(configured)
-        {
-            return refused(
-                "is a file of this machine, and the catalog is on another",
-                "where this machine has the catalog's files, set UNITY_CATALOG_LOCAL_FILES=true or with_local_files; otherwise correct it in the catalog",
-            );
-        }
         Ok(url)
     }
 

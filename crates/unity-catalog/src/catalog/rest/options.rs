@@ -3,8 +3,8 @@
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
-use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri, bool_var, parse_var};
-use trace_destination_http::{Credentials, OAuthClient, Secret, Tls, is_loopback};
+use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri, parse_var};
+use trace_destination_http::{Credentials, OAuthClient, Secret, Tls};
 use url::Url;
 
 /// Environment variable: address of the Unity Catalog server, such as `http://127.0.0.1:8080`.
@@ -29,10 +29,6 @@ pub const UNITY_CATALOG_CA_FILE: &str = "UNITY_CATALOG_CA_FILE";
 /// Environment variable: `vended` (unless set) asks the catalog for credentials of its storage;
 /// `own` uses those of this process's environment or code.
 pub const UNITY_CATALOG_STORAGE_CREDENTIALS: &str = "UNITY_CATALOG_STORAGE_CREDENTIALS";
-
-/// Environment variable: `true` takes tables and storage roots that the catalog says are files of
-/// this machine; otherwise a catalog on another machine is refused that.
-pub const UNITY_CATALOG_LOCAL_FILES: &str = "UNITY_CATALOG_LOCAL_FILES";
 
 /// Environment variable: address of a Databricks workspace, where [`UNITY_CATALOG_URI`] is not set.
 pub const DATABRICKS_HOST: &str = "DATABRICKS_HOST";
@@ -75,8 +71,7 @@ pub struct CatalogServer {
     pub(super) base: String,
     pub(super) auth: Auth,
     pub(super) withheld: Withheld,
-    pub(super) local_files: Option<bool>,
-    pub(super) storage_root: Option<Url>,
+    pub(crate) storage_root: Option<Url>,
     pub(super) storage_credentials: StorageCredentials,
     /// [`TIMEOUT`] unless set.
     pub(super) timeout: Option<Duration>,
@@ -126,7 +121,6 @@ impl CatalogServer {
             base: base(address)?,
             auth: Auth::None,
             withheld: Withheld(false),
-            local_files: None,
             storage_root: None,
             storage_credentials: StorageCredentials::Vended,
             timeout: None,
@@ -155,14 +149,6 @@ impl CatalogServer {
             true => Auth::None,
             false => Auth::Given(credentials),
         };
-        self
-    }
-
-    /// Takes tables and storage roots that the catalog says are files of this machine. Without it, a
-    /// catalog on this machine may say so, and one on another may not: it could name any file here.
-    #[must_use]
-    pub fn with_local_files(mut self, allowed: bool) -> Self {
-        self.local_files = Some(allowed);
         self
     }
 
@@ -272,10 +258,6 @@ impl CatalogServer {
         if let (None, Some(file)) = (&self.authorities, env.var(UNITY_CATALOG_CA_FILE)?) {
             self = self.with_certificate_authorities(file);
         }
-        if let (None, Some(allowed)) = (self.local_files, bool_var(env, UNITY_CATALOG_LOCAL_FILES)?)
-        {
-            self = self.with_local_files(allowed);
-        }
         match env.var(UNITY_CATALOG_STORAGE_CREDENTIALS)?.as_deref() {
             None | Some("vended") => {}
             Some("own") => self = self.with_storage_credentials(StorageCredentials::Own),
@@ -378,11 +360,6 @@ impl CatalogServer {
                 Credentials::oauth(client.with_scope(TOKEN_SCOPE))
             }
         }
-    }
-
-    /// Whether files of this machine may be what the catalog names.
-    pub(super) fn takes_local_files(&self) -> bool {
-        self.local_files.unwrap_or_else(|| is_loopback(&self.base))
     }
 
     /// Longest time of one request.
