@@ -93,9 +93,16 @@ pub trait BatchEncoder: Send + Sync + 'static {
     /// - It is asked for a batch at most once, and not for every batch: a write finds nothing encoded
     ///   where it did not have to wait, or too many others are being encoded.
     /// - A sink that was opened anew may be given what the encoder of the one before made.
-    /// - What it returns is kept until the batch is done, and no budget counts it: it should be
-    ///   smaller than the batch.
+    /// - What it returns is kept until the batch is done, or until spans are cut off the batch for
+    ///   want of memory.
     fn encode(&self, batch: &TraceBatch) -> Option<Arc<dyn Any + Send + Sync>>;
+
+    /// The memory that something [`encode`](Self::encode) returned takes, in bytes, beside the batch
+    /// itself. Counted in the budgets for as long as it is kept.
+    fn encoded_bytes(&self, encoded: &(dyn Any + Send + Sync)) -> usize {
+        let _ = encoded;
+        0
+    }
 }
 
 /// What a successful [`TraceSink::write`] has to say.

@@ -4,12 +4,13 @@
 
 mod support;
 
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use support::*;
 use trace_destination_core::{
-    BatchLimits, DropReason, PipelineBuilder, Span, TraceBatch, Transformed,
+    BatchEncoder, BatchLimits, DropReason, PipelineBuilder, Span, TraceBatch, Transformed,
 };
 
 /// What the encoders here make of a batch: its number and how many spans they saw.
@@ -297,4 +298,40 @@ fn a_shutdown_amid_encoding_accounts_for_every_span() {
         (stats.stored, stats.dropped.by(DropReason::Shutdown)),
         (1, 9)
     );
+}
+
+/// Makes something large of each batch.
+struct Weighs(usize);
+
+impl BatchEncoder for Weighs {
+    fn encode(&self, _: &TraceBatch) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(Arc::new(vec![0_u8; self.0]))
+    }
+
+    fn encoded_bytes(&self, encoded: &(dyn Any + Send + Sync)) -> usize {
+        encoded.downcast_ref::<Vec<u8>>().map_or(0, Vec::len)
+    }
+}
+
+#[test]
+fn what_encoders_made_counts_until_its_batch_is_done() {
+    const SIZE: usize = 3 << 20;
+    let pipeline = one_by_one().build().unwrap();
+    let tracer = tracer(&pipeline);
+    let place = Place::made(
+        "weighs",
+        Some(Arc::new(Weighs(SIZE))),
+        |_, _| Step::Do,
+        |_, _| Step::Sleep(Duration::from_millis(20)),
+    );
+    let mut most = 0;
+    for _ in 0..40 {
+        span_to(&tracer, &place.to(), "a");
+        std::thread::sleep(Duration::from_millis(5));
+        most = most.max(pipeline.stats().bytes);
+    }
+    assert!(most > SIZE, "{most}");
+    flush(&pipeline);
+    eventually("it is freed", || pipeline.stats().bytes == 0);
+    settled(&pipeline);
 }

@@ -93,6 +93,12 @@ impl Intake {
         budget::take(&self.bytes, bytes, self.cap())
     }
 
+    /// Counts bytes that are held already, whether they fit or not.
+    pub(crate) fn add(&self, bytes: usize, process: &Budget) {
+        self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        process.add(bytes);
+    }
+
     /// Gives back room in this lane alone.
     pub(crate) fn give(&self, bytes: usize) {
         if bytes > 0 {

@@ -250,6 +250,14 @@ impl BatchEncoder for Encoder {
         let encoded = caught(|| encoder.encode(batch)).ok()??;
         Some(Arc::new(Encoded::new(encoded)))
     }
+
+    fn encoded_bytes(&self, encoded: &(dyn Any + Send + Sync)) -> usize {
+        let inner = encoded.downcast_ref().and_then(Encoded::inner);
+        let (Some(encoder), Some(inner)) = (&self.0, inner) else {
+            return 0;
+        };
+        caught(|| encoder.encoded_bytes(inner)).unwrap_or_default()
+    }
 }
 
 impl Drop for Encoder {

@@ -38,6 +38,32 @@ pub(super) struct Ready {
     pub(super) lost: u64,
     /// Why, where it panicked.
     pub(super) hook_error: Option<Error>,
+    /// The memory of what was encoded ahead.
+    _encoded: Option<HeldBytes>,
+}
+
+/// Memory that is counted in the budgets until this is dropped.
+struct HeldBytes {
+    bytes: usize,
+    lane: Arc<Lane>,
+    shared: Arc<Shared>,
+}
+
+impl HeldBytes {
+    fn new(bytes: usize, lane: &Arc<Lane>, shared: &Arc<Shared>) -> Self {
+        lane.intake().add(bytes, &shared.budget);
+        Self {
+            bytes,
+            lane: lane.clone(),
+            shared: shared.clone(),
+        }
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.lane.release(self.bytes, &self.shared.budget);
+    }
 }
 
 impl Sealed {
@@ -55,7 +81,7 @@ impl Sealed {
     }
 
     /// Runs the hook, unless that was done; waits for whoever does it at the moment.
-    pub(super) fn ready(&self, lane: &Lane, shared: &Shared) -> &Ready {
+    pub(super) fn ready(&self, lane: &Arc<Lane>, shared: &Arc<Shared>) -> &Ready {
         if let Some(ready) = self.ready.get() {
             return ready;
         }
@@ -69,8 +95,8 @@ impl Sealed {
 
     fn make_ready(
         &self,
-        lane: &Lane,
-        shared: &Shared,
+        lane: &Arc<Lane>,
+        shared: &Arc<Shared>,
         encoder: Option<&dyn BatchEncoder>,
     ) -> &Ready {
         self.ready.get_or_init(|| {
@@ -84,15 +110,19 @@ impl Sealed {
                 Some(hook) => transform(&**hook, lane, &mut batch),
                 None => (0, None),
             };
+            let mut held = None;
             if let Some(encoder) = encoder {
                 // A panic is the sink's to repeat when its turn comes, where it is reported.
                 let encoded = catch_unwind(AssertUnwindSafe(|| encoder.encode(&batch)));
                 batch.encoded = encoded.ok().flatten();
+                let bytes = batch.encoded.as_ref().map(|e| encoder.encoded_bytes(&**e));
+                held = bytes.map(|bytes| HeldBytes::new(bytes, lane, shared));
             }
             Ready {
                 batch,
                 lost,
                 hook_error,
+                _encoded: held,
             }
         })
     }

@@ -177,8 +177,8 @@ fn count_stored(lane: &Lane, spans: u64) {
 /// The batch that is being written. Accounts for it, also if its task is dropped at a shutdown
 /// deadline.
 pub(super) struct InFlight<'a> {
-    lane: &'a Lane,
-    shared: &'a Shared,
+    lane: &'a Arc<Lane>,
+    shared: &'a Arc<Shared>,
     /// As it was made ready, which others may look at.
     sealed: Option<Arc<Sealed>>,
     /// What is left of it, where spans were cut off.
@@ -190,7 +190,7 @@ pub(super) struct InFlight<'a> {
 }
 
 impl<'a> InFlight<'a> {
-    fn new(lane: &'a Lane, shared: &'a Shared, sealed: Arc<Sealed>) -> Self {
+    fn new(lane: &'a Arc<Lane>, shared: &'a Arc<Shared>, sealed: Arc<Sealed>) -> Self {
         Self {
             lane,
             shared,

@@ -154,6 +154,10 @@ impl Encoded {
     pub(crate) fn new(encoded: Arc<dyn Any + Send + Sync>) -> Self {
         Self(Some(encoded))
     }
+
+    pub(crate) fn inner(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.0.as_deref()
+    }
 }
 
 impl Drop for Encoded {

@@ -106,7 +106,7 @@ impl Place {
         Self::made(name, Some(encoder), |_, _| Step::Do, on_write)
     }
 
-    fn made(
+    pub(crate) fn made(
         name: &str,
         encoder: Option<Arc<dyn BatchEncoder>>,
         on_open: impl Fn(u32, &()) -> Step + Send + Sync + 'static,

@@ -94,7 +94,6 @@ pub(super) struct Encoded {
 
 impl Encoded {
     /// Bytes that are kept, besides the batch itself, until it is stored.
-    #[allow(dead_code, reason = "for the accounting of what encoders made")]
     pub(super) fn bytes(&self) -> usize {
         let file = self.file.as_ref();
         let file = file.map_or(0, |f| f.content.len() + f.name.len() + f.stats.len());
@@ -153,6 +152,10 @@ impl BatchEncoder for Encoder {
         let columns = *self.columns.lock().unwrap_or_else(PoisonError::into_inner);
         let encoded = encode(columns, batch, &self.stem(batch.id())).ok()?;
         Some(Arc::new(encoded))
+    }
+
+    fn encoded_bytes(&self, encoded: &(dyn Any + Send + Sync)) -> usize {
+        encoded.downcast_ref().map_or(0, Encoded::bytes)
     }
 }
 
