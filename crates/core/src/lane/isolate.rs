@@ -1,6 +1,7 @@
 //! Calling a sink so that it can neither hold up the pipeline nor unwind into it, destructors
 //! included.
 
+use super::poll_turns::{PollTurns, Turn};
 use crate::contain::{caught, drop_apart, in_place, release};
 use crate::error::{Error, ErrorKind};
 use crate::location::{BatchEncoder, Capabilities, TraceLocation, TraceSink, Written};
@@ -21,7 +22,7 @@ const CLOSING: Duration = Duration::from_secs(10);
 /// Opens a location; gives the sink and what encodes for it ahead.
 pub(super) async fn open(
     location: &dyn TraceLocation,
-    blocking: bool,
+    turns: Option<Arc<PollTurns>>,
 ) -> Result<(Box<dyn TraceSink>, Option<Arc<dyn BatchEncoder>>), Error> {
     // The calls are made inside the future: a location may panic before it returns one.
     let open = async {
@@ -29,21 +30,24 @@ pub(super) async fn open(
         let encoder = sink.encoder();
         Ok((Box::new(sink) as Box<dyn TraceSink>, encoder))
     };
-    isolated(open, "open location", blocking).await
+    isolated(open, "open location", turns).await
 }
 
 /// Writes a batch once.
 pub(super) async fn write(
     sink: &dyn TraceSink,
     batch: &TraceBatch,
-    blocking: bool,
+    turns: Option<Arc<PollTurns>>,
 ) -> Result<Written, Error> {
-    isolated(async { sink.write(batch).await }, "write batch", blocking).await
+    isolated(async { sink.write(batch).await }, "write batch", turns).await
 }
 
 /// Closes a sink; its error is for the log only.
-pub(crate) async fn close(sink: Box<dyn TraceSink>, blocking: bool) -> Result<(), Error> {
-    let close = isolated(async { sink.close().await }, "close location", blocking);
+pub(crate) async fn close(
+    sink: Box<dyn TraceSink>,
+    turns: Option<Arc<PollTurns>>,
+) -> Result<(), Error> {
+    let close = isolated(async { sink.close().await }, "close location", turns);
     match tokio::time::timeout(CLOSING, close).await {
         Ok(closed) => closed,
         Err(_) => Err(Error::new(
@@ -55,17 +59,17 @@ pub(crate) async fn close(sink: Box<dyn TraceSink>, blocking: bool) -> Result<()
 }
 
 /// Polls and drops a future of a sink so that it can neither hold up a worker by blocking nor
-/// unwind into the pipeline. One that is not `blocking` is polled as it is: giving it a thread of its
-/// own for the moment of a poll costs more than the poll, and thousands at once as many threads.
+/// unwind into the pipeline. One that does not block is polled as it is, without a turn.
 fn isolated<'a, T>(
     future: impl Future<Output = Result<T, Error>> + Send + 'a,
     operation: &'static str,
-    blocking: bool,
+    turns: Option<Arc<PollTurns>>,
 ) -> Isolated<'a, T> {
     Isolated {
         future: Some(Box::pin(future)),
         operation,
-        blocking,
+        turns,
+        waiting: None,
     }
 }
 
@@ -74,48 +78,72 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 struct Isolated<'a, T> {
     future: Option<Boxed<'a, Result<T, Error>>>,
     operation: &'static str,
-    blocking: bool,
+    /// `None` where polls do not block.
+    turns: Option<Arc<PollTurns>>,
+    /// Waits for a turn.
+    waiting: Option<Boxed<'static, Turn>>,
 }
 
 impl<T> Future for Isolated<'_, T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let blocking = self.blocking;
-        let Some(future) = &mut self.future else {
+        let Poll::Ready(turn) = self.poll_turn(cx) else {
+            return Poll::Pending;
+        };
+        let Some(mut future) = self.future.take() else {
             unreachable!("it is not polled after it was ready");
         };
-        let mut poll = || caught(|| future.as_mut().poll(cx));
-        let polled = match blocking {
+        let poll = || {
+            let ended = match caught(|| future.as_mut().poll(cx)) {
+                Ok(Poll::Pending) => return (Some(future), Poll::Pending),
+                Ok(Poll::Ready(output)) => Ok(output),
+                Err(panic) => Err(panic),
+            };
+            let _ = caught(|| drop(future));
+            (None, Poll::Ready(ended))
+        };
+        let (left, polled) = match turn {
             // Hands the worker's other tasks to another thread for as long as this poll takes.
-            true => in_place(poll),
-            false => poll(),
+            Some(_turn) => in_place(poll),
+            None => poll(),
         };
-        let output = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(output)) => output,
-            Err(panic) => Err(panicked(self.operation, &panic)),
-        };
-        self.end();
-        Poll::Ready(output)
+        self.future = left;
+        polled.map(|ended| ended.unwrap_or_else(|panic| Err(panicked(self.operation, &panic))))
     }
 }
 
 impl<T> Isolated<'_, T> {
-    fn end(&mut self) {
-        if let Some(future) = self.future.take() {
-            let end = || caught(|| drop(future));
-            let _ = match self.blocking {
-                true => in_place(end),
-                false => end(),
-            };
+    /// Takes a turn for one poll, where one is needed.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Turn>> {
+        let Some(turns) = &self.turns else {
+            return Poll::Ready(None);
+        };
+        if self.waiting.is_none()
+            && let Some(turn) = turns.try_take()
+        {
+            return Poll::Ready(Some(turn));
         }
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(turns.clone().take()));
+        let polled = waiting.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.waiting = None;
+        }
+        polled.map(Some)
     }
 }
 
 impl<T> Drop for Isolated<'_, T> {
     fn drop(&mut self) {
-        self.end();
+        if let Some(future) = self.future.take() {
+            let end = || caught(|| drop(future));
+            let _ = match self.turns {
+                Some(_) => in_place(end),
+                None => end(),
+            };
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod intake;
 mod isolate;
 mod open_batch;
+mod poll_turns;
 mod retry;
 mod scopes;
 mod sealed;
@@ -13,6 +14,7 @@ mod write;
 pub(crate) use intake::Intake;
 pub(crate) use isolate::close;
 pub(crate) use open_batch::OpenBatch;
+pub(crate) use poll_turns::PollTurns;
 pub use retry::RetryPolicy;
 pub(crate) use scopes::Scopes;
 pub(crate) use sealed::{AHEAD, Following, Sealed, begin_ahead};
@@ -23,6 +25,7 @@ pub(crate) use write::run;
 use crate::budget::{Budget, FIRST, PROMPT, Standing};
 use crate::error::Error;
 use crate::location::{BatchEncoder, BatchLimits, TraceLocation, TraceSink};
+use crate::pipeline::Shared;
 use crate::stats::{Counters, DropReason, Dropped, ForgottenLocations, LocationState};
 use crate::uri::LocationUri;
 use std::collections::VecDeque;
@@ -138,6 +141,11 @@ impl Lane {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose turns its sink is polled by; `None` where it does not block.
+    pub(crate) fn turns(&self, shared: &Shared) -> Option<Arc<PollTurns>> {
+        self.blocking.then(|| shared.turns.clone())
     }
 
     /// What application threads change.

@@ -304,7 +304,7 @@ pub(super) async fn attempt(
     let sink = match taken {
         Some(sink) => sink,
         None => {
-            let opened = isolate::open(&*lane.location, lane.blocking).await;
+            let opened = isolate::open(&*lane.location, lane.turns(shared)).await;
             let (sink, encoder) = opened.map_err(|error| Failure {
                 error,
                 of_batch: false,
@@ -316,7 +316,7 @@ pub(super) async fn attempt(
             sink
         }
     };
-    let write = isolate::write(&*sink, batch, lane.blocking).await;
+    let write = isolate::write(&*sink, batch, lane.turns(shared)).await;
     let written = write.map_err(|error| Failure {
         of_batch: matches!(error.kind(), ErrorKind::InvalidSpan | ErrorKind::Conflict),
         error,
@@ -328,7 +328,7 @@ pub(super) async fn attempt(
                 || error.kind() == ErrorKind::Internal =>
         {
             lane.state().sink_gone();
-            let _ = close(sink, lane.blocking).await;
+            let _ = close(sink, lane.turns(shared)).await;
         }
         _ => lane.state().sink = Some(sink),
     }

@@ -267,6 +267,7 @@ impl PipelineBuilder {
             ingress: Ingress::new((2 * threads).clamp(4, 64)),
             spent: Spent::new(self.process_budget),
             ahead: Arc::new(Semaphore::new(AHEAD)),
+            turns: Arc::default(),
             budget: Budget::new(self.process_budget),
             overflow: self.overflow,
             retry: self.retry,

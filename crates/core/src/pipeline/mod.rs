@@ -27,7 +27,7 @@ use crate::contain::drop_apart;
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::{Drained, Ingress};
-use crate::lane::{LaneId, RetryPolicy, Spent};
+use crate::lane::{LaneId, PollTurns, RetryPolicy, Spent};
 use crate::log::Log;
 use crate::mutant::Switch;
 use crate::process::{PerProcess, Process};
@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) spent: Spent,
     /// Places for batches that are made ready ahead.
     pub(crate) ahead: Arc<Semaphore>,
+    /// Turns for polls of sinks that may block.
+    pub(crate) turns: Arc<PollTurns>,
     pub(crate) budget: Budget,
     overflow: Overflow,
     pub(crate) retry: RetryPolicy,

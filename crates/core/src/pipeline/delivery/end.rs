@@ -100,7 +100,7 @@ pub(super) fn close_sinks(shared: &Arc<Shared>, runtime: &Runtime, flush: &Activ
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 if let Some(sink) = lane.take_idle_sink(Instant::now()) {
-                    if let Err(error) = lane::close(sink, lane.blocking).await {
+                    if let Err(error) = lane::close(sink, lane.turns(&shared)).await {
                         shared.log.closing(&lane.uri, &error);
                     }
                     lane.closed();

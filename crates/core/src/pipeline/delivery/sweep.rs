@@ -80,7 +80,7 @@ impl Delivery {
             if let Some(sink) = lane.take_idle_sink(idle_since) {
                 let shared = self.shared.clone();
                 self.spawn(async move {
-                    if let Err(error) = lane::close(sink, lane.blocking).await {
+                    if let Err(error) = lane::close(sink, lane.turns(&shared)).await {
                         shared.log.closing(&lane.uri, &error);
                     }
                     if lane.closed() {
