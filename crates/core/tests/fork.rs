@@ -203,16 +203,16 @@ fn forks_of_a_busy_process_neither_hang_nor_lose() {
             }
         });
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            for i in 0..20 {
-                in_child(|| {
-                    is_left_behind(pipeline.clone());
-                    works(&format!("fork-busy-{i}"));
-                });
+            for _ in 0..20 {
+                // No runtime is started there: with tokio's feature `parking_lot`, which `deltalake`
+                // turns on, a lock of that crate may be held by a thread of the parent.
+                in_child(|| is_left_behind(pipeline.clone()));
             }
         }));
         stop.store(true, Ordering::Relaxed);
         assert!(ended.is_ok());
     });
+    in_child(|| works("fork-after-busy"));
     flush(&pipeline);
     settled(&pipeline);
     let stored: usize = places.iter().map(Place::len).sum();

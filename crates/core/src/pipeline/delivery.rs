@@ -306,7 +306,10 @@ impl Delivery {
                 let due = later(now, lane.limits.age);
                 self.due.push(Reverse((due, item.lane)));
             }
-            Box::new(OpenBatch::new(now, self.shared.limits_of(lane)))
+            Box::new(OpenBatch::new(
+                now,
+                self.shared.limits_of(lane, self.room.is_short()),
+            ))
         });
         self.growing += item.bytes;
         match item.payload {

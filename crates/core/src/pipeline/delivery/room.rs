@@ -29,6 +29,11 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// Whether lanes stand in each other's way.
+    pub(super) fn is_short(&self) -> bool {
+        self.short
+    }
+
     /// When to look again, whatever else happens.
     pub(super) fn next(&self) -> Option<Instant> {
         self.last.filter(|_| self.short).map(|last| last + LOOK)
@@ -115,14 +120,16 @@ impl Delivery {
 
 impl Shared {
     /// When the next batch of a lane is ready.
-    pub(super) fn limits_of(&self, lane: &Lane) -> BatchLimits {
+    pub(super) fn limits_of(&self, lane: &Lane, room_is_short: bool) -> BatchLimits {
         let limits = lane.limits;
         if lane.intake().standing() == Standing::Draining {
             return limits;
         }
-        let first = self.budget.limit() / FIRST_BATCH_PART;
-        // Where the share is small, the lane soon needs to show that it drains.
-        let first = first.min(self.budget.share() / 2).max(1);
+        let mut first = self.budget.limit() / FIRST_BATCH_PART;
+        if room_is_short {
+            // The lane has to show soon that it drains: until then it has little more than its share.
+            first = first.min(self.budget.share() / 2).max(1);
+        }
         BatchLimits {
             bytes: limits.bytes.min(first),
             ..limits
