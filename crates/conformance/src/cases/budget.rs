@@ -115,7 +115,7 @@ pub(crate) async fn process_budget(w: Arc<World>) -> Verdict {
 pub(crate) async fn many_places_that_do_not_drain_cost_no_other(w: Arc<World>) -> Verdict {
     const BAD: usize = 64;
     const LIMIT: usize = 4 << 20;
-    let rig = w.rig_with(|b| b.with_budget(LIMIT, LIMIT / 4).with_batch_limits(small()))?;
+    let rig = w.rig_with(|b| b.with_budget(LIMIT, LIMIT / 4).with_batch_limits(quick()))?;
     let mut bad = Vec::new();
     for i in 0..BAD {
         let place = w.place("bad").await?;
@@ -154,7 +154,7 @@ pub(crate) async fn many_places_that_do_not_drain_cost_no_other(w: Arc<World>) -
         let held = rig.pipeline.stats().bytes;
         ensure!(held <= LIMIT, "{held} bytes are held");
         if i % 20 == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     until("the good places are stored", || {

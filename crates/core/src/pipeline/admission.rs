@@ -111,7 +111,9 @@ impl Shared {
             None => self.lanes_of_rare(route)?.split_last()?,
         };
         let place = if others.is_empty() {
-            self.admit(place, Some(route), *last, bytes, 1)
+            // A route that some lanes refuse is looked at for every span: each is counted there.
+            let only = (route.0 & RouteId::REFUSING == 0).then_some(route);
+            self.admit(place, only, *last, bytes, 1)
         } else {
             drop(place);
             for lane in others {
