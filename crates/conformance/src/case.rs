@@ -1,8 +1,8 @@
 //! The one table of cases.
 
 use crate::cases::{
-    application, around, binding, budget, delivery, fidelity, flush, input, isolation, lanes,
-    observe, runtimes, scope,
+    application, around, binding, budget, delivery, fidelity, flush, foreign_ids, input, isolation,
+    lanes, observe, runtimes, scope,
 };
 use crate::failure::Failure;
 use crate::world::World;
@@ -110,8 +110,8 @@ const TABLE: &[Case] = &[
     case!(4, binding::late_child_follows, "a child started late by a detached task follows its root"),
     case!(4, binding::orphan_never_takes_the_global, "a child without binding takes its own context's destination, else is dropped as orphan"),
     case!(4, binding::foreign_trace_id_is_no_key, "a second local root with the same foreign trace id starts its own segment"),
-    case!(4, binding::only_code_of_a_trace_sets_its_values, "nobody sets values of a trace but code that runs in a span which is open and was bound here", needs TraceValues),
-    case!(4, binding::spans_under_a_foreign_provider, "a span whose parent is of a provider without a processor goes where its own context says"),
+    case!(4, foreign_ids::only_code_of_a_trace_sets_its_values, "nobody sets values of a trace but code that runs in a span which is open and was bound here", needs TraceValues),
+    case!(4, foreign_ids::spans_under_a_foreign_provider, "a span whose parent is of a provider without a processor goes where its own context says"),
     case!(4, binding::unrecorded_parent_makes_a_root, "a span whose local parent is not recorded is a local root"),
     case!(4, binding::bindings_end, "bindings end with the last open span and do not leak"),
     case!(4, binding::bindings_expire, "a binding older than max_trace_age expires and is counted"),

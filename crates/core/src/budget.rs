@@ -36,8 +36,8 @@ pub enum Overflow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Standing {
-    /// Its last attempt failed, or a batch has been waiting for longer than [`PROMPT`], or than
-    /// [`FIRST`] where nothing was stored yet.
+    /// Its last attempt failed, or a batch has been waiting for longer than [`PROMPT`] while batches
+    /// take longer than [`STEADY`] each, or for longer than [`FIRST`] where nothing was stored yet.
     Stuck,
     /// Nothing was stored yet, and nothing failed.
     #[default]
@@ -48,6 +48,8 @@ pub(crate) enum Standing {
 
 /// How long a sealed batch may wait for its end in a lane that counts as draining.
 pub(crate) const PROMPT: Duration = Duration::from_secs(2);
+/// How long each batch may take where more of them wait.
+pub(crate) const STEADY: Duration = Duration::from_secs(1);
 /// How long in a lane that counts as new.
 pub(crate) const FIRST: Duration = Duration::from_millis(500);
 

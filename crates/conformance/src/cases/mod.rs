@@ -7,6 +7,7 @@ pub(crate) mod budget;
 pub(crate) mod delivery;
 pub(crate) mod fidelity;
 pub(crate) mod flush;
+pub(crate) mod foreign_ids;
 pub(crate) mod input;
 pub(crate) mod isolation;
 pub(crate) mod lanes;

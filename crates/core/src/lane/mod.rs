@@ -22,7 +22,7 @@ pub(crate) use spent::{Spent, Written};
 pub use turn::waiting_for_turn;
 pub(crate) use write::run;
 
-use crate::budget::{Budget, FIRST, PROMPT, Standing};
+use crate::budget::{Budget, FIRST, PROMPT, STEADY, Standing};
 use crate::error::Error;
 use crate::location::{BatchEncoder, BatchLimits, TraceLocation, TraceSink};
 use crate::pipeline::Shared;
@@ -31,7 +31,7 @@ use crate::uri::LocationUri;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Index of a lane in its pipeline.
@@ -84,6 +84,8 @@ pub(crate) struct State {
     pub(crate) attempts: u64,
     /// A batch was stored.
     proven: bool,
+    /// How long the last batch was the oldest one, until it was done.
+    took: Duration,
     /// When a batch was last done.
     last_used: Option<Instant>,
 }
@@ -404,12 +406,21 @@ impl State {
             && self.sealed.front().is_none_or(|b| b.sequence > sequence)
     }
 
+    /// Since when a batch that was sealed at `since` has been the oldest one, if it is now.
+    fn moved(&self, since: Instant) -> Instant {
+        self.last_used.map_or(since, |used| used.max(since))
+    }
+
     /// How well the lane passes on what it is given.
     fn standing(&self, now: Instant) -> Standing {
         let writing = self.writing.map(|(_, since)| since);
         let oldest = writing.or_else(|| self.sealed.front().map(|b| b.since));
-        let prompt = if self.proven { PROMPT } else { FIRST };
-        let late = oldest.is_some_and(|since| now.saturating_duration_since(since) > prompt);
+        let ago = |then: Instant| now.saturating_duration_since(then);
+        let late = oldest.is_some_and(|since| match self.proven {
+            // A long queue that moves on batch by batch drains all the same.
+            true => ago(since) > PROMPT && self.took.max(ago(self.moved(since))) > STEADY,
+            false => ago(since) > FIRST,
+        });
         match self.phase {
             Phase::Healthy if !late && self.proven => Standing::Draining,
             Phase::Healthy if !late => Standing::New,

@@ -137,7 +137,9 @@ async fn write_batch(
     }
     flying.landed = true;
     let written = flying.end();
-    state.writing = None;
+    if let Some((_, since)) = state.writing.take() {
+        state.took = now.saturating_duration_since(state.moved(since));
+    }
     state.keep = None;
     state.last_used = Some(now);
     lane.judge(&state, now);

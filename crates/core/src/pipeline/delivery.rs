@@ -3,10 +3,12 @@
 
 mod end;
 mod room;
+mod slots;
 mod sweep;
 
 use end::close_sinks;
 use room::Room;
+use slots::{Slot, Slots};
 use sweep::Sweeper;
 
 use super::admission::DELIVERY_THREAD;
@@ -146,66 +148,6 @@ struct Delivery {
     retired: HashSet<RouteId>,
     /// Whether the application was told of unrouted spans and of scopes without effect.
     warned: (bool, bool),
-}
-
-/// By lane id. A forgotten lane leaves an empty place.
-#[derive(Default)]
-struct Slots(Vec<Option<Box<Slot>>>);
-
-impl Slots {
-    /// The slot of a lane, or the place for it.
-    fn enter(&mut self, id: LaneId) -> Result<&mut Slot, &mut Option<Box<Slot>>> {
-        let index = id.0 as usize;
-        if index >= self.0.len() {
-            self.0.resize_with(index + 1, || None);
-        }
-        match &mut self.0[index] {
-            Some(slot) => Ok(slot),
-            empty => Err(empty),
-        }
-    }
-
-    fn get_mut(&mut self, id: LaneId) -> Option<&mut Slot> {
-        self.0.get_mut(id.0 as usize)?.as_deref_mut()
-    }
-
-    fn remove(&mut self, id: LaneId) {
-        if let Some(slot) = self.0.get_mut(id.0 as usize) {
-            *slot = None;
-        }
-    }
-
-    fn values(&self) -> impl Iterator<Item = &Slot> {
-        self.0.iter().flatten().map(|slot| &**slot)
-    }
-
-    fn values_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.0.iter_mut().flatten().map(|slot| &mut **slot)
-    }
-}
-
-/// What the delivery thread keeps of a lane.
-struct Slot {
-    lane: Arc<Lane>,
-    batch: Option<Box<OpenBatch>>,
-    /// The lane has an entry in `due`.
-    scheduled: bool,
-    /// Spans of the last batch: the next one will be about as large.
-    usual: u32,
-    /// Overflown spans the log has told of.
-    told_overflow: u64,
-}
-
-impl Slot {
-    fn new(lane: Arc<Lane>) -> Self {
-        Self {
-            lane,
-            batch: None,
-            scheduled: false,
-            usual: 0,
-            told_overflow: 0,
-        }
-    }
 }
 
 struct ActiveFlush {
