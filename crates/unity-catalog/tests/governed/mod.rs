@@ -2,7 +2,7 @@
 //! so that they can be read back and broken as those of the local catalog are.
 
 use crate::catalog_server::UnityServer;
-use crate::harness::{LakeHarness, Writer, registry};
+use crate::harness::{LakeHarness, Writer};
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use trace_destination_conformance::{
     Declares, Failure, Harness, Misconfigured, RealFault, Scale, Stored, StoredSpan, Untouched,
 };
-use trace_destination_core::{ErrorKind, LocationUri, Template, TraceLocation};
+use trace_destination_core::{ErrorKind, LocationUri, Registry, Template, TraceLocation};
 use trace_destination_unity_catalog::{
     MissingTable, StorageOptions, UnityCatalogLocation, UnityCatalogLocationBuilder,
 };
@@ -104,7 +104,12 @@ impl Harness for GovernedHarness {
         // Schemas are made by whoever runs the server.
         let (n, url) = (self.number(), self.server.url());
         let text = format!("uc://main.traces.names-{n}-{{tenant}}?server={url}");
-        Ok(registry().template(&text)?)
+        let registry = Registry::new().with_scheme("uc", |uri| {
+            let location = builder().with_uri(uri).build()?;
+            Ok(Arc::new(location) as Arc<dyn TraceLocation>)
+        });
+        let registry = registry.with_holes("uc", UnityCatalogLocation::holes());
+        Ok(registry.template(&text)?)
     }
 
     fn keeps(&self, stored: StoredSpan) -> StoredSpan {
