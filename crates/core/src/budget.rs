@@ -114,6 +114,18 @@ impl Budget {
         self.lanes.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Notes that one lane fewer does.
+    pub(crate) fn lane_gone(&self) {
+        let _ = self
+            .lanes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    }
+
+    /// Whether so much is held that lanes stand in each other's way.
+    pub(crate) fn is_short(&self) -> bool {
+        self.used() > self.bound(Standing::Stuck) - self.margin()
+    }
+
     /// What may be held in all when a lane of this standing takes more.
     pub(crate) fn bound(&self, standing: Standing) -> usize {
         if self.lanes.load(Ordering::Relaxed) <= 1 {

@@ -118,7 +118,8 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         return all;
     }
     shared.settle_all();
-    for (index, lane) in shared.routes.all_lanes().iter().enumerate() {
+    let (lanes, forgotten) = shared.routes.all_and_forgotten();
+    for (index, lane) in lanes.iter().enumerate() {
         let series = Series {
             backend: lane.uri.scheme().to_owned(),
             location: (index < locations).then(|| lane.uri.to_string()),
@@ -135,7 +136,7 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         }
     }
     // A counter never falls: what was forgotten stays in its backend's sum.
-    for (backend, forgotten) in shared.routes.forgotten().0 {
+    for (backend, forgotten) in forgotten.0 {
         let series = Series {
             backend,
             location: None,

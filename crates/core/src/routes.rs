@@ -287,10 +287,14 @@ impl Routes {
         self.lanes.load(Ordering::Relaxed)
     }
 
-    /// What is known of the lanes that were forgotten.
-    pub(crate) fn forgotten(&self) -> Forgotten {
-        self.known()
-            .map_or_else(Forgotten::default, |known| known.forgotten.clone())
+    /// Every lane, and what is known of those that were forgotten, at one moment.
+    pub(crate) fn all_and_forgotten(&self) -> (Vec<Arc<Lane>>, Forgotten) {
+        self.known().map_or_else(Default::default, |known| {
+            (
+                known.lanes.values().cloned().collect(),
+                known.forgotten.clone(),
+            )
+        })
     }
 
     /// Marks the routes all of whose lanes rest, and returns them. Whoever looks one up meanwhile
@@ -324,7 +328,7 @@ impl Routes {
             return Vec::new();
         };
         let known = &mut *known;
-        let mut gone = Vec::new();
+        let (mut gone, mut gone_routes) = (Vec::new(), HashSet::new());
         known.routes.retain(|ids, route| {
             let Some(slot) = self.get(*route) else {
                 return true;
@@ -336,13 +340,16 @@ impl Routes {
                 || !ids.iter().all(rests);
             if !stays {
                 gone.extend(ids.iter().copied());
-                known.refusing.retain(|(refused, _), _| refused != route);
+                gone_routes.insert(*route);
             }
             stays
         });
         if gone.is_empty() {
             return Vec::new();
         }
+        known
+            .refusing
+            .retain(|(route, _), _| !gone_routes.contains(route));
         let led_to: HashSet<LaneId> = known
             .routes
             .keys()
@@ -415,7 +422,7 @@ mod tests {
         let gone = routes.forget(&retired, |_| false, |_| true);
         assert_eq!(gone.len(), 2);
         assert_eq!((routes.lane_count(), routes.all_lanes().len()), (0, 0));
-        let sum = routes.forgotten().sum();
+        let sum = routes.all_and_forgotten().1.sum();
         assert_eq!((sum.locations, sum.accepted), (2, 3));
 
         let again = routes.of(Some(&b));

@@ -79,7 +79,9 @@ impl Dropped {
     }
 
     pub(crate) fn since(&self, earlier: &Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] - earlier.0[i]))
+        Self(std::array::from_fn(|i| {
+            self.0[i].saturating_sub(earlier.0[i])
+        }))
     }
 }
 

@@ -2,6 +2,7 @@
 //! included.
 
 use super::poll_turns::{PollTurns, Turn};
+use super::turn::waiting_for_turn;
 use crate::contain::{caught, drop_apart, in_place, release};
 use crate::error::{Error, ErrorKind};
 use crate::location::{BatchEncoder, Capabilities, TraceLocation, TraceSink, Written};
@@ -126,7 +127,7 @@ impl<T> Isolated<'_, T> {
         }
         let waiting = self
             .waiting
-            .get_or_insert_with(|| Box::pin(turns.clone().take()));
+            .get_or_insert_with(|| Box::pin(waiting_for_turn(turns.clone().take())));
         let polled = waiting.as_mut().poll(cx);
         if polled.is_ready() {
             self.waiting = None;

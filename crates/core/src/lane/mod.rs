@@ -44,6 +44,8 @@ pub(crate) struct Lane {
     pub(crate) uri: LocationUri,
     pub(crate) location: Arc<dyn TraceLocation>,
     pub(crate) limits: BatchLimits,
+    /// What it may hold while room is not short.
+    budget: usize,
     /// The store in which a trace id can be used once, if the location is in one.
     pub(crate) exclusive_store: Option<String>,
     /// Its futures may block.
@@ -123,6 +125,7 @@ impl Lane {
                 bytes: limits.bytes.min(budget / 2),
                 ..limits
             },
+            budget,
             location: isolate::location(location, uri),
             exclusive_store: None,
             blocking: true,
@@ -159,7 +162,12 @@ impl Lane {
     /// Judges anew how well the lane drains.
     pub(crate) fn judge(&self, state: &State, now: Instant) -> Standing {
         let standing = state.standing(now);
-        self.intake().set_standing(standing);
+        let intake = self.intake();
+        if standing == Standing::Draining && intake.standing() != standing {
+            // It is not held to what it could have while it was stuck.
+            intake.set_cap(self.budget);
+        }
+        intake.set_standing(standing);
         standing
     }
 

@@ -19,6 +19,8 @@ const LONG: Duration = Duration::from_millis(20);
 /// The turns of one pipeline.
 pub(crate) struct PollTurns {
     free: Arc<Semaphore>,
+    /// Held by the first of those who wait.
+    queue: tokio::sync::Mutex<()>,
     taken: Mutex<HashMap<u64, (Instant, OwnedSemaphorePermit)>>,
     next: AtomicU64,
 }
@@ -27,6 +29,7 @@ impl Default for PollTurns {
     fn default() -> Self {
         Self {
             free: Arc::new(Semaphore::new(TURNS)),
+            queue: tokio::sync::Mutex::const_new(()),
             taken: Mutex::default(),
             next: AtomicU64::new(0),
         }
@@ -46,6 +49,9 @@ impl PollTurns {
 
     /// Waits for a turn.
     pub(super) async fn take(self: Arc<Self>) -> Turn {
+        // In order, and only the first needs a timer: with one for each, thousands who wait would
+        // have the workers do nothing else.
+        let _first = self.queue.lock().await;
         loop {
             let permit = tokio::time::timeout(LONG, self.free.clone().acquire_owned()).await;
             if let Ok(Ok(permit)) = permit {

@@ -56,7 +56,9 @@ impl RetryPolicy {
 
     /// The delay after so many failures that look as if they were for good.
     pub(super) fn probe(&self, failures: u32) -> Duration {
-        self.delay(failures, self.probe)
+        // Even where `initial` is zero: nobody says when this ends.
+        let grows = Duration::from_millis(1 << failures.min(15)).min(self.probe);
+        self.delay(failures, self.probe).max(grows)
     }
 
     fn delay(&self, failures: u32, max: Duration) -> Duration {

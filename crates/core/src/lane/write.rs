@@ -63,6 +63,7 @@ fn give_up(lane: &Lane, shared: &Shared, spans: u64, panic: &str) {
     let mut state = lane.state();
     state.sink_gone();
     state.writing = None;
+    state.keep = None;
     state.last_error = Some(error.clone());
     drop(state);
     shared
@@ -235,6 +236,8 @@ impl<'a> InFlight<'a> {
         let Some(keep) = self.lane.state().keep.take() else {
             return;
         };
+        // Room may be there again since that was said.
+        let keep = keep.max(self.lane.intake().cap());
         if keep >= self.bytes {
             return;
         }

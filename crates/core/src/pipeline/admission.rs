@@ -106,9 +106,14 @@ impl Shared {
         span: &SpanData,
         bytes: usize,
     ) -> Option<(Place<'a>, LaneId, usize)> {
-        let (last, others) = match self.routes.lanes_of(route).split_last() {
-            Some(lanes) => lanes,
-            None => self.lanes_of_rare(route)?.split_last()?,
+        let (place, (last, others)) = match self.routes.lanes_of(route).split_last() {
+            Some(lanes) => (place, lanes),
+            None => {
+                // Counting takes other locks, which the threads of the shard need not wait for.
+                drop(place);
+                let lanes = self.lanes_of_rare(route)?.split_last()?;
+                (self.ingress.enter(self.shard()), lanes)
+            }
         };
         let place = if others.is_empty() {
             // A route that some lanes refuse is looked at for every span: each is counted there.
@@ -281,8 +286,10 @@ impl Shared {
         if lane.reserve(bytes, &self.budget) {
             return true;
         }
-        if lane.standing() != Standing::Stuck {
-            // The delivery thread takes room from lanes that do not drain.
+        let held_down = lane.cap() < self.routes.lane_budget();
+        let fits = lane.bytes().saturating_add(bytes) <= lane.cap();
+        if lane.standing() != Standing::Stuck && (held_down || fits) {
+            // Others have the room: the delivery thread takes it from those that do not drain.
             self.wake_delivery();
         }
         false

@@ -385,8 +385,9 @@ impl Delivery {
     fn begin_flush(&mut self, state: Asked, shutdown: bool) {
         self.shared.flush_began();
         // Before anything is sealed: a lane may have written and dropped by the time it is asked.
-        let slots = self.lanes.values();
-        let dropped = slots.map(|slot| (&slot.lane, slot.lane.dropped()));
+        // Every lane: one that never got a span may have dropped some.
+        let lanes = self.shared.routes.all_lanes();
+        let dropped = lanes.iter().map(|lane| (lane, lane.dropped()));
         let dropped_before = dropped
             .filter(|(_, dropped)| dropped.total() > 0)
             .map(|(lane, dropped)| (lane.uri.clone(), dropped))
@@ -436,7 +437,7 @@ impl Delivery {
             shared.log.settle(false);
             flush.state.complete(report(
                 shared,
-                &flush.dropped_before,
+                Some(&flush.dropped_before),
                 Unfinished::Lanes(&flush.waiting, waits),
             ));
             false

@@ -6,7 +6,6 @@ use super::{Pipeline, Shared};
 use crate::clock::later;
 use crate::contain::{drop_here, run_apart};
 use crate::process::Process;
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -43,7 +42,7 @@ impl Flush {
     /// runtime too: delivery has threads of its own.
     pub fn wait(self) -> FlushReport {
         if self.shared.is_inherited() {
-            return report(&self.shared, &HashMap::new(), Unfinished::InFlight);
+            return report(&self.shared, None, Unfinished::InFlight);
         }
         let mut answer = self.state.lock();
         loop {
@@ -67,7 +66,7 @@ impl Flush {
 
     /// What is known without the delivery thread.
     fn unanswered(&self) -> FlushReport {
-        report(&self.shared, &HashMap::new(), Unfinished::Unknown)
+        report(&self.shared, None, Unfinished::Unknown)
     }
 }
 
@@ -76,7 +75,7 @@ impl Future for Flush {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FlushReport> {
         if self.shared.is_inherited() {
-            return Poll::Ready(report(&self.shared, &HashMap::new(), Unfinished::InFlight));
+            return Poll::Ready(report(&self.shared, None, Unfinished::InFlight));
         }
         // Cloned before and dropped after: it is the caller's code, and the delivery thread must
         // not wait for it.

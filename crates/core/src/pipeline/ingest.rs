@@ -26,8 +26,8 @@ pub struct Ingested {
     /// Spans dropped: no room, no destination, or the pipeline was shut down. Counted in `stats`
     /// with the reason.
     pub dropped: u64,
-    /// The dropped spans by location, where the destination has any: in case they can be offered
-    /// again later, or an answer has to name them.
+    /// Those of the dropped spans that a location had no room for, or that came after the shutdown,
+    /// by location: in case they can be offered again later, or an answer has to name them.
     pub refused: Vec<RefusedSpans>,
 }
 
@@ -106,7 +106,11 @@ impl Pipeline {
         let caps = lanes
             .iter()
             .map(|lane| shared.routes.intake(*lane).cap() / CHUNK_PART);
-        let limit = caps.fold(CHUNK_BYTES.min(shared.budget.share() / 2), usize::min);
+        let most = match shared.budget.is_short() {
+            true => CHUNK_BYTES.min(shared.budget.share() / 2),
+            false => CHUNK_BYTES,
+        };
+        let limit = caps.fold(most, usize::min);
         while let Some((chunk, bytes)) = next_chunk(&mut spans, limit) {
             let count = chunk.len() as u64;
             let mut group = Some(SpanGroup {

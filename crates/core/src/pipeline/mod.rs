@@ -209,7 +209,7 @@ impl Shared {
                 return;
             }
         }
-        let report = || report::report(self, &Default::default(), Unfinished::InFlight);
+        let report = || report::report(self, None, Unfinished::InFlight);
         control.state().complete(report());
     }
 
@@ -260,8 +260,9 @@ impl Shared {
                 lane.counters.drop_spans(DropReason::Shutdown, spans);
                 lane.counters.lose_updates(updates);
             }
-            // The lane was forgotten while the item was on its way.
+            // The lane was forgotten while the item was on its way, or while its route was looked up.
             None => {
+                self.levels.look_again();
                 self.totals.orphaned.fetch_add(spans, Ordering::Relaxed);
             }
         }

@@ -196,14 +196,13 @@ pub(super) enum Unfinished<'a> {
     Lanes(&'a [Waiting], bool),
 }
 
-/// Builds a report; `before` holds what lanes had dropped when the flush began.
+/// Builds a report; `before` holds what lanes had dropped when the flush began, where that is known.
 pub(super) fn report(
     shared: &Shared,
-    before: &HashMap<LocationUri, Dropped>,
+    before: Option<&HashMap<LocationUri, Dropped>>,
     unfinished: Unfinished<'_>,
 ) -> FlushReport {
     let stats = shared.stats();
-    let unknown = matches!(unfinished, Unfinished::Unknown | Unfinished::InFlight);
     let timed_out = match unfinished {
         Unfinished::InFlight => stats.locations.iter().any(|l| l.in_flight > 0),
         Unfinished::Unknown => true,
@@ -223,10 +222,9 @@ pub(super) fn report(
             .locations
             .into_iter()
             .map(|l| LocationReport {
-                lost: match unknown {
-                    true => 0,
-                    false => l.dropped.since(before.get(&l.uri).unwrap_or(&none)).total(),
-                },
+                lost: before.map_or(0, |before| {
+                    l.dropped.since(before.get(&l.uri).unwrap_or(&none)).total()
+                }),
                 pending: pending(&l),
                 stored: l.stored,
                 dropped: l.dropped,

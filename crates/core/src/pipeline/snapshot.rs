@@ -3,7 +3,7 @@
 use super::Shared;
 use crate::binding::RouteId;
 use crate::mutant::Mutant;
-use crate::stats::{DropReason, LocationState, LocationStats, PipelineStats};
+use crate::stats::{DropReason, Forgotten, LocationState, LocationStats, PipelineStats};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Shared {
@@ -19,9 +19,8 @@ impl Shared {
                 *open_by_lane.entry(*lane).or_insert(0) += spans;
             }
         }
-        let mut locations: Vec<LocationStats> = self
-            .routes
-            .all_lanes()
+        let (lanes, forgotten) = self.routes.all_and_forgotten();
+        let mut locations: Vec<LocationStats> = lanes
             .iter()
             .map(|lane| {
                 // What becomes of a batch is counted under this lock: no span is seen twice.
@@ -57,7 +56,7 @@ impl Shared {
         locations.sort_by(|a, b| a.uri.cmp(&b.uri));
         PipelineStats {
             bound_traces: self.bindings.len() as u64,
-            ..self.totals(locations)
+            ..self.totals(locations, &forgotten)
         }
     }
 
@@ -65,9 +64,8 @@ impl Shared {
     /// dropped: the parent delivers it. Takes no lock that a thread of the parent may hold.
     fn inherited_stats(&self) -> PipelineStats {
         let error = self.process.left_behind();
-        let mut locations: Vec<LocationStats> = self
-            .routes
-            .all_lanes()
+        let (lanes, forgotten) = self.routes.all_and_forgotten();
+        let mut locations: Vec<LocationStats> = lanes
             .iter()
             .map(|lane| {
                 let stored = lane.counters.stored.load(Ordering::Relaxed);
@@ -95,11 +93,11 @@ impl Shared {
         locations.sort_by(|a, b| a.uri.cmp(&b.uri));
         PipelineStats {
             bytes: 0,
-            ..self.totals(locations)
+            ..self.totals(locations, &forgotten)
         }
     }
 
-    fn totals(&self, locations: Vec<LocationStats>) -> PipelineStats {
+    fn totals(&self, locations: Vec<LocationStats>, forgotten: &Forgotten) -> PipelineStats {
         let count = |total: &AtomicU64| total.load(Ordering::Relaxed);
         PipelineStats {
             unrouted: count(&self.totals.unrouted),
@@ -110,7 +108,7 @@ impl Shared {
             bound_traces: 0,
             bytes: self.budget.used(),
             locations,
-            forgotten: self.routes.forgotten().sum(),
+            forgotten: forgotten.sum(),
         }
     }
 }

@@ -240,6 +240,11 @@ impl Levels {
         RouteId(self.memo.load(Ordering::Acquire) as u32)
     }
 
+    /// Looks below the context anew the next time.
+    pub(crate) fn look_again(&self) {
+        self.memo.store(0, Ordering::Release);
+    }
+
     fn below<T>(&self, f: impl FnOnce(Option<&Destination>) -> T) -> T {
         if self.strict {
             return f(None);

@@ -6,7 +6,6 @@ use crate::lane;
 use crate::pipeline::Shared;
 use crate::pipeline::report::{Unfinished, report};
 use crate::stats::DropReason;
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -74,11 +73,11 @@ impl Delivery {
                 true => Unfinished::Lanes(&flush.waiting, flush.timed_out),
                 false => Unfinished::InFlight,
             };
-            let report = report(&shared, &flush.dropped_before, unfinished);
+            let report = report(&shared, Some(&flush.dropped_before), unfinished);
             flush.state.complete(report);
         }
         for state in waiting.iter().map(Control::state) {
-            state.complete(report(&shared, &HashMap::new(), Unfinished::InFlight));
+            state.complete(report(&shared, None, Unfinished::InFlight));
         }
     }
 }

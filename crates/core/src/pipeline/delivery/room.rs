@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often room is shared anew, at most: every lane is looked at.
-const EVERY: Duration = Duration::from_millis(1);
+const EVERY: Duration = Duration::from_millis(5);
 /// How often lanes are looked at while room is short.
 const LOOK: Duration = Duration::from_millis(100);
 /// The part of the budget that the first batch of a lane may hold. What a sink holds while it hangs
@@ -23,6 +23,8 @@ pub(super) struct Room {
     last: Option<Instant>,
     /// Lanes may hold less than their budget at the moment.
     capped: bool,
+    /// Among them lanes that may drain.
+    holds_down: bool,
     /// Room is short: lanes are judged now and then, so that what those hold that turn out not to
     /// drain is free before somebody needs it.
     short: bool,
@@ -45,6 +47,8 @@ impl Delivery {
     /// so much is held that they stand in the way of others.
     pub(super) fn share_room(&mut self, now: Instant) {
         let budget = &self.shared.budget;
+        let lane_budget = self.shared.routes.lane_budget();
+        let recently = self.room.last.is_some_and(|last| now < last + EVERY);
         let short = budget.bound(Standing::Stuck) - budget.margin();
         let used = budget.used();
         self.room.short = used > short;
@@ -52,12 +56,25 @@ impl Delivery {
         if used + budget.margin() <= short {
             if std::mem::take(&mut self.room.capped) {
                 for slot in self.lanes.values() {
-                    slot.lane.intake().set_cap(self.shared.routes.lane_budget());
+                    slot.lane.intake().set_cap(lane_budget);
                 }
+                budget.wake();
             }
             return;
         }
-        if used <= short || self.room.last.is_some_and(|last| now < last + EVERY) {
+        if recently {
+            return;
+        }
+        if used <= short {
+            // There is room again for whatever drains, though not for what does not.
+            if std::mem::take(&mut self.room.holds_down) {
+                for slot in self.lanes.values() {
+                    if slot.lane.intake().standing() != Standing::Stuck {
+                        slot.lane.intake().set_cap(lane_budget);
+                    }
+                }
+                budget.wake();
+            }
             return;
         }
         self.room.last = Some(now);
@@ -69,21 +86,24 @@ impl Delivery {
                 by_standing[standing as usize].push((slot.lane.clone(), bytes));
             }
         }
-        let active = by_standing.iter().map(Vec::len).sum();
+        // Somebody who holds nothing may be refused at this moment.
+        let others = self.shared.routes.lane_count().min(2);
+        let active = by_standing.iter().map(Vec::len).sum::<usize>().max(others);
         budget.share_among(active);
         if active <= 1 {
             return;
         }
         self.room.capped = true;
+        self.room.holds_down = true;
         let mut used: usize = by_standing.iter().flatten().map(|(_, bytes)| bytes).sum();
         for (standing, lanes) in Standing::ALL.into_iter().zip(by_standing) {
             let budget = &self.shared.budget;
             let held: usize = lanes.iter().map(|(_, bytes)| bytes).sum();
             let room = budget.bound(standing) - budget.margin();
-            let room = room.saturating_sub(used - held);
+            let room = room.saturating_sub(used.saturating_sub(held));
             let mut sizes: Vec<usize> = lanes.iter().map(|(_, bytes)| *bytes).collect();
             let level = fair_level(&mut sizes, room).max(budget.share());
-            let cap = level.min(self.shared.routes.lane_budget());
+            let cap = level.min(lane_budget);
             for (lane, bytes) in lanes {
                 lane.intake().set_cap(cap);
                 // What drains makes room by itself, and most new lanes turn out to drain.

@@ -69,9 +69,10 @@ impl Delivery {
     fn excess(&self, now: Instant) -> Option<Instant> {
         let lanes = self.shared.routes.all_lanes();
         let excess = lanes.len().checked_sub(MANY)?;
-        let mut used: Vec<Option<Instant>> = lanes.iter().map(|lane| lane.last_used()).collect();
-        let (_, last_to_go, _) = used.select_nth_unstable(excess.min(lanes.len() - 1));
-        Some((*last_to_go)?.min(now.checked_sub(BRIEF)?))
+        let mut used: Vec<Instant> = lanes.iter().filter_map(|lane| lane.last_used()).collect();
+        let last = excess.min(used.len().checked_sub(1)?);
+        let (_, last_to_go, _) = used.select_nth_unstable(last);
+        Some((*last_to_go).min(now.checked_sub(BRIEF)?))
     }
 
     /// Closes the sinks of lanes that nothing was written to since.
@@ -104,6 +105,7 @@ impl Delivery {
             let held = |route: RouteId| route == below || bound.contains(&route);
             for lane in shared.routes.forget(&retired, held, rests) {
                 self.lanes.remove(lane.id);
+                shared.budget.lane_gone();
             }
         }
         self.retired = shared.routes.retire(rests);
@@ -115,6 +117,9 @@ pub(super) struct Sweeper {
     timing: Timing,
     period: Duration,
     pub(super) next: Instant,
+    /// When bindings are swept next: once per period, which their linger and age are counted in,
+    /// however often lanes are looked at in between.
+    bindings: Instant,
     sweeps: u32,
 }
 
@@ -128,10 +133,12 @@ impl Sweeper {
         let period = (shortest / SWEEPS_PER_LINGER)
             .min(timing.idle_close / 4)
             .clamp(SWEEP.0, SWEEP.1);
+        let next = Instant::now() + period;
         Self {
             timing,
             period,
-            next: Instant::now() + period,
+            next,
+            bindings: next,
             sweeps: 0,
         }
     }
@@ -146,7 +153,13 @@ impl Sweeper {
     }
 
     fn sweep(&mut self, shared: &Shared) -> u64 {
-        self.next = Instant::now() + self.period;
+        let now = Instant::now();
+        if now < self.bindings {
+            self.next = self.bindings;
+            return 0;
+        }
+        self.next = now + self.period;
+        self.bindings = self.next;
         self.sweeps = self.sweeps.wrapping_add(1);
         let in_sweeps = |time: Duration| {
             u32::try_from(time.as_nanos().div_ceil(self.period.as_nanos())).unwrap_or(u32::MAX)
