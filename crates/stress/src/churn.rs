@@ -68,8 +68,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let backend = Backend::start(options.backend)?;
     let seconds = plan.length.as_secs();
     let mut report = Report::new(format!("churn: {}, {seconds} s", options.backend));
-    let mut retry = RetryPolicy::default();
-    retry.deadline = Duration::from_secs((seconds / 12).clamp(3, 300));
+    let retry = RetryPolicy {
+        deadline: Duration::from_secs((seconds / 12).clamp(3, 300)),
+        ..RetryPolicy::default()
+    };
     let pipeline = Pipeline::builder()
         .strict()
         .with_retry(retry)

@@ -112,9 +112,10 @@ fn round(options: &Options, bad: usize, phase: Duration) -> Outcome<Round> {
     let backend = Backend::start(options.backend)?;
     let mut builder = Pipeline::builder().strict();
     if let Some(age) = options.batch_age {
-        let mut limits = BatchLimits::default();
-        limits.age = Duration::from_millis(age);
-        builder = builder.with_batch_limits(limits);
+        builder = builder.with_batch_limits(BatchLimits {
+            age: Duration::from_millis(age),
+            ..BatchLimits::default()
+        });
     }
     let pipeline = builder.build().map_err(|e| e.to_string())?;
     let application = Application::new(&pipeline);
