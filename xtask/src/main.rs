@@ -9,6 +9,7 @@ mod features;
 mod fuzz;
 mod live;
 mod mutants;
+mod stress;
 mod structure;
 mod test;
 
@@ -39,6 +40,8 @@ enum Task {
     Features,
     /// Runs every fuzz target for a few seconds.
     Fuzz(fuzz::Fuzz),
+    /// Runs with many tenants: churn, bad neighbours, threads and memory for each.
+    Stress(stress::Stress),
     /// Used by the live cases: writes traces until done or killed.
     #[command(hide = true)]
     LiveWriter(live::writer::LiveWriter),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Check(task) => task.run(),
         Task::Features => features::check(),
         Task::Fuzz(task) => task.run(),
+        Task::Stress(task) => task.run(),
         Task::LiveWriter(options) => live::writer::run(&options),
         Task::LiveServerWriter(options) => live::server::writer::run(&options),
     };

@@ -4,17 +4,27 @@
 //! thousands of busy locations would take hundreds of threads, all for the moment of a poll. With a
 //! hard limit, as many sinks that block for good would stop everybody. So a turn is taken before a
 //! thread is, and a poll that takes long keeps its thread but loses its turn.
+//!
+//! A poll that ended in time has left a spare thread behind that may not have begun yet: the runtime
+//! starts another one for the next poll, since it sees none that is idle. So a turn comes back by
+//! way of the runtime's queue for such threads, when the spare one has been there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Polls at the same time, not counting those that take long.
 const TURNS: usize = 16;
 /// A poll that takes longer than this loses its turn.
 const LONG: Duration = Duration::from_millis(20);
+/// How long spare threads get to become idle before turns come back. They are all the runtime has
+/// started lately, and have nothing to do; asleep, this thread leaves the processor to them.
+const SETTLE: Duration = Duration::from_micros(200);
+/// With so many polls that take long, the runtime may be short of threads; turns come back at once.
+const MANY_LONG: usize = 256;
 
 /// The turns of one pipeline.
 pub(crate) struct PollTurns {
@@ -23,6 +33,17 @@ pub(crate) struct PollTurns {
     queue: tokio::sync::Mutex<()>,
     taken: Mutex<HashMap<u64, (Instant, OwnedSemaphorePermit)>>,
     next: AtomicU64,
+    /// Turns that exist, those that were lost included.
+    turns: AtomicUsize,
+    ended: Mutex<Ended>,
+}
+
+/// Turns that ended and whose spare threads may not have begun.
+#[derive(Default)]
+struct Ended {
+    permits: Vec<OwnedSemaphorePermit>,
+    /// A thread is on its way that frees turns.
+    expected: bool,
 }
 
 impl Default for PollTurns {
@@ -32,6 +53,8 @@ impl Default for PollTurns {
             queue: tokio::sync::Mutex::const_new(()),
             taken: Mutex::default(),
             next: AtomicU64::new(0),
+            turns: AtomicUsize::new(0),
+            ended: Mutex::default(),
         }
     }
 }
@@ -63,6 +86,7 @@ impl PollTurns {
 
     fn begin(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Turn {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.turns.fetch_add(1, Ordering::Relaxed);
         self.taken().insert(id, (Instant::now(), permit));
         Turn {
             id,
@@ -85,6 +109,46 @@ impl PollTurns {
         drop(freed);
     }
 
+    /// Takes a turn back, once the spare threads of the polls so far have begun.
+    fn end(self: &Arc<Self>, permit: OwnedSemaphorePermit) {
+        let short = self.turns.load(Ordering::Relaxed) >= MANY_LONG;
+        let runtime = match Handle::try_current() {
+            Ok(runtime) if !short => runtime,
+            _ => return drop(permit),
+        };
+        let mut ended = self.ended();
+        ended.permits.push(permit);
+        if ended.expected {
+            return;
+        }
+        ended.expected = true;
+        let permits = std::mem::take(&mut ended.permits);
+        drop(ended);
+        self.free_behind(permits, &runtime);
+    }
+
+    /// Frees turns on a thread that comes after those asked for before. A runtime that ends drops
+    /// the work, which frees them too.
+    fn free_behind(self: &Arc<Self>, permits: Vec<OwnedSemaphorePermit>, runtime: &Handle) {
+        let turns = self.clone();
+        drop(runtime.spawn_blocking(move || {
+            std::thread::sleep(SETTLE);
+            drop(permits);
+            let more = {
+                let mut ended = turns.ended();
+                ended.expected = !ended.permits.is_empty();
+                std::mem::take(&mut ended.permits)
+            };
+            if !more.is_empty() {
+                turns.free_behind(more, &Handle::current());
+            }
+        }));
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn taken(&self) -> MutexGuard<'_, HashMap<u64, (Instant, OwnedSemaphorePermit)>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,8 +162,11 @@ pub(super) struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        self.turns.turns.fetch_sub(1, Ordering::Relaxed);
         let freed = self.turns.taken().remove(&self.id);
-        drop(freed);
+        if let Some((_, permit)) = freed {
+            self.turns.end(permit);
+        }
     }
 }
 
@@ -113,7 +180,7 @@ mod tests {
         let mut taken: Vec<Turn> = (0..TURNS).map(|_| turns.try_take().unwrap()).collect();
         assert!(turns.try_take().is_none());
         drop(taken.pop());
-        taken.push(turns.try_take().unwrap());
+        taken.push(turns.clone().take().await);
         // All of them block for good, and so do as many again.
         for _ in 0..3 {
             let began = Instant::now();
@@ -127,6 +194,48 @@ mod tests {
         let held = turns.try_take();
         drop(taken);
         drop(held);
-        assert_eq!(turns.free.available_permits(), TURNS);
+        let until = Instant::now() + Duration::from_secs(10);
+        while turns.free.available_permits() < TURNS {
+            assert!(Instant::now() < until, "not every turn came back");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[test]
+    fn many_short_polls_take_few_threads() {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        let (begun, peak, over) = (alive.clone(), most.clone(), alive.clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(512)
+            .enable_all()
+            .on_thread_start(move || {
+                let now = begun.fetch_add(1, Ordering::SeqCst) + 1;
+                peak.fetch_max(now, Ordering::SeqCst);
+            })
+            .on_thread_stop(move || {
+                over.fetch_sub(1, Ordering::SeqCst);
+            })
+            .build()
+            .unwrap();
+        let turns = Arc::new(PollTurns::default());
+        runtime.block_on(async {
+            let polls: Vec<_> = (0..5_000)
+                .map(|_| {
+                    let turns = turns.clone();
+                    tokio::spawn(async move {
+                        let turn = turns.take().await;
+                        tokio::task::block_in_place(|| std::hint::black_box(()));
+                        drop(turn);
+                    })
+                })
+                .collect();
+            for poll in polls {
+                poll.await.unwrap();
+            }
+        });
+        let most = most.load(Ordering::SeqCst);
+        assert!(most <= 64, "{most} threads");
     }
 }
