@@ -115,7 +115,12 @@ pub(crate) async fn process_budget(w: Arc<World>) -> Verdict {
 pub(crate) async fn many_places_that_do_not_drain_cost_no_other(w: Arc<World>) -> Verdict {
     const BAD: usize = 64;
     const LIMIT: usize = 4 << 20;
-    let rig = w.rig_with(|b| b.with_budget(LIMIT, LIMIT / 4).with_batch_limits(quick()))?;
+    // Few batches, so that places that take a while for each drain all the same.
+    let unhurried = BatchLimits {
+        age: Duration::from_millis(500),
+        ..quick()
+    };
+    let rig = w.rig_with(|b| b.with_budget(LIMIT, LIMIT / 4).with_batch_limits(unhurried))?;
     let mut bad = Vec::new();
     for i in 0..BAD {
         let place = w.place("bad").await?;
