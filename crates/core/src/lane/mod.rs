@@ -84,6 +84,8 @@ pub(crate) struct State {
     keep: Option<usize>,
     /// Attempts that ended, whatever came of them.
     pub(crate) attempts: u64,
+    /// One is under way.
+    pub(crate) attempting: bool,
     /// A batch was stored.
     proven: bool,
     /// How long the last batch was the oldest one, until it was done.

@@ -89,6 +89,7 @@ pub(super) async fn attempt_until_done(
         };
         // Made before the attempt, so that a flush that comes meanwhile is not missed.
         let flushed = lane.skip_backoff.notified();
+        lane.state().attempting = true;
         let patience = retry.deadline.max(HANGING);
         let attempted = clock
             .limit(patience, attempt(lane, shared, flying.batch()))
@@ -158,6 +159,7 @@ fn note_failure(lane: &Lane, shared: &Shared, phase: Phase, error: &Error) {
     let first = std::mem::replace(&mut state.phase, phase) != phase;
     state.last_error = Some(error.clone());
     state.attempts += 1;
+    state.attempting = false;
     lane.judge(&state, Instant::now());
     drop(state);
     if first {

@@ -64,6 +64,7 @@ fn give_up(lane: &Lane, shared: &Shared, spans: u64, panic: &str) {
     state.sink_gone();
     state.writing = None;
     state.keep = None;
+    state.attempting = false;
     state.last_error = Some(error.clone());
     drop(state);
     shared
@@ -142,6 +143,7 @@ async fn write_batch(
         state.took = now.saturating_duration_since(state.moved(since));
     }
     state.keep = None;
+    state.attempting = false;
     state.last_used = Some(now);
     lane.judge(&state, now);
     drop(state);

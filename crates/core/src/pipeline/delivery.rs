@@ -166,7 +166,7 @@ pub(super) struct Waiting {
     pub(super) lane: Arc<Lane>,
     /// The batch that has to be done.
     sequence: u64,
-    /// Attempts that had ended when the flush began.
+    /// Attempts that had begun when the flush did.
     attempts: u64,
 }
 
@@ -402,7 +402,7 @@ impl Delivery {
                 waiting.push(Waiting {
                     lane: lane.clone(),
                     sequence: lane_state.sealed_seq,
-                    attempts: lane_state.attempts,
+                    attempts: lane_state.attempts + u64::from(lane_state.attempting),
                 });
                 lane.skip_backoff();
             }
