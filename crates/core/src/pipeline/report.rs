@@ -58,7 +58,9 @@ impl FlushReport {
         !self.timed_out && self.error.is_none() && self.locations.iter().all(|l| l.pending == 0)
     }
 
-    /// Everything that ended since the pipeline started is stored.
+    /// Every span that was bound to a location and ended since the pipeline started is stored. Spans
+    /// that never had a location (unrouted, orphaned, expired) are counted in
+    /// [`PipelineStats`](crate::PipelineStats) alone.
     pub fn all_stored(&self) -> bool {
         let lossless = |l: &LocationReport| l.dropped.total() == 0 && l.lost_updates == 0;
         let forgotten = &self.forgotten;
