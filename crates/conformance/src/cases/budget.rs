@@ -113,16 +113,21 @@ pub(crate) async fn process_budget(w: Arc<World>) -> Verdict {
 }
 
 pub(crate) async fn many_places_that_do_not_drain_cost_no_other(w: Arc<World>) -> Verdict {
-    const BAD: usize = 64;
-    const LIMIT: usize = 4 << 20;
+    // How many places do not drain, the room there is, how many spans each good place gets, and how
+    // many of them at a time. A real server may take longer for a batch than a place may that counts
+    // as draining, so what such a place gets fits into its guaranteed share.
+    let (places, limit, count, every) = match w.harness().scale().part {
+        1 => (64, 4 << 20, 400, 20),
+        _ => (32, 16 << 20, 30, 5),
+    };
     // Few batches, so that places that take a while for each drain all the same.
     let unhurried = BatchLimits {
         age: Duration::from_millis(500),
         ..quick()
     };
-    let rig = w.rig_with(|b| b.with_budget(LIMIT, LIMIT / 4).with_batch_limits(unhurried))?;
+    let rig = w.rig_with(|b| b.with_budget(limit, limit / 4).with_batch_limits(unhurried))?;
     let mut bad = Vec::new();
-    for i in 0..BAD {
+    for i in 0..places {
         let place = w.place("bad").await?;
         place.control.set(match i % 4 {
             0 => Act::Fail(passing()),
@@ -145,23 +150,19 @@ pub(crate) async fn many_places_that_do_not_drain_cost_no_other(w: Arc<World>) -
     .await?;
     // Three times what fits.
     for place in &bad {
-        for _ in 0..3 * LIMIT / (2 * KIB) / BAD {
+        for _ in 0..3 * limit / (2 * KIB) / places {
             sized(&rig, place);
         }
     }
-    // Real servers store a few hundred spans a second.
-    let (count, every) = match w.harness().scale().part {
-        1 => (400, 20),
-        _ => (60, 5),
-    };
     for i in 1..=count {
         for place in &good {
             rig.spans_at(place, 1);
         }
         // The others go on.
-        sized(&rig, &bad[i % BAD]);
+        sized(&rig, &bad[i % places]);
         let held = rig.pipeline.stats().bytes;
-        ensure!(held <= LIMIT, "{held} bytes are held");
+        // What an encoder makes is counted when it is there, whether it fits or not.
+        ensure!(held <= limit + limit / 16, "{held} bytes are held");
         if i % every == 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
