@@ -96,7 +96,7 @@ pub use scope::{
     new_root, reset, set_global,
 };
 pub use stats::{
-    DropReason, Dropped, ForgottenLocations, LocationState, LocationStats, PipelineStats,
+    DropReason, Dropped, ForgottenLocations, LocationState, LocationStats, PipelineStats, Unplaced,
 };
 pub use template::{Hole, NameRule, Template};
 pub use trace::{current_trace_id, update_current_trace};

@@ -30,6 +30,7 @@ enum What {
     Overflow,
     Closing,
     Unrouted,
+    UnroutedStrict,
     IgnoredScopes,
     Unfinished,
     DeliveryDied,
@@ -120,8 +121,16 @@ impl Log {
         self.push(Event::new(What::Closing, uri).because(error));
     }
 
-    pub(crate) fn unrouted(&self, spans: u64) {
-        self.push(Event::of_pipeline(What::Unrouted, spans));
+    /// Spans, one of which has this name, had no destination; in a strict pipeline a scope is the
+    /// only level there is.
+    pub(crate) fn unrouted(&self, spans: u64, example: Option<&str>, strict: bool) {
+        let what = match strict {
+            true => What::UnroutedStrict,
+            false => What::Unrouted,
+        };
+        let mut event = Event::of_pipeline(what, spans);
+        event.span = example.map(str::to_owned);
+        self.push(event);
     }
 
     pub(crate) fn ignored_scopes(&self, scopes: u64) {
@@ -266,9 +275,15 @@ fn tell(event: &Event) {
         What::Untold => line!(warn, "values set on a trace are not stored; its spans are"),
         What::Overflow => line!(warn, "spans were dropped: the byte budget is exhausted"),
         What::Closing => line!(warn, "closing a location failed"),
-        What::Unrouted => line!(
-            warn,
-            "spans have no destination and are not stored; set one with `set_global`, a scope, or MLFLOW_TRACING_DESTINATION"
+        What::Unrouted => tracing::warn!(
+            spans,
+            example = event.span,
+            "spans have no destination and are not stored; set one for the process with `set_global`, or start their trace within a scope: `Destination::in_context` or `with_destination`"
+        ),
+        What::UnroutedStrict => tracing::warn!(
+            spans,
+            example = event.span,
+            "spans have no destination and are not stored; this pipeline is strict, so start their trace within a scope: `Destination::in_context` or `with_destination`"
         ),
         What::IgnoredScopes => tracing::warn!(
             scopes = event.spans,

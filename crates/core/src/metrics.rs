@@ -3,12 +3,12 @@
 //! (semantic-conventions 1.36, `docs/otel/sdk-metrics.md`), plus the backend.
 
 use crate::mutant::Mutant;
-use crate::pipeline::Shared;
-use crate::stats::DropReason;
+use crate::pipeline::{Shared, Totals};
+use crate::stats::{DropReason, LocationState};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 const COMPONENT_TYPE: &str = "trace_destination_processor";
@@ -47,6 +47,8 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
             }
         })
         .build();
+    count_fates(meter, &weak, locations);
+    count_unplaced(meter, &weak);
     // The queue is bounded in bytes, so the conventional capacity in spans does not exist.
     meter
         .i64_observable_up_down_counter("trace_destination.queue.bytes")
@@ -66,6 +68,94 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
                         ],
                     );
                 }
+            }
+        })
+        .build();
+}
+
+/// What becomes of batches and trace-level values, and how many locations are in which state.
+fn count_fates(meter: &Meter, weak: &Weak<Shared>, locations: usize) {
+    type Counter = (&'static str, &'static str, &'static str, fn(&Sums) -> u64);
+    const COUNTERS: [Counter; 3] = [
+        (
+            "trace_destination.batches",
+            "{batch}",
+            "Batches written.",
+            |sums| sums.batches,
+        ),
+        (
+            "trace_destination.retries",
+            "{attempt}",
+            "Attempts to write a batch that failed and were repeated.",
+            |sums| sums.retries,
+        ),
+        (
+            "trace_destination.lost_updates",
+            "{update}",
+            "Trace-level updates that were not stored.",
+            |sums| sums.lost_updates,
+        ),
+    ];
+    for (name, unit, description, read) in COUNTERS {
+        let source = weak.clone();
+        meter
+            .u64_observable_counter(name)
+            .with_unit(unit)
+            .with_description(description)
+            .with_callback(move |observer| {
+                for (series, sums) in series(&source, locations) {
+                    observer.observe(read(&sums), &series.attributes(None));
+                }
+            })
+            .build();
+    }
+    let source = weak.clone();
+    meter
+        .i64_observable_up_down_counter("trace_destination.locations")
+        .with_unit("{location}")
+        .with_description("Locations in use, by state.")
+        .with_callback(move |observer| {
+            for (series, sums) in series(&source, locations) {
+                for state in LocationState::ALL {
+                    let mut attributes = series.attributes(None);
+                    attributes.push(KeyValue::new("trace_destination.state", state.as_str()));
+                    observer.observe(sums.states[state as usize], &attributes);
+                }
+            }
+        })
+        .build();
+}
+
+/// Spans and traces that reached no location, by reason.
+fn count_unplaced(meter: &Meter, weak: &Weak<Shared>) {
+    type Counter = (&'static str, fn(&Totals) -> &AtomicU64);
+    const REASONS: [Counter; 5] = [
+        ("unrouted", |totals| &totals.unrouted),
+        ("orphaned", |totals| &totals.orphaned),
+        ("discarded", |totals| &totals.discarded),
+        ("expired_binding", |totals| &totals.expired_bindings),
+        ("ignored_scope", |totals| &totals.ignored_scopes),
+    ];
+    let source = weak.clone();
+    meter
+        .u64_observable_counter("trace_destination.unplaced")
+        .with_unit("{event}")
+        .with_description(
+            "Spans without a destination (unrouted, orphaned, discarded), traces whose binding \
+             expired while spans were open, and spans started in a scope that had no effect.",
+        )
+        .with_callback(move |observer| {
+            let Some(shared) = source.upgrade().filter(|shared| !shared.is_inherited()) else {
+                return;
+            };
+            for (reason, total) in REASONS {
+                observer.observe(
+                    total(&shared.totals).load(Ordering::Relaxed),
+                    &[
+                        KeyValue::new("otel.component.type", COMPONENT_TYPE),
+                        KeyValue::new("trace_destination.reason", reason),
+                    ],
+                );
             }
         })
         .build();
@@ -104,6 +194,11 @@ impl Series {
 struct Sums {
     stored: u64,
     waiting: u64,
+    batches: u64,
+    retries: u64,
+    lost_updates: u64,
+    /// How many locations are in each state.
+    states: [i64; LocationState::ALL.len()],
     /// See [`Mutant::MetricsHideFailures`].
     hidden: bool,
     dropped: [u64; DropReason::ALL.len()],
@@ -129,6 +224,10 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         let dropped = lane.dropped();
         let accepted = lane.accepted();
         sums.stored += stored;
+        sums.batches += lane.counters.batches.load(Ordering::Relaxed);
+        sums.retries += lane.counters.retries.load(Ordering::Relaxed);
+        sums.lost_updates += lane.lost_updates();
+        sums.states[lane.state().public() as usize] += 1;
         sums.hidden = shared.mutant.is(Mutant::MetricsHideFailures);
         sums.waiting += accepted.saturating_sub(stored + dropped.total());
         for reason in DropReason::ALL {
@@ -143,6 +242,9 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         };
         let sums = all.entry(series).or_default();
         sums.stored += forgotten.stored;
+        sums.batches += forgotten.batches;
+        sums.retries += forgotten.retries;
+        sums.lost_updates += forgotten.lost_updates;
         sums.hidden = shared.mutant.is(Mutant::MetricsHideFailures);
         for reason in DropReason::ALL {
             sums.dropped[reason as usize] += forgotten.dropped.by(reason);

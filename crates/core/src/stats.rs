@@ -163,6 +163,24 @@ impl Forgotten {
     }
 }
 
+/// What was lost before it reached a location. Totals run from the start of the pipeline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unplaced {
+    /// Spans of traces for which no level named a destination.
+    pub unrouted: u64,
+    /// Spans whose trace was no longer bound and that had no destination of their own.
+    pub orphaned: u64,
+    /// Traces whose binding expired while spans were open.
+    pub expired_bindings: u64,
+}
+
+impl Unplaced {
+    pub(crate) fn total(&self) -> u64 {
+        self.unrouted + self.orphaned + self.expired_bindings
+    }
+}
+
 /// What a location is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -177,6 +195,20 @@ pub enum LocationState {
     /// credential. Spans are kept as far as the location's share of the budget and the retry
     /// deadline allow, and it is tried again at growing intervals.
     Failing,
+}
+
+impl LocationState {
+    pub(crate) const ALL: [Self; 4] = [Self::Closed, Self::Open, Self::Retrying, Self::Failing];
+
+    /// A short name, as used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::Retrying => "retrying",
+            Self::Failing => "failing",
+        }
+    }
 }
 
 /// A snapshot of one location. Totals run from the start of the pipeline.
@@ -239,6 +271,22 @@ pub struct PipelineStats {
 }
 
 impl PipelineStats {
+    pub(crate) fn unplaced(&self) -> Unplaced {
+        Unplaced {
+            unrouted: self.unrouted,
+            orphaned: self.orphaned,
+            expired_bindings: self.expired_bindings,
+        }
+    }
+
+    /// Everything lost since the pipeline started: spans, traces whose binding expired, trace-level
+    /// updates.
+    pub(crate) fn losses(&self) -> u64 {
+        let at = |l: &LocationStats| l.dropped.total() + l.lost_updates;
+        let forgotten = self.forgotten.dropped.total() + self.forgotten.lost_updates;
+        self.locations.iter().map(at).sum::<u64>() + forgotten + self.unplaced().total()
+    }
+
     /// The snapshot of one location.
     pub fn location(&self, uri: &LocationUri) -> Option<&LocationStats> {
         self.locations.iter().find(|l| l.uri == *uri)

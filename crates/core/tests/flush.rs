@@ -189,6 +189,49 @@ fn flush_covers_what_ended_before_it_and_need_not_wait_for_the_rest() {
 }
 
 #[test]
+fn what_never_reached_a_location_is_part_of_the_verdicts() {
+    let pipeline = quick().build().unwrap();
+    let tracer = tracer(&pipeline);
+    let place = Place::new("verdicts");
+    span_to(&tracer, &place.to(), "a");
+    span_to(&tracer, &Destination::discard(), "on purpose");
+    let report = pipeline.flush(PATIENCE).wait();
+    assert!(report.all_stored() && report.nothing_lost(), "{report}");
+
+    drop(tracer.start("nowhere"));
+    let first = pipeline.flush(PATIENCE);
+    let report = pipeline.flush(PATIENCE).wait();
+    assert!(report.is_complete(), "{report}");
+    assert!(!report.all_stored() && !report.nothing_lost(), "{report}");
+    assert_eq!(report.unplaced.unrouted, 1);
+    assert!(report.to_string().contains("1 unrouted"), "{report}");
+    // A flush that began before that report does not take its loss for told.
+    assert!(!first.wait().nothing_lost());
+
+    span_to(&tracer, &place.to(), "b");
+    let report = pipeline.shutdown(PATIENCE).wait();
+    assert!(report.nothing_lost() && !report.all_stored(), "{report}");
+    assert_eq!(report.location(place.uri()).unwrap().stored, 2);
+}
+
+#[test]
+fn a_loss_is_news_to_one_report_only() {
+    let pipeline = quick().build().unwrap();
+    let tracer = tracer(&pipeline);
+    let place = Place::on_write("news", |_, _| Step::Refuse(&["bad"]));
+    span_to(&tracer, &place.to(), "bad");
+    // Nobody hears of a report that is dropped.
+    drop(pipeline.flush(PATIENCE));
+    eventually("it is refused", || {
+        place.stats(&pipeline).dropped.total() == 1
+    });
+    assert!(!pipeline.flush(PATIENCE).wait().nothing_lost());
+    span_to(&tracer, &place.to(), "good");
+    let report = pipeline.flush(PATIENCE).wait();
+    assert!(report.nothing_lost() && !report.all_stored(), "{report}");
+}
+
+#[test]
 fn many_flushes_at_once_are_all_answered() {
     let pipeline = quick().build().unwrap();
     let tracer = tracer(&pipeline);

@@ -161,11 +161,29 @@ fn unrouted_spans_and_scopes_without_effect_are_told_once() {
     }
     outer.span().end();
     eventually("both are told", || {
-        !lines("spans have no destination").is_empty() && !lines("bound elsewhere").is_empty()
+        !lines("example=\"nowhere\"").is_empty() && !lines("bound elsewhere").is_empty()
     });
     std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(lines("spans have no destination").len(), 1);
+    assert_eq!(lines("example=\"nowhere\"").len(), 1);
     assert_eq!(lines("bound elsewhere").len(), 1);
+}
+
+#[test]
+fn a_short_program_hears_of_unrouted_spans() {
+    LazyLock::force(&LINES);
+    for (builder, name, advice) in [
+        (quick(), "short-open", "`set_global`"),
+        (quick().strict(), "short-strict", "this pipeline is strict"),
+    ] {
+        let pipeline = builder.build().unwrap();
+        drop(tracer(&pipeline).start(name));
+        let _ = pipeline.shutdown(PATIENCE).wait();
+        let told = lines(name);
+        assert_eq!(told.len(), 1, "{told:#?}");
+        assert!(told[0].text.contains("spans have no destination"));
+        assert!(told[0].text.contains(advice), "{told:#?}");
+        assert_eq!(told[0].text.contains("set_global"), name == "short-open");
+    }
 }
 
 #[test]

@@ -112,6 +112,27 @@ fn metrics_have_the_conventional_names() {
         bytes[&key(&[ours, ("trace_destination.budget", "used")])],
         0
     );
+    drop(tracer.start("nowhere"));
+    span_to(&tracer, &Destination::discard(), "on purpose");
+    let metrics = collect(&meters, &exporter);
+    for (reason, count) in [
+        ("unrouted", 1),
+        ("discarded", 1),
+        ("orphaned", 0),
+        ("expired_binding", 0),
+        ("ignored_scope", 0),
+    ] {
+        let series = key(&[ours, ("trace_destination.reason", reason)]);
+        assert_eq!(metrics["trace_destination.unplaced"][&series], count);
+    }
+    for (name, count) in [("batches", 1), ("retries", 0), ("lost_updates", 0)] {
+        let metric = &metrics[&format!("trace_destination.{name}")];
+        assert_eq!(metric[&key(&[component, ours])], count, "{name}");
+    }
+    for (state, count) in [("open", 1), ("closed", 0), ("retrying", 0), ("failing", 0)] {
+        let series = key(&[component, ours, ("trace_destination.state", state)]);
+        assert_eq!(metrics["trace_destination.locations"][&series], count);
+    }
     // The instruments do not keep the pipeline alive.
     drop((tracer, pipeline));
     eventually("they fall silent", || {

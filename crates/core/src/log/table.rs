@@ -39,6 +39,8 @@ pub(super) struct Event {
     pub(super) failing: bool,
     pub(super) reason: Option<DropReason>,
     pub(super) error: Option<Error>,
+    /// The name of a span it is about.
+    pub(super) span: Option<String>,
 }
 
 impl Event {
@@ -51,6 +53,7 @@ impl Event {
             failing: false,
             reason: None,
             error: None,
+            span: None,
         }
     }
 
@@ -64,6 +67,7 @@ impl Event {
             failing: false,
             reason: None,
             error: None,
+            span: None,
         }
     }
 

@@ -17,6 +17,9 @@ const AHEAD: usize = 8 << 10;
 /// How many times as large both budgets must be.
 const AHEAD_SHARE: usize = 128;
 
+/// Characters of an unrouted span's name that the log shows.
+const NAME_SHOWN: usize = 100;
+
 thread_local! {
     /// The ingress shard of this thread. No destructor, so it works during thread teardown.
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
@@ -111,7 +114,7 @@ impl Shared {
             None => {
                 // Counting takes other locks, which the threads of the shard need not wait for.
                 drop(place);
-                let lanes = self.lanes_of_rare(route)?.split_last()?;
+                let lanes = self.lanes_of_rare(route, &span.name)?.split_last()?;
                 (self.ingress.enter(self.shard()), lanes)
             }
         };
@@ -134,14 +137,14 @@ impl Shared {
     /// The lanes of a span whose route leads nowhere, or is refused by some of its lanes; counts what
     /// does not go on.
     #[cold]
-    fn lanes_of_rare(&self, route: RouteId) -> Option<&[LaneId]> {
+    fn lanes_of_rare(&self, route: RouteId, span: &str) -> Option<&[LaneId]> {
         match self.routes.refusing(route) {
             Some(refusing) => {
                 self.refuse_spans(refusing, 1);
                 Some(&refusing.delivers)
             }
             None => {
-                self.count_without_lane(route, 1);
+                self.count_without_lane(route, 1, span);
                 None
             }
         }
@@ -149,12 +152,16 @@ impl Shared {
 
     /// Counts spans whose route leads nowhere.
     #[cold]
-    pub(super) fn count_without_lane(&self, route: RouteId, spans: u64) {
-        match route {
-            RouteId::DISCARD => &self.totals.discarded,
-            _ => &self.totals.unrouted,
+    pub(super) fn count_without_lane(&self, route: RouteId, spans: u64, example: &str) {
+        let totals = &self.totals;
+        if route == RouteId::DISCARD {
+            totals.discarded.fetch_add(spans, Ordering::Relaxed);
+            return;
         }
-        .fetch_add(spans, Ordering::Relaxed);
+        totals.unrouted.fetch_add(spans, Ordering::Relaxed);
+        totals
+            .unrouted_span
+            .get_or_init(|| example.chars().take(NAME_SHOWN).collect());
     }
 
     /// Puts an item at the place that was taken for it.

@@ -384,6 +384,8 @@ impl Delivery {
 
     fn begin_flush(&mut self, state: Asked, shutdown: bool) {
         self.shared.flush_began();
+        // A short program has no other time to hear of it.
+        self.warn();
         // Before anything is sealed: a lane may have written and dropped by the time it is asked.
         // Every lane: one that never got a span may have dropped some.
         let lanes = self.shared.routes.all_lanes();

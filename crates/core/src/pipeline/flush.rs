@@ -25,15 +25,19 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Flush {
     state: Arc<FlushState>,
     shared: Arc<Shared>,
+    /// Losses that earlier reports had told when this flush began.
+    told: u64,
     /// Wakes the task that awaits this, if nobody answers in time.
     watched: Option<Watched>,
 }
 
 impl Flush {
     pub(super) fn new(state: Arc<FlushState>, shared: Arc<Shared>) -> Self {
+        let told = shared.totals.told_losses.load(Ordering::Relaxed);
         Self {
             state,
             shared,
+            told,
             watched: None,
         }
     }
@@ -48,12 +52,12 @@ impl Flush {
         loop {
             if let Some(given) = answer.given() {
                 drop(answer);
-                return given.unwrap_or_else(|| self.unanswered());
+                return self.tell(given);
             }
             let left = self.state.patience();
             if left.is_zero() {
                 drop(answer);
-                return self.unanswered();
+                return self.tell(None);
             }
             answer = self
                 .state
@@ -64,9 +68,14 @@ impl Flush {
         }
     }
 
-    /// What is known without the delivery thread.
-    fn unanswered(&self) -> FlushReport {
-        report(&self.shared, None, Unfinished::Unknown)
+    /// The report for whoever waited; without an answer, what is known without the delivery thread.
+    /// What is told here is no news to a flush that begins later.
+    fn tell(&self, given: Option<FlushReport>) -> FlushReport {
+        let mut report = given.unwrap_or_else(|| report(&self.shared, None, Unfinished::Unknown));
+        report.told = self.told;
+        let told = &self.shared.totals.told_losses;
+        told.fetch_max(report.losses, Ordering::Relaxed);
+        report
     }
 }
 
@@ -83,11 +92,11 @@ impl Future for Flush {
         let mut answer = self.state.lock();
         if let Some(given) = answer.given() {
             drop(answer);
-            return Poll::Ready(given.unwrap_or_else(|| self.unanswered()));
+            return Poll::Ready(self.tell(given));
         }
         if self.state.patience().is_zero() {
             drop(answer);
-            return Poll::Ready(self.unanswered());
+            return Poll::Ready(self.tell(None));
         }
         let before = answer.waker.replace(waker);
         drop(answer);

@@ -77,7 +77,9 @@ impl Pipeline {
         let mut result = Ingested::default();
         let route = shared.routes.of(Some(destination));
         if shared.routes.lanes_of(route).is_empty() {
-            shared.count_without_lane(route, spans.len() as u64);
+            if let Some(first) = spans.first() {
+                shared.count_without_lane(route, spans.len() as u64, &first.name);
+            }
             result.dropped = spans.len() as u64;
             return result;
         }

@@ -134,6 +134,10 @@ pub(crate) struct Totals {
     pub(crate) orphaned: AtomicU64,
     pub(crate) expired_bindings: AtomicU64,
     pub(crate) ignored_scopes: AtomicU64,
+    /// The name of an unrouted span, for the log.
+    pub(crate) unrouted_span: OnceLock<String>,
+    /// Losses, of whatever kind, that a report has told.
+    pub(crate) told_losses: AtomicU64,
 }
 
 /// What travels through the ingress, already bound to one lane.

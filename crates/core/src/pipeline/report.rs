@@ -3,7 +3,7 @@
 use super::Shared;
 use super::delivery::Waiting;
 use crate::error::Error;
-use crate::stats::{Dropped, ForgottenLocations, LocationStats};
+use crate::stats::{Dropped, ForgottenLocations, LocationStats, Unplaced};
 use crate::uri::LocationUri;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -21,11 +21,17 @@ pub struct FlushReport {
     pub locations: Vec<LocationReport>,
     /// Locations that were in use before, in sum.
     pub forgotten: ForgottenLocations,
+    /// What never reached a location.
+    pub unplaced: Unplaced,
     /// The deadline came before everything was written.
     pub timed_out: bool,
     /// Why the pipeline delivers nothing any more, where nobody asked for that: it belongs to the
     /// process that this one was forked from, or its delivery thread has failed.
     pub error: Option<Error>,
+    /// Everything lost since the pipeline started.
+    pub(super) losses: u64,
+    /// What of that an earlier report had told when this flush began.
+    pub(super) told: u64,
 }
 
 /// What became of the spans of one location.
@@ -58,16 +64,20 @@ impl FlushReport {
         !self.timed_out && self.error.is_none() && self.locations.iter().all(|l| l.pending == 0)
     }
 
-    /// Every span that was bound to a location and ended since the pipeline started is stored. Spans
-    /// that never had a location (unrouted, orphaned, expired) are counted in
-    /// [`PipelineStats`](crate::PipelineStats) alone.
+    /// The verdict on the pipeline's life: every span that ended since it started is stored, and
+    /// every trace-level value. Spans that never reached a location count as lost, those that were
+    /// [discarded](crate::Destination::discard) on purpose do not.
+    ///
+    /// True also of a pipeline that was given nothing.
     pub fn all_stored(&self) -> bool {
-        let lossless = |l: &LocationReport| l.dropped.total() == 0 && l.lost_updates == 0;
-        let forgotten = &self.forgotten;
-        self.is_complete()
-            && self.locations.iter().all(lossless)
-            && forgotten.dropped.total() == 0
-            && forgotten.lost_updates == 0
+        self.is_complete() && self.losses == 0
+    }
+
+    /// The verdict on the time since the last report: nothing was dropped, unrouted, orphaned or
+    /// expired, and no trace-level value was lost, that a flush before this one did not report.
+    /// What is still pending is not lost; see [`is_complete`](Self::is_complete).
+    pub fn nothing_lost(&self) -> bool {
+        self.error.is_none() && self.losses <= self.told
     }
 
     /// The report of one location.
@@ -135,13 +145,25 @@ impl fmt::Display for LocationReport {
     }
 }
 
+impl fmt::Display for Unplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "without a location: {} unrouted, {} orphaned, {} traces expired",
+            self.unrouted, self.orphaned, self.expired_bindings
+        )
+    }
+}
+
 impl fmt::Display for FlushReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (shown, others) = self.shown();
+        let unplaced = (self.unplaced.total() > 0).then_some(&self.unplaced);
         let mut lines = self
             .error
             .iter()
             .map(|e| e as &dyn fmt::Display)
+            .chain(unplaced.map(|u| u as &dyn fmt::Display))
             .chain(shown.iter().map(|l| l as &dyn fmt::Display));
         if let Some(first) = lines.next() {
             write!(f, "{first}")?;
@@ -180,6 +202,7 @@ impl fmt::Debug for FlushReport {
         debug
             .field("timed_out", &self.timed_out)
             .field("error", &self.error)
+            .field("unplaced", &self.unplaced)
             .field("locations", &shown);
         if !others.is_empty() {
             debug.field("more_locations", &others.len());
@@ -220,6 +243,9 @@ pub(super) fn report(
     };
     let none = Dropped::default();
     FlushReport {
+        unplaced: stats.unplaced(),
+        losses: stats.losses(),
+        told: 0,
         locations: stats
             .locations
             .into_iter()

@@ -31,14 +31,7 @@ impl Delivery {
         totals
             .expired_bindings
             .fetch_add(expired, Ordering::Relaxed);
-        let unrouted = totals.unrouted.load(Ordering::Relaxed);
-        if unrouted > 0 && !std::mem::replace(&mut self.warned.0, unrouted > 0) {
-            self.shared.log.unrouted(unrouted);
-        }
-        let scopes = totals.ignored_scopes.load(Ordering::Relaxed);
-        if scopes > 0 && !std::mem::replace(&mut self.warned.1, scopes > 0) {
-            self.shared.log.ignored_scopes(scopes);
-        }
+        self.warn();
         self.shared.log_refusals();
         for slot in self.lanes.values_mut() {
             let overflown = slot.lane.dropped().by(DropReason::Overflow);
@@ -61,6 +54,25 @@ impl Delivery {
         }
         if excess.is_some() {
             self.sweeper.soon(now);
+        }
+    }
+
+    /// Tells once of spans without a destination, and of scopes that had no effect.
+    pub(super) fn warn(&mut self) {
+        let Shared {
+            totals,
+            log,
+            levels,
+            ..
+        } = &*self.shared;
+        let unrouted = totals.unrouted.load(Ordering::Relaxed);
+        if unrouted > 0 && !std::mem::replace(&mut self.warned.0, true) {
+            let example = totals.unrouted_span.get().map(String::as_str);
+            log.unrouted(unrouted, example, levels.strict);
+        }
+        let scopes = totals.ignored_scopes.load(Ordering::Relaxed);
+        if scopes > 0 && !std::mem::replace(&mut self.warned.1, true) {
+            log.ignored_scopes(scopes);
         }
     }
 

@@ -23,8 +23,11 @@ fn report(locations: u64, troubled: impl Fn(u64) -> bool) -> FlushReport {
     FlushReport {
         locations: (0..locations).map(location).collect(),
         forgotten: ForgottenLocations::default(),
+        unplaced: Unplaced::default(),
         timed_out: false,
         error: None,
+        losses: 0,
+        told: 0,
     }
 }
 
