@@ -205,7 +205,8 @@ impl Capabilities {
     }
 }
 
-/// A batch is sealed when the first of these is reached.
+/// A batch is sealed when the first of these is reached, and earlier where all growing batches together
+/// hold half of the pipeline's budget. A batch never holds more bytes than half of its location's budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
     /// Number of spans; 512 unless the backend prefers otherwise.
@@ -214,6 +215,35 @@ pub struct BatchLimits {
     pub bytes: usize,
     /// Age of the oldest span; 1 s unless the backend prefers otherwise.
     pub age: Duration,
+}
+
+/// What a pipeline sets of the batch limits; a location's own preference holds for the rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BatchSettings {
+    pub(crate) spans: Option<usize>,
+    pub(crate) bytes: Option<usize>,
+    pub(crate) age: Option<Duration>,
+}
+
+impl BatchSettings {
+    /// The limits of a location that prefers `own`.
+    pub(crate) fn over(self, own: BatchLimits) -> BatchLimits {
+        BatchLimits {
+            spans: self.spans.unwrap_or(own.spans),
+            bytes: self.bytes.unwrap_or(own.bytes),
+            age: self.age.unwrap_or(own.age),
+        }
+    }
+}
+
+impl From<BatchLimits> for BatchSettings {
+    fn from(all: BatchLimits) -> Self {
+        Self {
+            spans: Some(all.spans),
+            bytes: Some(all.bytes),
+            age: Some(all.age),
+        }
+    }
 }
 
 impl Default for BatchLimits {

@@ -5,7 +5,7 @@ use crate::binding::RouteId;
 use crate::destination::{Destination, Legs, capabilities};
 use crate::error::{Error, ErrorKind};
 use crate::lane::{Intake, Lane, LaneId};
-use crate::location::{BatchLimits, Capabilities};
+use crate::location::{BatchLimits, BatchSettings, Capabilities};
 use crate::process::Process;
 use crate::stats::Forgotten;
 use crate::uri::LocationUri;
@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub(crate) struct Routes {
     /// Distinguishes pipelines in the memo of a destination.
     pipeline: u32,
-    limits: Option<BatchLimits>,
+    limits: BatchSettings,
     lane_budget: usize,
     routes: boxcar::Vec<Route>,
     refusing: boxcar::Vec<Refusing>,
@@ -77,7 +77,7 @@ pub(crate) struct Refuses {
 }
 
 impl Routes {
-    pub(crate) fn new(pipeline: u32, limits: Option<BatchLimits>, lane_budget: usize) -> Self {
+    pub(crate) fn new(pipeline: u32, limits: BatchSettings, lane_budget: usize) -> Self {
         Self {
             pipeline,
             limits,
@@ -130,7 +130,7 @@ impl Routes {
         // Asked before the lock is taken: it is the backend's code.
         let asked = legs.locations().iter().map(|l| {
             let (capabilities, defect) = capabilities(&**l);
-            let limits = self.limits.unwrap_or(capabilities.batch);
+            let limits = self.limits.over(capabilities.batch);
             (limits, capabilities, defect)
         });
         let asked: Vec<(BatchLimits, Capabilities, Option<Error>)> = asked.collect();
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn what_nobody_uses_is_forgotten_in_two_steps_and_ids_are_never_given_twice() {
-        let routes = Routes::new(1, None, 1 << 20);
+        let routes = Routes::new(1, BatchSettings::default(), 1 << 20);
         let (a, b) = (to("forget-a"), to("forget-b"));
         let both = Destination::all([a.clone(), b.clone()]).unwrap();
         let [a_route, b_route, both_route] = [&a, &b, &both].map(|d| routes.of(Some(d)));
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn one_set_of_locations_is_one_route() {
-        let routes = Routes::new(1, None, 1 << 20);
+        let routes = Routes::new(1, BatchSettings::default(), 1 << 20);
         let a = to("routes-a");
         let b = to("routes-b");
         let first = routes.of(Some(&a));
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn what_is_no_place_has_no_lanes() {
-        let routes = Routes::new(1, None, 1 << 20);
+        let routes = Routes::new(1, BatchSettings::default(), 1 << 20);
         assert_eq!(routes.of(None), RouteId::UNROUTED);
         assert_eq!(routes.of(Some(&Destination::unset())), RouteId::UNROUTED);
         assert_eq!(routes.of(Some(&Destination::discard())), RouteId::DISCARD);
@@ -461,7 +461,10 @@ mod tests {
 
     #[test]
     fn two_pipelines_do_not_mix_up_what_they_remember_in_a_destination() {
-        let (one, two) = (Routes::new(1, None, 1 << 20), Routes::new(2, None, 1 << 20));
+        let (one, two) = (
+            Routes::new(1, BatchSettings::default(), 1 << 20),
+            Routes::new(2, BatchSettings::default(), 1 << 20),
+        );
         one.of(Some(&to("routes-other")));
         let shared = to("routes-shared");
         for _ in 0..3 {

@@ -9,7 +9,7 @@ use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Ingress;
 use crate::lane::{AHEAD, RetryPolicy, Spent};
-use crate::location::BatchLimits;
+use crate::location::{BatchLimits, BatchSettings};
 use crate::log::Log;
 use crate::metrics;
 use crate::mutant::{Mutant, Switch};
@@ -45,7 +45,7 @@ pub struct PipelineBuilder {
     process_budget: usize,
     lane_budget: usize,
     overflow: Overflow,
-    limits: Option<BatchLimits>,
+    limits: BatchSettings,
     linger: Duration,
     idle_close: Duration,
     max_trace_age: Duration,
@@ -68,7 +68,7 @@ impl PipelineBuilder {
             process_budget: 64 << 20,
             lane_budget: 16 << 20,
             overflow: Overflow::default(),
-            limits: None,
+            limits: BatchSettings::default(),
             linger: Duration::from_secs(30),
             idle_close: Duration::from_secs(60),
             max_trace_age: Duration::from_secs(24 * 60 * 60),
@@ -118,7 +118,7 @@ impl PipelineBuilder {
 
     /// When a batch is ready, instead of what each backend prefers.
     pub fn with_batch_limits(mut self, limits: BatchLimits) -> Self {
-        self.limits = Some(limits);
+        self.limits = limits.into();
         self
     }
 
@@ -213,12 +213,10 @@ impl PipelineBuilder {
             OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
             "a number of spans, at least 1",
         )?;
+        let spans = spans.map(std::num::NonZeroUsize::get);
+        self.limits.spans = spans.or(self.limits.spans);
         let age = millis_var(env, OTEL_BSP_SCHEDULE_DELAY)?;
-        if spans.is_some() || age.is_some() {
-            let limits = self.limits.get_or_insert_default();
-            limits.spans = spans.map_or(limits.spans, std::num::NonZeroUsize::get);
-            limits.age = age.unwrap_or(limits.age);
-        }
+        self.limits.age = age.or(self.limits.age);
         if let Some(ratio) = parse_var(env, MLFLOW_TRACE_SAMPLING_RATIO, "a number from 0 to 1")? {
             self.sampling_ratio = ratio;
         }
@@ -319,5 +317,39 @@ impl fmt::Debug for PipelineBuilder {
             .field("overflow", &self.overflow)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    #[test]
+    fn a_variable_replaces_one_limit_and_leaves_the_others_to_the_location() {
+        let own = BatchLimits {
+            spans: 16_384,
+            bytes: 8 << 20,
+            age: Duration::from_secs(5),
+        };
+        let limits = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+            let env: BTreeMap<String, String> = variables.collect();
+            let builder = PipelineBuilder::new().with_env(&env).unwrap();
+            builder.limits.over(own)
+        };
+        assert_eq!(limits(&[]), own);
+        let age = Duration::from_millis(250);
+        assert_eq!(
+            limits(&[(OTEL_BSP_SCHEDULE_DELAY, "250")]),
+            BatchLimits { age, ..own }
+        );
+        assert_eq!(
+            limits(&[(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, "64")]),
+            BatchLimits { spans: 64, ..own }
+        );
+        let set = PipelineBuilder::new().with_batch_limits(BatchLimits::default());
+        assert_eq!(set.limits.over(own), BatchLimits::default());
     }
 }
