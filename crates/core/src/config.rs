@@ -14,6 +14,12 @@ pub trait EnvSource: Debug + Send + Sync {
     /// # Errors
     /// `InvalidConfig` if the value is not UTF-8.
     fn var(&self, name: &str) -> Result<Option<String>, Error>;
+
+    /// The names of the variables that are set, where the source can list them: only to notice
+    /// typing errors.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The environment of this process.
@@ -34,12 +40,55 @@ impl EnvSource for ProcessEnv {
             .caused_by(e)),
         }
     }
+
+    fn names(&self) -> Vec<String> {
+        let names = std::env::vars_os().map(|(name, _)| name.into_string());
+        names.filter_map(Result::ok).collect()
+    }
 }
 
 /// A fixed set of variables.
 impl EnvSource for BTreeMap<String, String> {
     fn var(&self, name: &str) -> Result<Option<String>, Error> {
         Ok(self.get(name).filter(|v| !v.is_empty()).cloned())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+}
+
+/// Variables of OpenTelemetry that look like a typing error of one that is read here, and are none
+/// (specification 1.50, "Environment Variable Specification").
+const OTHERS: [&str; 2] = [
+    "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_BLRP_SCHEDULE_DELAY",
+];
+
+/// The variables that are set and look like a typing error of one that is read, each with the name
+/// that was probably meant. Only names that begin with `MLFLOW_` or `OTEL_` are looked at.
+pub fn misspelt_vars<'a>(env: &dyn EnvSource, read: &[&'a str]) -> Vec<(String, &'a str)> {
+    let is_ours = |name: &String| {
+        (name.starts_with("MLFLOW_") || name.starts_with("OTEL_"))
+            && !read.contains(&name.as_str())
+            && !OTHERS.contains(&name.as_str())
+    };
+    let names = env.names().into_iter().filter(is_ours);
+    names
+        .filter_map(|name| {
+            let near = crate::suggest::nearest(&name, read.iter().copied())?;
+            Some((name, near))
+        })
+        .collect()
+}
+
+/// Warns once of each of the [`misspelt_vars`]; values are not repeated.
+pub fn warn_of_misspelt_vars(env: &dyn EnvSource, read: &[&str]) {
+    for (name, near) in misspelt_vars(env, read) {
+        tracing::warn!(
+            variable = name,
+            "the variable is not read; did you mean {near}?"
+        );
     }
 }
 
@@ -101,6 +150,31 @@ mod tests {
 
     fn env(value: &str) -> BTreeMap<String, String> {
         BTreeMap::from([("NAME".to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn typing_errors_of_names_are_noticed_and_other_names_are_not() {
+        let read = [
+            "MLFLOW_TRACKING_URI",
+            "MLFLOW_EXPERIMENT_NAME",
+            "MLFLOW_EXPERIMENT_ID",
+            "OTEL_BSP_SCHEDULE_DELAY",
+        ];
+        for (name, near) in [
+            ("MLFLOW_EXPERIMENT_NAM", Some("MLFLOW_EXPERIMENT_NAME")),
+            ("MLFLOW_TRACKING_URL", Some("MLFLOW_TRACKING_URI")),
+            ("MLFLOW_TRAKCING_URI", Some("MLFLOW_TRACKING_URI")),
+            ("MLFLOW_TRACKING_URI", None),
+            ("MLFLOW_TRACKING_TOKEN", None),
+            ("MLFLOW_REGISTRY_URI", None),
+            ("OTEL_BLRP_SCHEDULE_DELAY", None),
+            ("OTEL_BSP_SCHEDULE_DELY", Some("OTEL_BSP_SCHEDULE_DELAY")),
+            ("MY_TRACKING_URI", None),
+        ] {
+            let env = BTreeMap::from([(name.to_owned(), "secret".to_owned())]);
+            let found = misspelt_vars(&env, &read);
+            assert_eq!(found.first().map(|(_, near)| *near), near, "{name}");
+        }
     }
 
     #[test]

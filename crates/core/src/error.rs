@@ -59,7 +59,8 @@ pub enum Retry {
 /// An error of a location, a sink or the pipeline. Cheap to clone.
 ///
 /// `Display` gives operation, location, cause and mend on one line; the error beneath is
-/// `source()` and is not repeated.
+/// `source()` and is not repeated. `Debug` gives that line and those of the errors beneath, so that
+/// `main() -> Result<(), Error>` prints something to read; `{:#?}` gives the parts.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -176,6 +177,9 @@ impl Error {
     }
 }
 
+/// Errors beneath that `Debug` shows: a chain may be a circle.
+const BENEATH: usize = 8;
+
 impl Drop for Inner {
     fn drop(&mut self) {
         // It may be a sink's own type, and go last on any thread.
@@ -201,6 +205,14 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            write!(f, "{self}")?;
+            let beneath =
+                std::iter::successors(self.source(), |e: &&(dyn StdError + 'static)| (*e).source());
+            return beneath
+                .take(BENEATH)
+                .try_for_each(|e| write!(f, "\n  caused by: {e}"));
+        }
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("retry", &self.0.retry)

@@ -61,6 +61,7 @@ mod routes;
 mod sampler;
 mod scope;
 mod stats;
+mod suggest;
 mod sync;
 mod template;
 mod trace;
@@ -68,7 +69,9 @@ mod transform;
 mod uri;
 
 pub use budget::Overflow;
-pub use config::{EnvSource, ProcessEnv, bool_var, millis_var, parse_var};
+pub use config::{
+    EnvSource, ProcessEnv, bool_var, millis_var, misspelt_vars, parse_var, warn_of_misspelt_vars,
+};
 pub use destination::Destination;
 pub use error::{Error, ErrorKind, Retry};
 pub use lane::{RetryPolicy, waiting_for_turn};

@@ -3,6 +3,7 @@
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::location::TraceLocation;
+use crate::suggest;
 use crate::template::{Hole, Template};
 use crate::uri::LocationUri;
 use std::collections::BTreeMap;
@@ -68,7 +69,11 @@ impl Registry {
     /// `InvalidConfig` for an unknown scheme (naming those that are known, or the feature that
     /// brings it), and whatever the backend has to say about the URI.
     pub fn location(&self, uri: &LocationUri) -> Result<Arc<dyn TraceLocation>, Error> {
-        self.factory(uri.scheme())?(uri)
+        let factory = self.factory(uri.scheme());
+        factory.map_err(|error| match suggest::of_uri(uri) {
+            Some(mend) => error.mend(mend),
+            None => error,
+        })?(uri)
     }
 
     pub(crate) fn factory(&self, scheme: &str) -> Result<&Factory, Error> {
@@ -80,12 +85,18 @@ impl Registry {
             "parse location",
             format!("no backend understands `{}:`", scheme.escape_debug()),
         );
-        Err(match self.absent.get(scheme) {
-            Some(mend) => error.mend(*mend),
-            None => {
-                let known: Vec<_> = self.factories.keys().map(|s| format!("{s}:")).collect();
-                error.mend(format!("use one of {}", known.join(", ")))
-            }
+        if let Some(mend) = self.absent.get(scheme) {
+            return Err(error.mend(*mend));
+        }
+        if let Some(mend) = suggest::of_scheme(scheme) {
+            return Err(error.mend(mend));
+        }
+        let known: Vec<_> = self.factories.keys().map(|s| format!("{s}:")).collect();
+        let known = format!("use one of {}", known.join(", "));
+        let all = self.factories.keys().chain(self.absent.keys()).copied();
+        Err(match suggest::nearest(scheme, all) {
+            Some(near) => error.mend(format!("did you mean `{near}:`? {known}")),
+            None => error.mend(known),
         })
     }
 
@@ -230,6 +241,22 @@ mod tests {
         let registry = registry();
         for (list, said) in [
             ("ftp://h", "use one of memory:"),
+            ("memry:x", "did you mean `memory:`?"),
+            ("sqlit:///x.db", "did you mean `sqlite:`?"),
+            ("localhost:5000", "write http://localhost:5000"),
+            (
+                "tracking.example:5000",
+                "write http://tracking.example:5000",
+            ),
+            ("127.0.0.1:5000", "write http://127.0.0.1:5000"),
+            ("mlflow.db", "write sqlite:///mlflow.db"),
+            (
+                "/srv/traces/mlflow.db",
+                "write sqlite:////srv/traces/mlflow.db",
+            ),
+            ("postgresql://db/mlflow", "tracking server"),
+            ("file:///mlruns", "sqlite:///"),
+            ("grpc://h:4317", "otlp+http://"),
             ("sqlite:///x.db", "turn on the feature `experiment`"),
             ("memory:", "memory:name"),
             ("memory:a,", "scheme"),

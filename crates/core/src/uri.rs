@@ -2,6 +2,7 @@
 //! `scheme://authority/path?key=value&…`, or `scheme:name` for locations without a host.
 
 use crate::error::{Error, ErrorKind};
+use crate::suggest;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -89,10 +90,14 @@ impl LocationUri {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
         if !valid {
-            return Err(invalid(
+            let error = invalid(
                 &scheme,
                 "the scheme is not made of letters, digits, `+`, `-`, `.`",
-            ));
+            );
+            return Err(match suggest::server(&scheme, authority, path) {
+                Some(mend) => error.mend(mend),
+                None => error,
+            });
         }
         let authority = authority
             .map(|a| canonical_authority(&scheme, a))
@@ -257,10 +262,15 @@ impl FromStr for LocationUri {
     fn from_str(text: &str) -> Result<Self, Error> {
         let text = text.trim();
         if text.len() > MAX_LEN {
-            return Err(invalid("", format!("it is longer than {MAX_LEN} bytes")));
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "parse location",
+                format!("the URI is longer than {MAX_LEN} bytes"),
+            )
+            .mend("shorten it"));
         }
         let Some((scheme, rest)) = text.split_once(':') else {
-            return Err(invalid("", "it has no scheme such as `sqlite:`"));
+            return Err(suggest::without_scheme(text));
         };
         if rest.contains('#') {
             return Err(invalid(

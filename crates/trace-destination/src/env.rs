@@ -2,8 +2,9 @@
 
 use crate::registry;
 use trace_destination_core::{
-    Destination, EnvSource, Error, ErrorKind, LocationUri, Pipeline, PipelineBuilder, ProcessEnv,
-    bool_var,
+    Destination, EnvSource, Error, ErrorKind, LocationUri, MLFLOW_RUN_ID,
+    MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_SCHEDULE_DELAY, Pipeline,
+    PipelineBuilder, ProcessEnv, bool_var, warn_of_misspelt_vars,
 };
 
 /// The destination of this process: a list of location URIs, or one of MLflow's own spellings (an
@@ -25,6 +26,25 @@ pub const OTEL_EXPORTER_OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// The OTLP endpoint for traces, for [`MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT`] only.
 pub const OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
+/// The variables that this build reads when a pipeline is made, and those that its locations read.
+const READ: [&str; 15] = [
+    MLFLOW_TRACING_DESTINATION,
+    MLFLOW_TRACKING_URI,
+    MLFLOW_EXPERIMENT_NAME,
+    MLFLOW_EXPERIMENT_ID,
+    MLFLOW_WORKSPACE,
+    MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT,
+    OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+    MLFLOW_TRACE_SAMPLING_RATIO,
+    MLFLOW_RUN_ID,
+    OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
+    OTEL_BSP_SCHEDULE_DELAY,
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+];
+
 /// Where MLflow 3.17.2 keeps experiments when nothing is said (facts: `mlflow/tracking`).
 const DEFAULT_TRACKING_URI: &str = "sqlite:///mlflow.db";
 /// The experiment MLflow uses when none is named.
@@ -44,6 +64,7 @@ pub fn from_env() -> Result<Pipeline, Error> {
 /// # Errors
 /// `InvalidConfig` naming the variable that is wrong.
 pub fn builder_from_env() -> Result<PipelineBuilder, Error> {
+    warn_of_misspelt_vars(&ProcessEnv, &READ);
     let builder = Pipeline::builder().with_env(&ProcessEnv)?;
     Ok(match destination_from_env(&ProcessEnv)? {
         Some(destination) => builder.with_environment(destination),
