@@ -3,11 +3,12 @@
 
 mod info;
 
-use crate::error::WRITE;
+use crate::error::{FaultExt as _, WRITE};
+use crate::export::Tries;
 use crate::host::Host;
 use crate::keys;
 use crate::mlflow::{TraceMemory, lost_updates};
-use crate::otlp::send;
+use crate::otlp::Endpoint;
 use async_trait::async_trait;
 use opentelemetry::trace::TraceId;
 use reqwest::header::{HeaderName, HeaderValue};
@@ -106,6 +107,7 @@ pub(crate) struct DatabricksSink {
     host: Arc<Host>,
     table: Table,
     memory: Arc<TraceMemory>,
+    tries: Arc<Tries>,
 }
 
 impl DatabricksSink {
@@ -114,12 +116,14 @@ impl DatabricksSink {
         host: Arc<Host>,
         table: Table,
         memory: Arc<TraceMemory>,
+        tries: Arc<Tries>,
     ) -> Self {
         Self {
             uri,
             host,
             table,
             memory,
+            tries,
         }
     }
 }
@@ -149,8 +153,15 @@ impl TraceSink for DatabricksSink {
         // Checked when the location was built.
         let table = HeaderValue::try_from(&*self.table.name).ok();
         let headers: Vec<_> = table.map(|name| (TABLE_HEADER, name)).into_iter().collect();
-        let all = (0..encoded.len()).collect();
-        let mut written = send(&self.host, &self.uri, PATH, &headers, &encoded, all)
+        let to = Endpoint {
+            host: &self.host,
+            uri: &self.uri,
+            path: PATH,
+            headers: &headers,
+            tries: &self.tries,
+        };
+        let mut written = to
+            .send(batch.id(), &encoded)
             .await
             .map_err(|fault| fault.during(WRITE).at(&self.uri))?;
         for (i, root, update) in &roots {

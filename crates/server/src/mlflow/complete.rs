@@ -4,7 +4,7 @@
 use super::api::{Api, TraceInfo, trace_name};
 use super::memory::TraceMemory;
 use crate::encode::is_own_tag;
-use crate::error::Fault;
+use crate::error::{Fault, FaultExt as _};
 use crate::keys;
 use crate::validate::MAX_SESSION;
 use foldhash::HashMap;

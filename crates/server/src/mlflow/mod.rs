@@ -10,11 +10,10 @@ mod server;
 pub(crate) use memory::TraceMemory;
 pub(crate) use server::Server;
 
-use crate::classify::{Blame, Class};
-use crate::config::{PATIENCE_WITH_500, RECHECK};
+use crate::config::RECHECK;
 use crate::encode::{Carried, ForTrackingServer};
-use crate::error::{Fault, Refused, WRITE};
-use crate::export::{is_healthy, isolate, post};
+use crate::error::{Fault, FaultExt as _, WRITE};
+use crate::export::{Tries, deliver, is_healthy, post};
 use crate::host::Host;
 use crate::otlp::partial_success;
 use crate::target::Experiment;
@@ -31,8 +30,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 use trace_destination_core::{
-    BatchId, Error, ErrorKind, LocationUri, Refusal, Retry, Span, TraceBatch, TraceSink, Written,
+    BatchId, Error, ErrorKind, LocationUri, Refusal, Span, TraceBatch, TraceSink, Written,
 };
+use trace_destination_http::Outcome;
 use trace_destination_otlp::EncodedSpans;
 
 const PATH: &str = "/v1/traces";
@@ -46,14 +46,13 @@ pub(crate) struct MlflowSink {
     wanted: Experiment,
     workspace: Option<String>,
     memory: Arc<TraceMemory>,
+    tries: Arc<Tries>,
     state: Mutex<State>,
 }
 
 struct State {
     experiment: Resolved,
     checked: Instant,
-    /// The batch that the server last answered with a 500, and how often.
-    trouble: Option<(BatchId, u32)>,
 }
 
 /// The spans that are not stored, by position.
@@ -66,6 +65,7 @@ impl MlflowSink {
         wanted: Experiment,
         workspace: Option<String>,
         memory: Arc<TraceMemory>,
+        tries: Arc<Tries>,
     ) -> Result<Self, Fault> {
         let api = Api {
             host: &host,
@@ -79,10 +79,10 @@ impl MlflowSink {
             wanted,
             workspace,
             memory,
+            tries,
             state: Mutex::new(State {
                 experiment,
                 checked: Instant::now(),
-                trouble: None,
             }),
         })
     }
@@ -233,50 +233,27 @@ impl MlflowSink {
             ));
         }
         let attempt = async |selected: Vec<usize>| {
+            let plain = selected.len() == 1 && self.tries.is_again(batch);
             let body = match selected.len() == encoded.len() {
                 true => encoded.request(|_| true),
                 false => encoded.request(|i| selected.binary_search(&i).is_ok()),
             };
-            let answer = post(&self.host, PATH, &headers, body).await?;
+            let answer = post(&self.host, PATH, &headers, body, plain).await?;
             match partial_success(&self.host, &answer)? {
                 (0, _) => Ok(()),
                 // Not something MLflow does yet; a repetition finds the offender.
-                (count, said) => Err(rejected(count, said)),
+                (count, said) => Err(rejected(count, &said)),
             }
         };
-        let fault = match attempt(positions.clone()).await {
-            Ok(()) => {
-                self.with_state(|s| s.trouble = None);
-                return Ok(Vec::new());
-            }
-            Err(fault) => fault,
-        };
-        let healthy = match fault.blame() {
-            Blame::Place => return Err(fault),
-            Blame::Data => is_healthy(&self.host, PATH, &headers).await?,
+        let probe = async |unclear: bool| match unclear {
             // A 500 may pass. If it does not, and the server can read its database, some span is
             // what it stumbles over.
-            Blame::Unclear => {
-                let times = self.with_state(|s| {
-                    let before = s.trouble.filter(|(id, _)| *id == batch);
-                    let times = before.map_or(0, |(_, times)| times) + 1;
-                    s.trouble = Some((batch, times));
-                    times
-                });
-                // An error the server has a name for comes again; what passes has other statuses.
-                let patience = match fault.code() {
-                    Some("INVALID_STATE") => 1,
-                    Some(_) => 2,
-                    None => PATIENCE_WITH_500,
-                };
-                if times < patience {
-                    return Err(fault);
-                }
-                experiment::still_there(self.api(), &experiment.id).await?;
-                true
-            }
+            true => experiment::still_there(self.api(), &experiment.id)
+                .await
+                .map(|_| true),
+            false => is_healthy(&self.host, PATH, &headers).await,
         };
-        isolate(positions, fault, healthy, attempt).await
+        deliver(&self.tries, batch, positions, &attempt, &probe).await
     }
 
     /// Tells what applications said about the traces of a batch.
@@ -344,20 +321,13 @@ pub(crate) fn lost_updates(memory: &TraceMemory, uri: &LocationUri) -> Vec<Error
 }
 
 /// Spans of a request that was a success otherwise.
-fn rejected(count: u64, said: String) -> Fault {
-    Fault::Answer(Refused {
-        status: 200,
-        class: Class {
-            kind: ErrorKind::InvalidSpan,
-            retry: Retry::Never,
-            blame: Blame::Data,
-        },
-        code: None,
-        says: format!("{count} spans rejected: {said}").into(),
-        asked: format!("POST {PATH}").into(),
-        credentials: "",
-        withheld: None,
-    })
+fn rejected(count: u64, said: &str) -> Fault {
+    Fault::with_outcome(
+        ErrorKind::InvalidSpan,
+        format!("POST {PATH} was answered with 200: {count} spans rejected: {said}"),
+        "look into the server's log",
+        Outcome::Apart,
+    )
 }
 
 /// Whether the experiment may be gone: said so, or hidden behind a refusal by `basic-auth`.
