@@ -71,7 +71,7 @@ pub use budget::Overflow;
 pub use config::{EnvSource, ProcessEnv, bool_var, millis_var, parse_var};
 pub use destination::Destination;
 pub use error::{Error, ErrorKind, Retry};
-pub use lane::{RetryPolicy, waiting_for_turn};
+pub use lane::{LateUpdate, RetryPolicy, waiting_for_turn};
 pub use location::{
     BatchEncoder, BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
 };

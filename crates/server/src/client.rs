@@ -7,11 +7,20 @@ use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
-use trace_destination_http::{Fault, Pool, Refused, Request, origin};
+use trace_destination_core::ErrorKind;
+use trace_destination_http::{Fault, Outcome, Pool, Refused, Request, Row, origin};
 
 /// The media type of OTLP in protobuf.
 pub(crate) const PROTOBUF: &str = "application/x-protobuf";
 pub(crate) const JSON: &str = "application/json";
+
+/// A refusal of a request that carries no spans: what it says is no span's fault.
+const NOT_ABOUT_SPANS: Row = Row::new(
+    &[],
+    ErrorKind::InvalidConfig,
+    Outcome::Keep,
+    "check the names in the location, the server's version and the proxies before it",
+);
 
 /// One request.
 #[derive(Debug)]
@@ -119,6 +128,7 @@ impl Client {
         let checked = self
             .http
             .check(&answer, self.dialect.table(), asked, withheld);
+        let has_spans = matches!(call.body, Some((PROTOBUF, _)));
         match checked {
             Ok(()) => Ok(Answer {
                 content_type: answer.header(CONTENT_TYPE).map(str::to_owned),
@@ -130,6 +140,10 @@ impl Client {
                         "the service principal's token"
                     }
                     _ => refused.credentials,
+                },
+                row: match refused.row.outcome {
+                    Outcome::Apart if !has_spans => &NOT_ABOUT_SPANS,
+                    _ => refused.row,
                 },
                 ..refused
             })),

@@ -122,6 +122,7 @@ mod generations;
 mod holes;
 mod host;
 mod keys;
+mod later;
 mod location;
 mod mlflow;
 mod otlp;

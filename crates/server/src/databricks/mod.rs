@@ -3,10 +3,13 @@
 
 mod info;
 
+pub(crate) use info::Info;
+
 use crate::error::{FaultExt as _, WRITE};
 use crate::export::Tries;
 use crate::host::Host;
 use crate::keys;
+use crate::later::Complete;
 use crate::mlflow::{TraceMemory, lost_updates};
 use crate::otlp::Endpoint;
 use async_trait::async_trait;
@@ -126,6 +129,14 @@ impl DatabricksSink {
             tries,
         }
     }
+
+    fn completion(&self) -> Arc<dyn Complete<Info>> {
+        Arc::new(info::Completion {
+            uri: self.uri.clone(),
+            host: self.host.clone(),
+            memory: self.memory.clone(),
+        })
+    }
 }
 
 #[async_trait]
@@ -164,20 +175,21 @@ impl TraceSink for DatabricksSink {
             .send(batch.id(), &encoded)
             .await
             .map_err(|fault| fault.during(WRITE).at(&self.uri))?;
+        let mut jobs = Vec::new();
         for (i, root, update) in &roots {
             if written.refused.iter().any(|r| r.index == *i) {
                 continue;
             }
-            if let Err(fault) = info::write(&self.host, &self.table, root, update).await {
-                self.memory.lost(fault);
-            }
+            jobs.push((root.trace_id(), Info::new(&self.table, root, update)));
             self.memory.done(root.trace_id(), update, true);
         }
+        self.memory.infos.run(&self.completion(), jobs).await;
         written.lost_updates = lost_updates(&self.memory, &self.uri);
         Ok(written)
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
+        self.memory.infos.last_try(&self.completion()).await;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ mod experiment;
 mod memory;
 mod server;
 
+pub(crate) use claims::is_end;
 pub(crate) use memory::TraceMemory;
 pub(crate) use server::Server;
 
@@ -15,13 +16,14 @@ use crate::encode::{Carried, ForTrackingServer};
 use crate::error::{Fault, FaultExt as _, WRITE};
 use crate::export::{Tries, deliver, is_healthy, post};
 use crate::host::Host;
+use crate::later::Complete;
 use crate::otlp::partial_success;
 use crate::target::Experiment;
 use crate::validate;
 use api::Api;
 use async_trait::async_trait;
 use claims::{Claims, Part};
-use complete::Known;
+use complete::{Completion, Known};
 use experiment::Resolved;
 use foldhash::HashMap;
 use opentelemetry::trace::TraceId;
@@ -178,30 +180,36 @@ impl MlflowSink {
                 part.positions.retain(|i| !refused.contains_key(i));
                 let stored =
                     |test: fn(&Span) -> bool| part.positions.iter().any(|i| test(spans[*i]));
-                if !part.positions.is_empty() {
-                    claims.stored(*trace, stored(claims::is_end));
-                }
                 let root_stored = stored(|span| span.parent_span_id().is_none());
-                if let Some(carried) = carried.get(trace).filter(|_| root_stored) {
+                let end_stored = stored(claims::is_end);
+                if !part.positions.is_empty() {
+                    claims.stored(*trace, end_stored, root_stored);
+                }
+                if let Some(carried) = carried.get(trace).filter(|_| end_stored) {
                     self.memory.carried(*trace, carried);
                 }
             }
         }
-        self.complete(batch, &parts, &experiment).await?;
+        self.complete(batch, &parts, &experiment).await;
         Ok(refused)
     }
 
-    /// What the roots in a batch carry for their traces.
+    /// What the roots in a batch carry for their traces. A local root whose parent is elsewhere
+    /// carries what any span may.
     fn carried(&self, parts: &HashMap<TraceId, Part>) -> HashMap<TraceId, Carried> {
         let mut owners = self.host.mlflow.owners();
         let mut carried = HashMap::default();
-        for (trace, part) in parts.iter().filter(|(_, part)| part.root) {
+        for (trace, part) in parts.iter().filter(|(_, part)| part.root || part.entry) {
             let Some(update) = self.memory.known(*trace) else {
                 continue;
             };
             // The server keeps the first session and user it sees.
             let first = owners.get_mut(trace).is_some_and(|o| !o.stored);
-            let carries = Carried::of(&update, first && !part.session, first && !part.user);
+            let mut carries = Carried::of(&update, first && !part.session, first && !part.user);
+            if !part.root {
+                carries.name = None;
+                carries.tags.clear();
+            }
             carried.insert(*trace, carries);
         }
         carried
@@ -256,36 +264,42 @@ impl MlflowSink {
         deliver(&self.tries, batch, positions, &attempt, &probe).await
     }
 
-    /// Tells what applications said about the traces of a batch.
+    /// Tells what applications said about the traces of a batch, whose spans are stored.
     async fn complete(
         &self,
         batch: &TraceBatch,
         parts: &HashMap<TraceId, Part>,
         experiment: &Resolved,
-    ) -> Result<(), Fault> {
-        let mut traces: BTreeMap<[u8; 16], Known> = BTreeMap::new();
+    ) {
         let updated = batch.updates().iter().map(|u| u.trace_id);
-        {
-            let mut owners = self.host.mlflow.owners();
-            for trace in parts.keys().copied().chain(updated) {
-                let owner = owners
-                    .get_mut(&trace)
-                    .filter(|o| o.stored && o.experiment == experiment.id);
-                let known = Known {
-                    trace,
-                    stored: owner.is_some(),
-                    finished: owner.is_some_and(|o| o.finished),
-                };
-                traces.insert(trace.to_bytes(), known);
-            }
-        }
-        complete::complete(
-            self.api(),
-            &experiment.id,
-            &self.memory,
-            traces.into_values().collect(),
-        )
-        .await
+        let traces: BTreeMap<[u8; 16], TraceId> = parts
+            .keys()
+            .copied()
+            .chain(updated)
+            .filter(|trace| self.memory.has_todo(*trace))
+            .map(|trace| (trace.to_bytes(), trace))
+            .collect();
+        let jobs = traces.into_values().map(|trace| {
+            let known = Known {
+                trace,
+                stored: false,
+                finished: false,
+                root: false,
+            };
+            (trace, known)
+        });
+        let with = self.completion(&experiment.id);
+        self.memory.later.run(&with, jobs.collect()).await;
+    }
+
+    fn completion(&self, experiment: &Arc<str>) -> Arc<dyn Complete<Known>> {
+        Arc::new(Completion {
+            uri: self.uri.clone(),
+            host: self.host.clone(),
+            workspace: self.workspace.clone(),
+            experiment: experiment.clone(),
+            memory: self.memory.clone(),
+        })
     }
 }
 
@@ -295,7 +309,7 @@ impl TraceSink for MlflowSink {
         let refused = self
             .store(batch)
             .await
-            .map_err(|fault| fault.during(WRITE).at(&self.uri))?;
+            .map_err(|fault| of_place(fault).during(WRITE).at(&self.uri))?;
         Ok(Written {
             refused: refused
                 .into_iter()
@@ -309,6 +323,9 @@ impl TraceSink for MlflowSink {
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
+        let experiment = self.with_state(|state| state.experiment.id.clone());
+        let with = self.completion(&experiment);
+        self.memory.later.last_try(&with).await;
         Ok(())
     }
 }
@@ -316,8 +333,7 @@ impl TraceSink for MlflowSink {
 /// The values that were given up, as a batch that is written reports them.
 pub(crate) fn lost_updates(memory: &TraceMemory, uri: &LocationUri) -> Vec<Error> {
     let lost = memory.take_lost().into_iter();
-    lost.map(|fault| fault.during("complete trace").at(uri))
-        .collect()
+    lost.map(|(_, error)| error.at(uri)).collect()
 }
 
 /// Spans of a request that was a success otherwise.
@@ -333,6 +349,24 @@ fn rejected(count: u64, said: &str) -> Fault {
 /// Whether the experiment may be gone: said so, or hidden behind a refusal by `basic-auth`.
 fn is_gone(fault: &Fault) -> bool {
     fault.status() == Some(403) || fault.code() == Some("RESOURCE_DOES_NOT_EXIST")
+}
+
+/// A fault that is no batch's, though its kind may stand for one: spans were refused one by one.
+fn of_place(fault: Fault) -> Fault {
+    match fault.kind() {
+        ErrorKind::InvalidSpan | ErrorKind::Conflict => {
+            let outcome = fault.outcome();
+            let error = fault.during(WRITE);
+            let mend = error.mend_hint().unwrap_or_default().to_owned();
+            Fault::with_outcome(
+                ErrorKind::InvalidConfig,
+                error.cause().to_owned(),
+                mend,
+                outcome,
+            )
+        }
+        _ => fault,
+    }
 }
 
 /// A span the server did not take.
