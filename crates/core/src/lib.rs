@@ -74,7 +74,7 @@ pub use config::{
 };
 pub use destination::Destination;
 pub use error::{Error, ErrorKind, Retry};
-pub use lane::{RetryPolicy, waiting_for_turn};
+pub use lane::{LateUpdate, RetryPolicy, waiting_for_turn};
 pub use location::{
     BatchEncoder, BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
 };

@@ -83,6 +83,17 @@ pub fn message(body: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The server's own name for an error in its JSON, as MLflow, Databricks and Unity Catalog write it;
+/// shortened.
+pub fn error_code(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        error_code: String,
+    }
+    let named: Named = json(body)?;
+    Some(crate::secret::shorten(&named.error_code))
+}
+
 /// Bytes of an error's JSON that are decoded: a value takes many times the room of its text.
 const LONGEST_ERROR: usize = 64 << 10;
 

@@ -1,14 +1,18 @@
 //! Requests to one server, on behalf of whoever has its credentials.
 
 use crate::address::warn_of_plain;
-use crate::bounded::{Answer, read};
+use crate::bounded::{Answer, error_code, message, read};
 use crate::credentials::{Authorizer, Credentials, Proof};
 use crate::failure::Failure;
+use crate::fault::{Fault, Refused};
 use crate::pool::{Pool, Wire};
 use crate::secret::{Secret, said};
+use crate::status::StatusTable;
+use crate::times::retry_after;
 use bytes::Bytes;
+use jiff::Timestamp;
 use reqwest::Method;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use std::fmt;
 use std::sync::Arc;
 use trace_destination_core::{Error, waiting_for_turn};
@@ -136,6 +140,39 @@ impl Client {
         }
         let response = sent.headers(headers).send().await.map_err(Failure::of)?;
         read(response, limit).await
+    }
+
+    /// Whether an answer is a success, by the table of its server. `asked` names the request in an
+    /// error, `withheld` what to set where there are credentials that are not sent there.
+    ///
+    /// # Errors
+    /// What the table says of the answer.
+    pub fn check(
+        &self,
+        answer: &Answer,
+        table: StatusTable,
+        asked: impl FnOnce() -> String,
+        withheld: Option<&Arc<String>>,
+    ) -> Result<(), Fault> {
+        if (200..300).contains(&answer.status) {
+            return Ok(());
+        }
+        let code = error_code(&answer.body);
+        let Some(row) = table.row(answer.status, code.as_deref()) else {
+            return Ok(());
+        };
+        let delay = answer.header(RETRY_AFTER);
+        let delay = delay.and_then(|text| retry_after(text, Timestamp::now()));
+        Err(Fault::Answer(Refused {
+            status: answer.status,
+            row,
+            retry: row.outcome.retry(delay),
+            code: code.map(|code| self.said(code.as_bytes())),
+            says: self.said(&message(&answer.body)).into(),
+            asked: asked().into(),
+            credentials: self.credentials().name(),
+            withheld: withheld.cloned(),
+        }))
     }
 
     /// What a server says, as an error may repeat it: one line, short, without a secret of this

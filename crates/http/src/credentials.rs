@@ -255,7 +255,7 @@ impl Credentials {
     /// What an error may say of them.
     pub fn name(&self) -> &'static str {
         match &self.0 {
-            Source::None => "no credentials",
+            Source::None => crate::fault::NO_CREDENTIALS,
             Source::Basic { .. } => "user and password",
             Source::Bearer(_) => "the token",
             Source::File(_) => "the token in the file",

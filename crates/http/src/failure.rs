@@ -1,6 +1,7 @@
 //! Why a request got no answer.
 
 use crate::oauth::TokenFault;
+use crate::status::Outcome;
 use std::error::Error as StdError;
 use trace_destination_core::{Error, ErrorKind};
 
@@ -42,6 +43,26 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Every way in which there is no answer.
+    pub const ALL: [Self; 8] = [
+        Self::Refused,
+        Self::Connect,
+        Self::Broken,
+        Self::Timeout,
+        Self::UntrustedCertificate,
+        Self::Alert,
+        Self::Tls,
+        Self::Unmakeable,
+    ];
+
+    /// What becomes of the request.
+    pub fn outcome(self) -> Outcome {
+        match self.is_passing() {
+            true => Outcome::Resend,
+            false => Outcome::Keep,
+        }
+    }
+
     /// What an error calls it.
     pub fn kind(self) -> ErrorKind {
         match self {

@@ -13,8 +13,10 @@
 //! | no secret is in an error, a log line or `Debug` | [`Secret`], [`said`], [`redacted`] |
 //! | a host that hangs holds its own permits and nobody else's | [`Pool`] |
 //! | equal URIs are reached in one way | [`Claims`] |
+//! | a table gives every status its meaning, to code and documentation alike | [`StatusTable`] |
+//! | a failure becomes one public error, whoever met it | [`Fault`] |
 //!
-//! Which status means what, and what mends it, is for each backend to say.
+//! Which status means what, and what mends it, stands in a table of each backend's own.
 
 mod address;
 mod bounded;
@@ -22,23 +24,27 @@ mod claims;
 mod client;
 mod credentials;
 mod failure;
+mod fault;
 mod file;
 mod oauth;
 mod pool;
 mod secret;
+mod status;
 mod times;
 mod tls;
 mod weak;
 
 pub use address::{is_loopback, origin, redacted, warn_of_plain};
-pub use bounded::{Answer, json, message};
+pub use bounded::{Answer, error_code, json, message};
 pub use claims::{Claims, InUse};
 pub use client::{Client, Request};
 pub use credentials::{Credential, CredentialProvider, Credentials};
 pub use failure::{Failure, Transport};
+pub use fault::{Fault, Mends, Refused};
 pub use oauth::{OAuthClient, TokenFault};
 pub use pool::{Pool, Wire};
 pub use secret::{Secret, said, scrub, shorten};
+pub use status::{Outcome, Row, StatusTable};
 pub use times::{LONGEST_DELAY, LONGEST_LIFE, USUAL_LIFE, retry_after, token_life};
 pub use tls::Tls;
 pub use weak::WeakMap;

@@ -1,21 +1,26 @@
 //! Requests and answers of one server, and what its answers mean.
 
-use crate::classify::{Class, Dialect, Signs, classify};
 use crate::config::MAX_ANSWER;
-use crate::error::{Fault, Refused};
+use crate::status::Dialect;
 use crate::transport::Transport;
 use bytes::Bytes;
-use jiff::Timestamp;
 use reqwest::Method;
-use reqwest::header::{
-    CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
-use trace_destination_http::{Failure, Pool, Request, json, message, origin, shorten};
+use trace_destination_core::ErrorKind;
+use trace_destination_http::{Fault, Outcome, Pool, Refused, Request, Row, origin};
 
 /// The media type of OTLP in protobuf.
 pub(crate) const PROTOBUF: &str = "application/x-protobuf";
 pub(crate) const JSON: &str = "application/json";
+
+/// A refusal of a request that carries no spans: what it says is no span's fault.
+const NOT_ABOUT_SPANS: Row = Row::new(
+    &[],
+    ErrorKind::InvalidConfig,
+    Outcome::Keep,
+    "check the names in the location, the server's version and the proxies before it",
+);
 
 /// One request.
 #[derive(Debug)]
@@ -117,77 +122,37 @@ impl Client {
             body: call.body.as_ref().map(|(_, body)| body.clone()),
         };
         let answer = self.http.send(&request, MAX_ANSWER).await;
-        let answer = answer.map_err(|failure| self.unanswered(failure))?;
-        let code = match answer.status {
-            200..=299 => None,
-            _ => error_code(&answer.body),
-        };
-        let signs = Signs {
-            status: answer.status,
-            retry_after: answer.header(RETRY_AFTER),
-            code: code.as_deref(),
-            now: Timestamp::now(),
-        };
-        match classify(self.dialect, signs) {
-            None => Ok(Answer {
+        let answer = answer.map_err(|failure| Fault::unanswered(failure, None))?;
+        let asked = || call.name(&self.base);
+        let withheld = self.transport.withheld.0.as_ref();
+        let checked = self
+            .http
+            .check(&answer, self.dialect.table(), asked, withheld);
+        let has_spans = matches!(call.body, Some((PROTOBUF, _)));
+        match checked {
+            Ok(()) => Ok(Answer {
                 content_type: answer.header(CONTENT_TYPE).map(str::to_owned),
                 body: answer.body,
             }),
-            Some(class) => Err(self.refused(
-                answer.status,
-                class,
-                code,
-                &answer.body,
-                call.name(&self.base),
-            )),
+            Err(Fault::Answer(refused)) => Err(Fault::Answer(Refused {
+                credentials: match self.dialect {
+                    Dialect::Databricks if !self.http.credentials().is_fixed() => {
+                        "the service principal's token"
+                    }
+                    _ => refused.credentials,
+                },
+                row: match refused.row.outcome {
+                    Outcome::Apart if !has_spans => &NOT_ABOUT_SPANS,
+                    _ => refused.row,
+                },
+                ..refused
+            })),
+            Err(fault) => Err(fault),
         }
-    }
-
-    fn refused(
-        &self,
-        status: u16,
-        class: Class,
-        code: Option<String>,
-        body: &[u8],
-        asked: String,
-    ) -> Fault {
-        Fault::Answer(Refused {
-            status,
-            class,
-            code: code.map(|code| self.said(code.as_bytes())),
-            says: self.said(&message(body)).into(),
-            asked: asked.into(),
-            credentials: match self.dialect {
-                Dialect::Databricks if !self.http.credentials().is_fixed() => {
-                    "the service principal's token"
-                }
-                _ => self.http.credentials().name(),
-            },
-            withheld: self.transport.withheld.0.clone(),
-        })
     }
 
     /// What the server says, as an error may repeat it.
     pub(crate) fn said(&self, words: &[u8]) -> String {
         self.http.said(words)
     }
-
-    /// A request that got no answer.
-    fn unanswered(&self, failure: Failure) -> Fault {
-        match failure {
-            Failure::Transport { class, source } => Fault::Transport { class, source },
-            Failure::Credentials(error) => Fault::Given(error),
-            Failure::Token(fault) => Fault::Token(fault),
-        }
-    }
-}
-
-/// MLflow's and Databricks' own name for an error.
-fn error_code(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        error_code: String,
-    }
-    let named: Named = json(body)?;
-    Some(shorten(&named.error_code))
 }

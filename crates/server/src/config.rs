@@ -99,6 +99,12 @@ pub(crate) const REMEMBERED_TRACES: usize = 16_384;
 /// Attempts of one batch that end in a 500 before it is taken apart to find the span that causes
 /// them.
 pub(crate) const PATIENCE_WITH_500: u32 = 3;
+/// Attempts of one batch after which a server's failure, or a refusal by one that refuses empty
+/// requests too, is taken for the fault of the spans it comes with. With the pauses between two
+/// attempts this is at least six seconds.
+pub(crate) const SURE: u32 = 8;
+/// How long a server counts as one that reads no gzip.
+pub(crate) const GZIP_REFUSED_FOR: Duration = Duration::from_secs(600);
 /// Spans that fail one by one, without any that is taken, before a 500 counts as the server's own
 /// trouble.
 pub(crate) const HOPELESS: u32 = 8;

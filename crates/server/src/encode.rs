@@ -2,6 +2,7 @@
 //! except where the server would read it as something else.
 
 use crate::keys;
+use crate::mlflow::is_end;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use opentelemetry::trace::TraceId;
@@ -50,7 +51,7 @@ pub(crate) struct ForTrackingServer<'a> {
 impl Rewrite for ForTrackingServer<'_> {
     fn attributes(&mut self, span: &Span, put: &mut dyn FnMut(&str, AnyValueRef<'_>)) {
         let root = span.parent_span_id().is_none();
-        let carried = match root {
+        let carried = match root || is_end(span) {
             true => self.carried.get(&span.trace_id()),
             false => None,
         };
@@ -79,6 +80,7 @@ impl Rewrite for ForTrackingServer<'_> {
             put(key, value);
         }
         if !root {
+            carry_first(carried, put);
             return;
         }
         let name = carried.and_then(|c| c.name.as_deref());
@@ -102,14 +104,7 @@ impl Rewrite for ForTrackingServer<'_> {
             let key = format!("{}{key}", keys::TRACE_TAG);
             put(&key, AnyValueRef::String(&exact(value)));
         }
-        for (key, value) in [
-            (keys::SESSION, &carried.session),
-            (keys::USER, &carried.user),
-        ] {
-            if let Some(value) = value {
-                put(key, AnyValueRef::String(&exact(value)));
-            }
-        }
+        carry_first(Some(carried), put);
     }
 
     fn resource_attributes(
@@ -131,6 +126,19 @@ impl Rewrite for ForTrackingServer<'_> {
             // The server would make a huge negative duration of a missing end.
             0 => span.start_time_unix_nano(),
             end => end,
+        }
+    }
+}
+
+/// Puts what the server takes from the first span that has it, root or not.
+fn carry_first(carried: Option<&Carried>, put: &mut dyn FnMut(&str, AnyValueRef<'_>)) {
+    let Some(carried) = carried else { return };
+    for (key, value) in [
+        (keys::SESSION, &carried.session),
+        (keys::USER, &carried.user),
+    ] {
+        if let Some(value) = value {
+            put(key, AnyValueRef::String(&exact(value)));
         }
     }
 }

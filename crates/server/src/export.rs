@@ -1,10 +1,10 @@
 //! Sending spans: compressed where the server takes it, and taken apart where it objects to one.
 
-use crate::classify::Blame;
 use crate::client::{Answer, Call, PROTOBUF};
-use crate::config::HOPELESS;
-use crate::error::{Fault, WRITE};
+use crate::config::{HOPELESS, PATIENCE_WITH_500, SURE};
+use crate::error::{Blame, Fault, FaultExt as _, WRITE};
 use crate::host::Host;
+use crate::status::PERHAPS_GZIP;
 use crate::transport::Compression;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -12,7 +12,9 @@ use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 use std::future::Future;
 use std::io::Write as _;
-use trace_destination_core::ErrorKind;
+use std::sync::{Mutex, PoisonError};
+use trace_destination_core::{BatchId, ErrorKind};
+use trace_destination_http::{Outcome, Transport};
 
 /// An OTLP request without a span: `resource_spans { scope_spans {} }`. Servers take it, unless
 /// something other than the spans is wrong.
@@ -22,12 +24,18 @@ const NO_SPANS: [u8; 4] = [0x0a, 0x02, 0x12, 0x00];
 /// anyway.
 const WORTH_GZIP: usize = 1200;
 
-/// Sends one encoded request to the traces endpoint at `path`.
+/// Bytes of a request that may be more than a server or a proxy allows; the least of the usual limits
+/// is 1 MB (nginx, `client_max_body_size`), and a socket's buffers take less than this.
+const LARGE: usize = 64 << 10;
+
+/// Sends one encoded request to the traces endpoint at `path`. A request of one span that was refused
+/// before is `plain`: no span is condemned for its compression.
 pub(crate) async fn post(
     host: &Host,
     path: &str,
     headers: &[(HeaderName, HeaderValue)],
     body: Vec<u8>,
+    plain: bool,
 ) -> Result<Answer, Fault> {
     let call = |body: Bytes, gzip| Call {
         method: Method::POST,
@@ -36,24 +44,54 @@ pub(crate) async fn post(
         body: Some((PROTOBUF, body)),
         gzip,
     };
-    let wanted = host.client.transport().compression == Compression::Gzip;
-    if !wanted || body.len() < WORTH_GZIP || host.takes_gzip() == Some(false) {
-        return host.client.call(call(body.into(), false)).await;
-    }
-    let answer = host.client.call(call(gzip(&body)?.into(), true)).await;
-    match &answer {
-        Ok(_) => host.note_gzip(true),
-        // Perhaps a server that knows no gzip; once it took some, it is about the spans.
-        Err(fault) if host.takes_gzip().is_none() && matches!(fault.status(), Some(400 | 415)) => {
-            let plain = host.client.call(call(body.into(), false)).await;
-            if plain.is_ok() {
-                host.note_gzip(false);
-            }
-            return plain;
+    let size = body.len();
+    let sent = async {
+        let wanted = host.client.transport().compression == Compression::Gzip;
+        if !wanted || plain || size < WORTH_GZIP || host.refuses_gzip() {
+            return host.client.call(call(body.into(), false)).await;
         }
-        Err(_) => {}
+        let answer = host.client.call(call(gzip(&body)?.into(), true)).await;
+        match &answer {
+            Ok(_) => host.note_gzip(true),
+            // Perhaps it reads no gzip, or a proxy on the way does not. Where it took some before,
+            // only what is about encodings makes that likely.
+            Err(fault) if is_about_gzip(fault, host.took_gzip()) => {
+                let plain = host.client.call(call(body.into(), false)).await;
+                if plain.is_ok() {
+                    host.note_gzip(false);
+                }
+                return plain;
+            }
+            Err(_) => {}
+        }
+        answer
+    };
+    sent.await.map_err(|fault| cut_short(fault, size))
+}
+
+fn is_about_gzip(fault: &Fault, taken_before: bool) -> bool {
+    fault.status().is_some_and(|status| match taken_before {
+        true => matches!(status, 406 | 415),
+        false => PERHAPS_GZIP.contains(&status),
+    })
+}
+
+/// A server that refuses a large request before it has read it may close the connection so that its
+/// answer is lost. If this stays, the request is tried apart like one that it answers with 413.
+fn cut_short(fault: Fault, size: usize) -> Fault {
+    match fault {
+        Fault::Transport {
+            class: Transport::Broken,
+            ref source,
+            ..
+        } if size >= LARGE => Fault::with_outcome(
+            ErrorKind::Unavailable,
+            format!("the connection broke while {size} bytes were sent: {source}"),
+            "it is sent again, and in parts if this stays: the server or a proxy may have a limit for a request",
+            Outcome::ResendThenApart,
+        ),
+        other => other,
     }
-    answer
 }
 
 /// Whether the server takes a request with no span in it, so that a span must be at fault where
@@ -63,7 +101,7 @@ pub(crate) async fn is_healthy(
     path: &str,
     headers: &[(HeaderName, HeaderValue)],
 ) -> Result<bool, Fault> {
-    match post(host, path, headers, NO_SPANS.to_vec()).await {
+    match post(host, path, headers, NO_SPANS.to_vec(), true).await {
         Ok(_) => Ok(true),
         // Not every server likes an empty request.
         Err(fault) if fault.blame() == Blame::Data => Ok(false),
@@ -83,19 +121,173 @@ fn gzip(body: &[u8]) -> Result<Vec<u8>, Fault> {
 /// A span the server does not take, by its position, and why.
 pub(crate) type Culprit = (usize, Fault);
 
+/// What became of earlier attempts at a location. Kept by the location: its sink is opened anew after
+/// an answer that seems to be for good.
+#[derive(Default)]
+pub(crate) struct Tries(Mutex<Tried>);
+
+#[derive(Clone, Copy, Default)]
+struct Tried {
+    /// The batch that the place objected to last.
+    batch: Option<BatchId>,
+    /// How often it did.
+    times: u32,
+    /// A part of the batch may be stored, and the same request must not be sent again.
+    in_doubt: bool,
+    /// The place has taken spans.
+    proven: bool,
+}
+
+impl Tries {
+    fn with<T>(&self, f: impl FnOnce(&mut Tried) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn of(&self, batch: BatchId) -> Tried {
+        self.with(|tried| match tried.batch == Some(batch) {
+            true => *tried,
+            false => Tried {
+                proven: tried.proven,
+                ..Tried::default()
+            },
+        })
+    }
+
+    /// Whether the place objected to a batch before.
+    pub(crate) fn is_again(&self, batch: BatchId) -> bool {
+        self.of(batch).times > 0
+    }
+
+    /// Notes that the place objected to a batch once more.
+    fn objected(&self, batch: BatchId, in_doubt: bool) -> Tried {
+        let before = self.of(batch);
+        self.with(|tried| {
+            *tried = Tried {
+                batch: Some(batch),
+                times: before.times.saturating_add(1),
+                in_doubt,
+                proven: before.proven,
+            };
+            *tried
+        })
+    }
+
+    fn taken(&self) {
+        self.with(|tried| {
+            *tried = Tried {
+                proven: true,
+                ..Tried::default()
+            }
+        });
+    }
+}
+
+/// Sends the spans at `positions` as one request, by `send`, and tries it apart where the server
+/// objects to it: what is refused alone is refused. `probe` tells whether the place is in order but
+/// for the spans, or fails; it is given whether the server failed without saying why.
+///
+/// A span is condemned by what is about spans, once the place is known to be in order or takes
+/// others. A failure of the server itself condemns a span only where others are taken beside it, or
+/// after [`SURE`] attempts: until then the batch is worth keeping, since nothing shows that the span
+/// is what the server stumbles over.
+///
+/// # Errors
+/// What is nobody's fault but the place's: nothing or an unknown part is stored.
+pub(crate) async fn deliver<F, Fut, P, PFut>(
+    tries: &Tries,
+    batch: BatchId,
+    positions: Vec<usize>,
+    mut send: F,
+    probe: P,
+) -> Result<Vec<Culprit>, Fault>
+where
+    F: FnMut(Vec<usize>) -> Fut,
+    Fut: Future<Output = Result<(), Fault>>,
+    P: Fn(bool) -> PFut,
+    PFut: Future<Output = Result<bool, Fault>>,
+{
+    let (mut fault, mut healthy) = if tries.of(batch).in_doubt {
+        // Sent before: the empty request comes first, and then the spans in other requests.
+        let healthy = probe(true).await?;
+        let fault = Fault::with_outcome(ErrorKind::Unavailable, "", "", Outcome::Doubt);
+        (fault, Some(healthy))
+    } else {
+        match send(positions.clone()).await {
+            Ok(()) => {
+                tries.taken();
+                return Ok(Vec::new());
+            }
+            Err(fault) if fault.blame() == Blame::Place => return Err(fault),
+            Err(fault) => (fault, None),
+        }
+    };
+    let in_doubt = fault.outcome() == Outcome::Doubt;
+    let unclear = fault.blame() == Blame::Unclear;
+    let tried = tries.objected(batch, in_doubt);
+    if fault.outcome() == Outcome::ResendThenApart && tried.times < patience(&fault) {
+        return Err(fault);
+    }
+    if healthy.is_none() {
+        healthy = Some(probe(unclear).await?);
+    }
+    let healthy = healthy == Some(true);
+    let sure = tried.times >= SURE && (healthy || tried.proven);
+    if positions.len() == 1 {
+        // Once more: a moment ago the place itself may have been the trouble.
+        match send(positions.clone()).await {
+            Ok(()) => {
+                tries.taken();
+                return Ok(Vec::new());
+            }
+            Err(again) if again.blame() == Blame::Place => return Err(again),
+            Err(again) => fault = again,
+        }
+    }
+    let known = match unclear {
+        true => sure,
+        false => healthy || sure,
+    };
+    let found = isolate(positions, fault, known, sure, send).await?;
+    if !found.taken && !sure {
+        // Not one span was taken: is the place still what it was?
+        probe(unclear).await?;
+    }
+    tries.taken();
+    Ok(found.culprits)
+}
+
+/// Attempts that end with a failure of the server itself before the batch is tried apart.
+fn patience(fault: &Fault) -> u32 {
+    match fault.code() {
+        // An error the server has a name for comes again; what passes has other statuses.
+        Some("INVALID_STATE") => 1,
+        Some(_) => 2,
+        None => PATIENCE_WITH_500,
+    }
+}
+
+/// What a search found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) culprits: Vec<Culprit>,
+    /// Whether some spans were taken on the way.
+    pub(crate) taken: bool,
+}
+
 /// Finds the spans for which a server rejects a request, by halving. Everything else gets sent on
 /// the way.
 ///
 /// `first` is why all of `spans` together were rejected. A failure that is nobody's fault but the
 /// place's ends the search. `healthy` says that the place was found in order otherwise; if not, spans
 /// are to blame only where others are taken. Too many failures that the place might have by itself,
-/// without any success, are the place's all the same.
-pub(crate) async fn isolate<F, Fut>(
+/// without any success, are the place's all the same, unless it is `sure` that they are not.
+async fn isolate<F, Fut>(
     spans: Vec<usize>,
     first: Fault,
     healthy: bool,
+    sure: bool,
     mut send: F,
-) -> Result<Vec<Culprit>, Fault>
+) -> Result<Found, Fault>
 where
     F: FnMut(Vec<usize>) -> Fut,
     Fut: Future<Output = Result<(), Fault>>,
@@ -112,6 +304,7 @@ where
                 _ => unclear.push((span, fault)),
             }
             if !taken
+                && !sure
                 && unclear.len() as u32 >= HOPELESS
                 && let Some((_, fault)) = unclear.pop()
             {
@@ -132,13 +325,13 @@ where
         again.reverse();
         waiting.extend(again);
     }
-    match (healthy || taken || !culprits.is_empty(), unclear.pop()) {
+    match (sure || taken || !culprits.is_empty(), unclear.pop()) {
         // Not one span was taken: this says nothing about the spans.
         (false, Some((_, fault))) => Err(takes_nothing(fault)),
         (_, last) => {
             culprits.extend(unclear);
             culprits.extend(last);
-            Ok(culprits)
+            Ok(Found { culprits, taken })
         }
     }
 }
@@ -158,24 +351,14 @@ fn takes_nothing(fault: Fault) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::Class;
-    use crate::error::Refused;
-    use trace_destination_core::Retry;
 
     fn fault(blame: Blame) -> Fault {
-        Fault::Answer(Refused {
-            status: 422,
-            class: Class {
-                kind: ErrorKind::InvalidSpan,
-                retry: Retry::Never,
-                blame,
-            },
-            code: None,
-            says: "".into(),
-            asked: "".into(),
-            credentials: "",
-            withheld: None,
-        })
+        let outcome = match blame {
+            Blame::Data => Outcome::Apart,
+            Blame::Unclear => Outcome::Doubt,
+            Blame::Place => Outcome::Keep,
+        };
+        Fault::with_outcome(ErrorKind::InvalidSpan, "", "", outcome)
     }
 
     /// Runs the search against a server that rejects requests with a bad span.
@@ -184,6 +367,7 @@ mod tests {
         bad: &[usize],
         blame: Blame,
         healthy: bool,
+        sure: bool,
     ) -> (Result<Vec<usize>, ()>, Vec<usize>, usize) {
         let (mut stored, mut requests) = (Vec::new(), 0);
         let found = tokio::runtime::Builder::new_current_thread()
@@ -193,6 +377,7 @@ mod tests {
                 (0..count).collect(),
                 fault(blame),
                 healthy,
+                sure,
                 |spans| {
                     requests += 1;
                     let answer = match spans.iter().any(|s| bad.contains(s)) {
@@ -205,7 +390,7 @@ mod tests {
                     async move { answer }
                 },
             ));
-        let found = found.map_err(drop).map(|culprits| {
+        let found = found.map_err(drop).map(|Found { culprits, .. }| {
             let mut spans: Vec<usize> = culprits.into_iter().map(|(span, _)| span).collect();
             spans.sort_unstable();
             spans
@@ -225,7 +410,7 @@ mod tests {
             (7, vec![0, 1, 2, 3, 4, 5, 6]),
         ] {
             for blame in [Blame::Data, Blame::Unclear] {
-                let (found, stored, requests) = search(count, &bad, blame, true);
+                let (found, stored, requests) = search(count, &bad, blame, true, true);
                 assert_eq!(found, Ok(bad.clone()), "{count} {bad:?} {blame:?}");
                 let good: Vec<usize> = (0..count).filter(|i| !bad.contains(i)).collect();
                 assert_eq!(stored, good, "each good span is sent exactly once");
@@ -241,17 +426,22 @@ mod tests {
     #[test]
     fn a_server_in_trouble_is_not_blamed_on_spans() {
         let all: Vec<usize> = (0..512).collect();
-        let (found, _, requests) = search(512, &all, Blame::Unclear, true);
+        // However the place was found: a failure of its own condemns nothing by itself.
+        assert_eq!(
+            search(3, &[0, 1, 2], Blame::Unclear, true, false).0,
+            Err(())
+        );
+        let (found, _, requests) = search(512, &all, Blame::Unclear, true, false);
         assert_eq!(found, Err(()));
         assert!(requests < 64, "{requests} requests");
         for blame in [Blame::Unclear, Blame::Data] {
-            assert_eq!(search(1, &[0], blame, false).0, Err(()));
-            let (found, _, requests) = search(512, &all, blame, false);
+            assert_eq!(search(1, &[0], blame, false, false).0, Err(()));
+            let (found, _, requests) = search(512, &all, blame, false, false);
             assert_eq!(found, Err(()));
             assert!(requests < 64, "{requests} requests");
-            assert_eq!(search(512, &[7], blame, false).0, Ok(vec![7]));
+            assert_eq!(search(512, &[7], blame, false, false).0, Ok(vec![7]));
         }
-        assert_eq!(search(64, &[3], Blame::Place, true).0, Err(()));
+        assert_eq!(search(64, &[3], Blame::Place, true, true).0, Err(()));
     }
 
     #[test]

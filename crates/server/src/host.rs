@@ -1,29 +1,36 @@
 //! What locations share: those on one host its connections and the limit of requests, those on one
 //! server what is known of it.
 
-use crate::classify::Dialect;
 use crate::client::Client;
+use crate::config::GZIP_REFUSED_FOR;
 use crate::error::Fault;
+use crate::generations::Generations;
 use crate::mlflow::Server;
+use crate::status::Dialect;
 use crate::target::{Family, Target};
 use crate::transport::Transport;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::runtime;
 use trace_destination_http::WeakMap;
 
 /// One server, reached in one way.
 pub(crate) struct Host {
     pub(crate) client: Client,
-    /// Whether the server takes gzip, as far as it was tried.
-    gzip: AtomicU8,
+    base: String,
+    /// Whether the server took gzip.
+    gzip: AtomicBool,
     /// What is known of an MLflow tracking server.
     pub(crate) mlflow: Server,
 }
 
-const UNTRIED: u8 = 0;
-const TAKEN: u8 = 1;
-const REFUSED: u8 = 2;
+/// Servers whose refusal of gzip is remembered, per generation.
+const REMEMBERED: usize = 256;
+
+/// When servers refused gzip, by address. Kept beyond a host, which goes with its last open sink.
+static NO_GZIP: LazyLock<Mutex<Generations<String, Instant>>> =
+    LazyLock::new(|| Mutex::new(Generations::new(REMEMBERED)));
 
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
@@ -52,23 +59,36 @@ impl Host {
         known.get_or_insert(key, || {
             Ok(Self {
                 client: Client::new(transport, &target.base, dialect)?,
-                gzip: AtomicU8::new(UNTRIED),
+                base: target.base.clone(),
+                gzip: AtomicBool::new(false),
                 mlflow: Server::default(),
             })
         })
     }
 
-    /// Whether to compress: `None` where it was not tried yet.
-    pub(crate) fn takes_gzip(&self) -> Option<bool> {
-        match self.gzip.load(Ordering::Relaxed) {
-            TAKEN => Some(true),
-            REFUSED => Some(false),
-            _ => None,
+    /// Whether the server refused gzip a while ago, and took the same without.
+    pub(crate) fn refuses_gzip(&self) -> bool {
+        let mut known = NO_GZIP.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get_mut(&self.base) {
+            Some(since) if since.elapsed() < GZIP_REFUSED_FOR => true,
+            Some(_) => {
+                known.remove(&self.base);
+                false
+            }
+            None => false,
         }
     }
 
+    /// Whether the server has taken gzip since it was last refused.
+    pub(crate) fn took_gzip(&self) -> bool {
+        self.gzip.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn note_gzip(&self, taken: bool) {
-        let value = if taken { TAKEN } else { REFUSED };
-        self.gzip.store(value, Ordering::Relaxed);
+        self.gzip.store(taken, Ordering::Relaxed);
+        if !taken {
+            let mut known = NO_GZIP.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(self.base.clone(), Instant::now());
+        }
     }
 }

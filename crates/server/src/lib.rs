@@ -104,16 +104,13 @@
 //! requests of MLflow 3.17.2's client; no workspace was at hand to try it on.
 //!
 //! # Failures
-//! Whether a failure may pass is decided by status and headers alone. For tracking servers and
-//! Databricks: 408, 409, 425, 429 and 5xx but 501 and 505 may pass, and no answer at all. For OTLP
-//! endpoints, as its specification says: 429, 502, 503 and 504. `Retry-After` is honoured as seconds
-//! and as a date, up to an hour. A server whose TLS certificate is not trusted, a redirect and a page
-//! of HTML are final errors that say so; only a 307 or 308 to the same scheme, host and port is
-//! followed, three times at most. Answers are read up to 1 MiB, and never repeat a secret in an error.
+//! What comes of an answer is decided by status, headers and MLflow's own name for the error, by one
+//! table for each protocol; `docs/server.md` prints them. `Retry-After` is honoured as seconds and as
+//! a date, up to an hour. Only a redirect by 307 or 308 to the same scheme, host and port is followed,
+//! three times at most. Answers are read up to 1 MiB, and never repeat a secret in an error.
 
 mod access;
 mod builder;
-mod classify;
 mod client;
 mod config;
 mod databricks;
@@ -125,9 +122,11 @@ mod generations;
 mod holes;
 mod host;
 mod keys;
+mod later;
 mod location;
 mod mlflow;
 mod otlp;
+mod status;
 mod target;
 mod transport;
 mod validate;

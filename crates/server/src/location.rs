@@ -3,7 +3,8 @@
 use crate::access::Access;
 use crate::builder::ServerLocationBuilder;
 use crate::databricks::DatabricksSink;
-use crate::error::OPEN;
+use crate::error::{FaultExt as _, OPEN};
+use crate::export::Tries;
 use crate::holes;
 use crate::host::Host;
 use crate::mlflow::{MlflowSink, TraceMemory};
@@ -43,6 +44,8 @@ pub struct ServerLocation {
     /// What the application said about traces that are not finished. Kept here, because a sink is
     /// closed while its location is idle.
     memory: Arc<TraceMemory>,
+    /// What became of earlier attempts.
+    tries: Arc<Tries>,
 }
 
 impl ServerLocation {
@@ -74,6 +77,7 @@ impl ServerLocation {
             access: Access::claim(&target, transport)?,
             target: Arc::new(target),
             memory: Arc::default(),
+            tries: Arc::default(),
         })
     }
 }
@@ -109,15 +113,21 @@ impl TraceLocation for ServerLocation {
                         experiment.clone(),
                         workspace.clone(),
                         self.memory.clone(),
+                        self.tries.clone(),
                     )
                     .await?,
                 ) as Box<dyn TraceSink>,
-                Family::Otlp => Box::new(OtlpSink::new(self.target.uri.clone(), host)),
+                Family::Otlp => Box::new(OtlpSink::new(
+                    self.target.uri.clone(),
+                    host,
+                    self.tries.clone(),
+                )),
                 Family::Databricks { table } => Box::new(DatabricksSink::new(
                     self.target.uri.clone(),
                     host,
                     table.clone(),
                     self.memory.clone(),
+                    self.tries.clone(),
                 )),
             })
         };

@@ -1,9 +1,8 @@
 //! Any OTLP/HTTP endpoint: an OpenTelemetry collector, or whatever else speaks it.
 
-use crate::classify::Blame;
 use crate::client::Answer;
-use crate::error::{Fault, WRITE};
-use crate::export::{is_healthy, isolate, post};
+use crate::error::{Fault, FaultExt as _, WRITE};
+use crate::export::{Tries, deliver, is_healthy, post};
 use crate::host::Host;
 use async_trait::async_trait;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -12,7 +11,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use trace_destination_core::{
-    Error, ErrorKind, LocationUri, Refusal, TraceBatch, TraceSink, Written,
+    BatchId, Error, ErrorKind, LocationUri, Refusal, TraceBatch, TraceSink, Written,
 };
 use trace_destination_http::json;
 use trace_destination_otlp::{AsGiven, EncodedSpans};
@@ -21,11 +20,15 @@ use trace_destination_otlp::{AsGiven, EncodedSpans};
 pub(crate) struct OtlpSink {
     uri: LocationUri,
     host: Arc<Host>,
+    tries: Arc<Tries>,
 }
 
+/// What to do about a success that is a web page.
+pub(crate) const MEND_WEB_PAGE: &str = "write the address of an OTLP receiver, usually port 4318, or of a tracking server, and look at the proxies before it";
+
 impl OtlpSink {
-    pub(crate) fn new(uri: LocationUri, host: Arc<Host>) -> Self {
-        Self { uri, host }
+    pub(crate) fn new(uri: LocationUri, host: Arc<Host>, tries: Arc<Tries>) -> Self {
+        Self { uri, host, tries }
     }
 }
 
@@ -37,17 +40,17 @@ impl TraceSink for OtlpSink {
             return Ok(Written::default().without_updates(batch, NO_TRACES));
         }
         let encoded = EncodedSpans::new(batch.groups(), &mut AsGiven);
-        send(
-            &self.host,
-            &self.uri,
-            "",
-            &[],
-            &encoded,
-            (0..encoded.len()).collect(),
-        )
-        .await
-        .map(|written| written.without_updates(batch, NO_TRACES))
-        .map_err(|fault| fault.during(WRITE).at(&self.uri))
+        let to = Endpoint {
+            host: &self.host,
+            uri: &self.uri,
+            path: "",
+            headers: &[],
+            tries: &self.tries,
+        };
+        to.send(batch.id(), &encoded)
+            .await
+            .map(|written| written.without_updates(batch, NO_TRACES))
+            .map_err(|fault| fault.during(WRITE).at(&self.uri))
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
@@ -55,65 +58,79 @@ impl TraceSink for OtlpSink {
     }
 }
 
-/// Sends the spans at `positions`; finds the offender where the whole request is rejected.
-pub(crate) async fn send(
-    host: &Host,
-    uri: &LocationUri,
-    path: &str,
-    headers: &[(HeaderName, HeaderValue)],
-    encoded: &EncodedSpans,
-    positions: Vec<usize>,
-) -> Result<Written, Fault> {
-    let rejected = AtomicU64::new(0);
-    let said = std::sync::Mutex::new(String::new());
-    let request = |selected: &[usize]| match selected.len() == encoded.len() {
-        true => encoded.request(|_| true),
-        false => encoded.request(|i| selected.binary_search(&i).is_ok()),
-    };
-    let attempt = async |selected: Vec<usize>| {
-        let answer = post(host, path, headers, request(&selected)).await?;
-        let (count, message) = partial_success(host, &answer)?;
-        rejected.fetch_add(count.min(selected.len() as u64), Ordering::Relaxed);
-        if !message.is_empty()
-            && let Ok(mut said) = said.lock()
-        {
-            *said = message;
-        }
-        Ok::<(), Fault>(())
-    };
-    let mut written = Written::default();
-    match attempt(positions.clone()).await {
-        Ok(()) => {}
-        Err(fault) if fault.blame() == Blame::Place || fault.is_passing() => return Err(fault),
-        Err(fault) => {
-            let healthy = is_healthy(host, path, headers).await?;
-            for (index, fault) in isolate(positions.clone(), fault, healthy, &attempt).await? {
-                let error = fault.during(WRITE).at(uri);
-                written.refused.push(Refusal { index, error });
+/// Where requests go.
+pub(crate) struct Endpoint<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) uri: &'a LocationUri,
+    /// Below the address of the host.
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a [(HeaderName, HeaderValue)],
+    pub(crate) tries: &'a Tries,
+}
+
+impl Endpoint<'_> {
+    /// Sends a batch; finds the offender where the whole request is rejected.
+    pub(crate) async fn send(
+        &self,
+        batch: BatchId,
+        encoded: &EncodedSpans,
+    ) -> Result<Written, Fault> {
+        let &Self {
+            host,
+            uri,
+            path,
+            headers,
+            tries,
+        } = self;
+        let positions: Vec<usize> = (0..encoded.len()).collect();
+        let rejected = AtomicU64::new(0);
+        let said = std::sync::Mutex::new(String::new());
+        let attempt = async |selected: Vec<usize>| {
+            let plain = selected.len() == 1 && tries.is_again(batch);
+            let body = match selected.len() == encoded.len() {
+                true => encoded.request(|_| true),
+                false => encoded.request(|i| selected.binary_search(&i).is_ok()),
+            };
+            let answer = post(host, path, headers, body, plain).await?;
+            let (count, message) = partial_success(host, &answer)?;
+            rejected.fetch_add(count.min(selected.len() as u64), Ordering::Relaxed);
+            if !message.is_empty()
+                && let Ok(mut said) = said.lock()
+            {
+                *said = message;
             }
+            Ok::<(), Fault>(())
+        };
+        let probe = |_unclear| is_healthy(host, path, headers);
+        let mut written = Written::default();
+        for (index, fault) in deliver(tries, batch, positions.clone(), &attempt, probe).await? {
+            let error = fault.during(WRITE).at(uri);
+            written.refused.push(Refusal { index, error });
         }
+        let count = usize::try_from(rejected.into_inner()).unwrap_or(usize::MAX);
+        let said = said.into_inner().unwrap_or_default();
+        if count == 0 && !said.is_empty() {
+            tracing::warn!(location = %uri, message = %said, "the OTLP endpoint took all spans, with a warning");
+        }
+        // The protocol says how many and not which: the count is right, the positions are stand-ins.
+        let free = positions
+            .into_iter()
+            .filter(|i| !written.refused.iter().any(|r| r.index == *i));
+        let stand_ins: Vec<usize> = free.take(count).collect();
+        for index in stand_ins {
+            let error = Error::new(
+                ErrorKind::InvalidSpan,
+                WRITE,
+                format!(
+                    "the endpoint rejected {count} spans of a batch without saying which: {said}"
+                ),
+            )
+            .mend("look into its log")
+            .at(uri);
+            written.refused.push(Refusal { index, error });
+        }
+        Ok(written)
     }
-    let count = usize::try_from(rejected.into_inner()).unwrap_or(usize::MAX);
-    let said = said.into_inner().unwrap_or_default();
-    if count == 0 && !said.is_empty() {
-        tracing::warn!(location = %uri, message = %said, "the OTLP endpoint took all spans, with a warning");
-    }
-    // The protocol says how many and not which: the count is right, the positions are stand-ins.
-    let free = positions
-        .into_iter()
-        .filter(|i| !written.refused.iter().any(|r| r.index == *i));
-    let stand_ins: Vec<usize> = free.take(count).collect();
-    for index in stand_ins {
-        let error = Error::new(
-            ErrorKind::InvalidSpan,
-            WRITE,
-            format!("the endpoint rejected {count} spans of a batch without saying which: {said}"),
-        )
-        .mend("look into its log")
-        .at(uri);
-        written.refused.push(Refusal { index, error });
-    }
-    Ok(written)
 }
 
 /// How many spans of a successful request were rejected after all, and what else was said.
@@ -127,7 +144,7 @@ pub(crate) fn partial_success(host: &Host, answer: &Answer) -> Result<(u64, Stri
         return Err(Fault::new(
             ErrorKind::Unsupported,
             "spans were answered with a web page: this is no OTLP receiver",
-            "write the address of an OTLP receiver, usually port 4318, or of a tracking server, and look at the proxies before it",
+            MEND_WEB_PAGE,
         ));
     }
     let (count, words) = match media_type.eq_ignore_ascii_case("application/json") {

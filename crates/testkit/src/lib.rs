@@ -6,7 +6,9 @@
 
 mod hostile;
 mod memory;
+mod page;
 
 pub use hostile::{Hostile, Malice, Reply, Seen};
 pub use memory::{Watch, live_bytes};
+pub use page::check_page;
 pub use stats_alloc;

@@ -2,6 +2,7 @@
 
 mod intake;
 mod isolate;
+mod late;
 mod open_batch;
 mod poll_turns;
 mod retry;
@@ -13,6 +14,7 @@ mod write;
 
 pub(crate) use intake::Intake;
 pub(crate) use isolate::close;
+pub use late::LateUpdate;
 pub(crate) use open_batch::OpenBatch;
 pub(crate) use poll_turns::PollTurns;
 pub use retry::RetryPolicy;
@@ -57,6 +59,8 @@ pub(crate) struct Lane {
     skip_backoff: Notify,
     /// Tells the task that the batch it holds has to become smaller.
     cut: Notify,
+    /// Trace-level values that the sink tries apart from their batches.
+    late: late::Late,
 }
 
 /// What changes while a lane works.
@@ -136,6 +140,7 @@ impl Lane {
             state: Mutex::default(),
             skip_backoff: Notify::const_new(),
             cut: Notify::const_new(),
+            late: late::Late::default(),
         }
     }
 
@@ -246,6 +251,12 @@ impl Lane {
         }
     }
 
+    /// Counts the trace-level values that are still tried as lost: delivery ends.
+    pub(crate) fn give_up_late(&self) {
+        let left = usize::try_from(self.late.give_up()).unwrap_or(usize::MAX);
+        self.counters.lose_updates(left);
+    }
+
     /// When a batch was last done.
     pub(crate) fn last_used(&self) -> Option<Instant> {
         self.state().last_used
@@ -258,6 +269,7 @@ impl Lane {
             && !state.running
             && !state.is_open
             && state.sealed.is_empty()
+            && self.late.is_none()
             && state.last_used.is_none_or(|used| used < before)
     }
 

@@ -2,6 +2,7 @@
 //! became of each.
 
 use super::isolate::{self, close};
+use super::late;
 use super::retry::attempt_until_done;
 use super::sealed::{Ready, batch_cut};
 use super::{Lane, Phase, Sealed, begin_ahead};
@@ -323,7 +324,8 @@ pub(super) async fn attempt(
             sink
         }
     };
-    let write = isolate::write(&*sink, batch, lane.turns(shared)).await;
+    let write = isolate::write(&*sink, batch, lane.turns(shared));
+    let write = late::reporting(lane, shared, write).await;
     let written = write.map_err(|error| Failure {
         of_batch: matches!(error.kind(), ErrorKind::InvalidSpan | ErrorKind::Conflict),
         error,

@@ -4,48 +4,79 @@
 use super::Table;
 use crate::client::Call;
 use crate::encode::is_own_tag;
-use crate::error::Fault;
+use crate::error::FaultExt as _;
 use crate::host::Host;
 use crate::keys;
+use crate::later::{Complete, Left};
+use crate::mlflow::TraceMemory;
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
+use opentelemetry::trace::TraceId;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
-use std::time::Duration;
-use trace_destination_core::{Span, StatusCode, TraceUpdate};
+use std::sync::Arc;
+use trace_destination_core::{LocationUri, Span, StatusCode, TraceUpdate};
 
-/// Attempts at one trace. The batch is not written again for it: its spans are stored, and would
-/// be stored twice.
-const ATTEMPTS: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(300);
+/// Traces completed at the same time.
+const AT_ONCE: usize = 4;
 
-/// Writes what was said about a trace whose root is stored.
-///
-/// # Errors
-/// The values are given up: nothing of it comes again.
-pub(super) async fn write(
-    host: &Host,
-    table: &Table,
-    root: &Span,
-    update: &TraceUpdate,
-) -> Result<(), Fault> {
-    let path = format!(
-        "/api/4.0/mlflow/traces/{}/{}/info",
-        table.location,
-        root.trace_id()
-    );
-    let body = info(table, root, update);
-    let mut attempt = 1;
-    loop {
-        let call = Call::new(Method::POST, &*path).with_json(&body);
-        let fault: Fault = match host.client.call(call).await {
-            Ok(_) => return Ok(()),
-            Err(fault) => fault,
-        };
-        if attempt == ATTEMPTS || !fault.is_passing() {
-            return Err(fault);
+/// What is written of one trace.
+#[derive(Clone, Debug)]
+pub(crate) struct Info {
+    path: String,
+    body: Value,
+}
+
+impl Info {
+    /// What was said about a trace whose root is stored.
+    pub(super) fn new(table: &Table, root: &Span, update: &TraceUpdate) -> Self {
+        Self {
+            path: format!(
+                "/api/4.0/mlflow/traces/{}/{}/info",
+                table.location,
+                root.trace_id()
+            ),
+            body: info(table, root, update),
         }
-        tokio::time::sleep(PAUSE * attempt).await;
-        attempt += 1;
+    }
+}
+
+/// What makes the calls of one location.
+pub(super) struct Completion {
+    pub(super) uri: LocationUri,
+    pub(super) host: Arc<Host>,
+    pub(super) memory: Arc<TraceMemory>,
+}
+
+#[async_trait]
+impl Complete<Info> for Completion {
+    async fn complete(&self, jobs: Vec<(TraceId, Info)>) -> Vec<Left<Info>> {
+        let results = futures_util::stream::iter(jobs).map(|(trace, job)| async move {
+            let call = Call::new(Method::POST, &*job.path).with_json(&job.body);
+            match self.host.client.call(call).await {
+                Ok(_) => None,
+                Err(fault) if matches!(fault.status(), Some(400 | 413 | 422)) => {
+                    self.memory.lost(trace, fault);
+                    None
+                }
+                Err(fault) => Some(Left {
+                    trace,
+                    job,
+                    error: Some(fault.during("complete trace")),
+                }),
+            }
+        });
+        let results: Vec<_> = results.buffer_unordered(AT_ONCE).collect().await;
+        results.into_iter().flatten().collect()
+    }
+
+    fn memory(&self) -> &TraceMemory {
+        &self.memory
+    }
+
+    fn uri(&self) -> &LocationUri {
+        &self.uri
     }
 }
 

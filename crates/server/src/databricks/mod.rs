@@ -3,11 +3,15 @@
 
 mod info;
 
-use crate::error::WRITE;
+pub(crate) use info::Info;
+
+use crate::error::{FaultExt as _, WRITE};
+use crate::export::Tries;
 use crate::host::Host;
 use crate::keys;
+use crate::later::Complete;
 use crate::mlflow::{TraceMemory, lost_updates};
-use crate::otlp::send;
+use crate::otlp::Endpoint;
 use async_trait::async_trait;
 use opentelemetry::trace::TraceId;
 use reqwest::header::{HeaderName, HeaderValue};
@@ -106,6 +110,7 @@ pub(crate) struct DatabricksSink {
     host: Arc<Host>,
     table: Table,
     memory: Arc<TraceMemory>,
+    tries: Arc<Tries>,
 }
 
 impl DatabricksSink {
@@ -114,13 +119,23 @@ impl DatabricksSink {
         host: Arc<Host>,
         table: Table,
         memory: Arc<TraceMemory>,
+        tries: Arc<Tries>,
     ) -> Self {
         Self {
             uri,
             host,
             table,
             memory,
+            tries,
         }
+    }
+
+    fn completion(&self) -> Arc<dyn Complete<Info>> {
+        Arc::new(info::Completion {
+            uri: self.uri.clone(),
+            host: self.host.clone(),
+            memory: self.memory.clone(),
+        })
     }
 }
 
@@ -149,24 +164,32 @@ impl TraceSink for DatabricksSink {
         // Checked when the location was built.
         let table = HeaderValue::try_from(&*self.table.name).ok();
         let headers: Vec<_> = table.map(|name| (TABLE_HEADER, name)).into_iter().collect();
-        let all = (0..encoded.len()).collect();
-        let mut written = send(&self.host, &self.uri, PATH, &headers, &encoded, all)
+        let to = Endpoint {
+            host: &self.host,
+            uri: &self.uri,
+            path: PATH,
+            headers: &headers,
+            tries: &self.tries,
+        };
+        let mut written = to
+            .send(batch.id(), &encoded)
             .await
             .map_err(|fault| fault.during(WRITE).at(&self.uri))?;
+        let mut jobs = Vec::new();
         for (i, root, update) in &roots {
             if written.refused.iter().any(|r| r.index == *i) {
                 continue;
             }
-            if let Err(fault) = info::write(&self.host, &self.table, root, update).await {
-                self.memory.lost(fault);
-            }
+            jobs.push((root.trace_id(), Info::new(&self.table, root, update)));
             self.memory.done(root.trace_id(), update, true);
         }
+        self.memory.infos.run(&self.completion(), jobs).await;
         written.lost_updates = lost_updates(&self.memory, &self.uri);
         Ok(written)
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
+        self.memory.infos.last_try(&self.completion()).await;
         Ok(())
     }
 }

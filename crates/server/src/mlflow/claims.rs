@@ -17,6 +17,8 @@ pub(crate) struct Part {
     pub(crate) positions: Vec<usize>,
     /// Whether the root of the trace is among them.
     pub(crate) root: bool,
+    /// Whether a local root is, whose parent is in another process.
+    pub(crate) entry: bool,
     /// Whether the id was made here for sure.
     native: bool,
     /// Whether a span names a session, or a user.
@@ -32,6 +34,7 @@ pub(crate) fn parts(spans: &[&Span], is_refused: impl Fn(usize) -> bool) -> Hash
         part.positions.push(i);
         let root = span.parent_span_id().is_none();
         part.root |= root;
+        part.entry |= !root && is_end(span);
         part.native |= root && !span.is_ingested();
         for (key, _) in span.attributes().iter() {
             part.session |= matches!(key, crate::keys::SESSION | crate::keys::CONVERSATION);
@@ -94,6 +97,7 @@ impl<'a> Claims<'a> {
                             experiment: experiment.clone(),
                             stored: false,
                             finished: false,
+                            root: false,
                         };
                         owners.insert(*trace, owner);
                         claims.fresh.push(*trace);
@@ -116,13 +120,14 @@ impl<'a> Claims<'a> {
                 continue;
             };
             if found == &**experiment {
-                claims.stored(*trace, info.is_finished());
+                claims.stored(*trace, info.is_finished(), false);
                 continue;
             }
             let owner = Owner {
                 experiment: found.into(),
                 stored: true,
                 finished: info.is_finished(),
+                root: false,
             };
             api.host.mlflow.owners().insert(*trace, owner);
             elsewhere.insert(*trace);
@@ -131,10 +136,11 @@ impl<'a> Claims<'a> {
     }
 
     /// Notes that spans of a trace were stored.
-    pub(crate) fn stored(&self, trace: TraceId, finished: bool) {
+    pub(crate) fn stored(&self, trace: TraceId, finished: bool, root: bool) {
         if let Some(owner) = self.api.host.mlflow.owners().get_mut(&trace) {
             owner.stored = true;
             owner.finished |= finished;
+            owner.root |= root;
         }
     }
 }

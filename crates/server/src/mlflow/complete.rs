@@ -4,14 +4,19 @@
 use super::api::{Api, TraceInfo, trace_name};
 use super::memory::TraceMemory;
 use crate::encode::is_own_tag;
-use crate::error::Fault;
+use crate::error::{Fault, FaultExt as _};
+use crate::host::Host;
 use crate::keys;
+use crate::later::{Complete, Left};
 use crate::validate::MAX_SESSION;
+use async_trait::async_trait;
 use foldhash::HashMap;
 use futures_util::StreamExt as _;
 use opentelemetry::trace::TraceId;
 use serde_json::{Map, Value, json};
-use trace_destination_core::{ErrorKind, TraceUpdate};
+use std::sync::Arc;
+use trace_destination_core::{Error, ErrorKind, LocationUri, TraceUpdate};
+use trace_destination_http::Outcome;
 
 /// Characters of what the server keeps (columns of `trace_info` and `trace_tags`, 3.17.2).
 const MAX_PREVIEW: usize = 1000;
@@ -26,111 +31,200 @@ pub(crate) struct Known {
     pub(crate) trace: TraceId,
     /// Whether the server has spans of it.
     pub(crate) stored: bool,
-    /// Whether its local root has ended and is stored.
+    /// Whether the end of its local root is stored.
     pub(crate) finished: bool,
+    /// Whether the root of the whole trace is stored, and was sent from here.
+    pub(crate) root: bool,
 }
 
-/// Tells the server what applications said about their traces and it does not know yet.
+/// What makes the calls of one location.
+pub(crate) struct Completion {
+    pub(crate) uri: LocationUri,
+    pub(crate) host: Arc<Host>,
+    pub(crate) workspace: Option<String>,
+    pub(crate) experiment: Arc<str>,
+    pub(crate) memory: Arc<TraceMemory>,
+}
+
+#[async_trait]
+impl Complete<Known> for Completion {
+    async fn complete(&self, jobs: Vec<(TraceId, Known)>) -> Vec<Left<Known>> {
+        let api = Api {
+            host: &self.host,
+            workspace: self.workspace.as_deref(),
+        };
+        let traces = {
+            let mut owners = self.host.mlflow.owners();
+            let now = jobs.into_iter().map(|(trace, known)| {
+                let owner = owners.get_mut(&trace);
+                match owner.filter(|o| o.stored && o.experiment == self.experiment) {
+                    Some(owner) => Known {
+                        trace,
+                        stored: true,
+                        finished: owner.finished,
+                        root: owner.root,
+                    },
+                    // Forgotten meanwhile, or never stored from here.
+                    None => known,
+                }
+            });
+            now.collect()
+        };
+        complete(api, &self.experiment, &self.memory, traces).await
+    }
+
+    fn memory(&self) -> &TraceMemory {
+        &self.memory
+    }
+
+    fn uri(&self) -> &LocationUri {
+        &self.uri
+    }
+}
+
+/// Tells the server what applications said about their traces and it does not know yet; gives the
+/// traces that are to be tried again.
 ///
 /// What the server refuses for good is forgotten, and told by way of `memory`: the spans are stored.
-///
-/// # Errors
-/// Only what may pass; the batch is written again, which changes nothing that is stored.
-pub(crate) async fn complete(
+async fn complete(
     api: Api<'_>,
     experiment: &str,
     memory: &TraceMemory,
     traces: Vec<Known>,
-) -> Result<(), Fault> {
+) -> Vec<Left<Known>> {
     let todo: Vec<(Known, TraceUpdate)> = traces
         .into_iter()
         .filter_map(|known| Some((known, memory.todo(known.trace)?)))
         .collect();
     // The whole of a trace's values is written over, so what is there is read first. A trace
     // nothing was sent of is looked up too: it may be there from before.
-    let ask: Vec<String> = todo
-        .iter()
-        .filter(|(known, todo)| !known.stored || (known.finished && needs_info(todo)))
-        .map(|(known, _)| trace_name(known.trace))
-        .collect();
-    let infos: HashMap<String, TraceInfo> = match ask.is_empty() {
-        true => HashMap::default(),
-        false => api
-            .traces(&ask)
-            .await?
-            .into_iter()
-            .map(|info| (info.trace_id.clone(), info))
-            .collect(),
+    let needs =
+        |known: &Known, todo: &TraceUpdate| !known.stored || (known.finished && needs_info(todo));
+    let asked = todo.iter().filter(|(known, todo)| needs(known, todo));
+    let ask: Vec<String> = asked.map(|(known, _)| trace_name(known.trace)).collect();
+    let infos: Result<HashMap<String, TraceInfo>, Error> = match ask.is_empty() {
+        true => Ok(HashMap::default()),
+        false => match api.traces(&ask).await {
+            Ok(infos) => Ok(infos.into_iter().map(|i| (i.trace_id.clone(), i)).collect()),
+            Err(fault) => Err(fault.during("look up traces")),
+        },
     };
-    let mut runs: HashMap<&str, Vec<TraceId>> = HashMap::default();
+    let mut left = Vec::new();
+    let mut runs: HashMap<&str, Vec<Known>> = HashMap::default();
     let mut jobs = Vec::new();
     for (known, todo) in &todo {
-        let info = infos.get(&trace_name(known.trace));
+        let info = match &infos {
+            Ok(infos) => infos.get(&trace_name(known.trace)),
+            Err(error) if needs(known, todo) => {
+                left.push(known.failed(error.clone()));
+                continue;
+            }
+            Err(_) => None,
+        };
         // Not there yet: what was said waits for the first span.
         if !known.stored && info.is_none() {
             continue;
         }
         if info.is_some_and(|i| i.experiment() != Some(experiment)) {
             let id = trace_name(known.trace);
-            memory.lost(Fault::new(
+            let fault = Fault::new(
                 ErrorKind::Conflict,
                 format!("values set on trace {id} are dropped: it is in another experiment"),
                 "set values on a trace in the process and at the location it is stored from",
-            ));
+            );
+            memory.lost(known.trace, fault);
             memory.done(known.trace, todo, true);
             continue;
         }
         if let Some(run) = &todo.run_id {
-            runs.entry(run).or_default().push(known.trace);
+            runs.entry(run).or_default().push(*known);
         }
         let finished = known.finished || info.is_some_and(TraceInfo::is_finished);
         jobs.push((Known { finished, ..*known }, todo.clone(), info.cloned()));
     }
-    let results: Vec<Result<(), Fault>> = futures_util::stream::iter(jobs)
-        .map(|(known, todo, info)| one(api, memory, known, todo, info))
+    let results: Vec<Option<Left<Known>>> = futures_util::stream::iter(jobs)
+        .map(|(known, todo, info)| async move {
+            match one(api, memory, known, todo, info).await {
+                Ok(true) => None,
+                Ok(false) => Some(known.waiting()),
+                Err(fault) => Some(known.failed(fault.during("complete trace"))),
+            }
+        })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
-    results.into_iter().collect::<Result<(), Fault>>()?;
+    left.extend(results.into_iter().flatten());
     for (run, traces) in runs {
-        let ids: Vec<String> = traces.iter().map(|id| trace_name(*id)).collect();
-        let linked = permanent(api.link_to_run(&ids, run).await)?;
-        let refused = linked
-            .err()
-            .map(|fault| untold(format!("link traces to run {run}"), fault));
-        for trace in traces {
+        let ids: Vec<String> = traces.iter().map(|known| trace_name(known.trace)).collect();
+        let refused = match permanent(api.link_to_run(&ids, run).await) {
+            Ok(linked) => linked
+                .err()
+                .map(|fault| untold(format!("link traces to run {run}"), fault)),
+            Err(fault) => {
+                let error = fault.during("link traces to a run");
+                for known in traces {
+                    left.retain(|left| left.trace != known.trace);
+                    left.push(known.failed(error.clone()));
+                }
+                continue;
+            }
+        };
+        for Known { trace, .. } in traces {
             if let Some((kind, cause)) = &refused {
-                memory.lost(Fault::new(*kind, cause.clone(), UNTOLD));
+                memory.lost(trace, Fault::new(*kind, cause.clone(), UNTOLD));
             }
             let mut done = TraceUpdate::new(trace);
             done.run_id = Some(run.to_owned());
             memory.done(trace, &done, true);
         }
     }
-    Ok(())
+    left
 }
 
-/// Everything but the run of one trace.
+impl Known {
+    fn failed(self, error: Error) -> Left<Self> {
+        Left {
+            trace: self.trace,
+            job: self,
+            error: Some(error),
+        }
+    }
+
+    fn waiting(self) -> Left<Self> {
+        Left {
+            trace: self.trace,
+            job: self,
+            error: None,
+        }
+    }
+}
+
+/// Everything but the run of one trace; whether nothing is left to be told later.
 async fn one(
     api: Api<'_>,
     memory: &TraceMemory,
     known: Known,
     todo: TraceUpdate,
     info: Option<TraceInfo>,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let id = trace_name(known.trace);
     let mut done = todo.clone();
     done.run_id = None;
+    let mut is_all = true;
     if needs_info(&todo) {
-        if let (true, Some(info)) = (known.finished, &info) {
+        // The end of a trace is its root's to write: where that is elsewhere, it has to be there.
+        let has_ended = known.root || info.as_ref().is_some_and(TraceInfo::is_finished);
+        if let (true, true, Some(info)) = (known.finished, has_ended, &info) {
             if let Err(fault) = permanent(api.write_trace(&merged(info, &todo)).await)? {
                 let (kind, cause) = untold(format!("complete trace {id}"), fault);
-                memory.lost(Fault::new(kind, cause, UNTOLD));
+                memory.lost(known.trace, Fault::new(kind, cause, UNTOLD));
             }
             memory.done(known.trace, &done, true);
-            return Ok(());
+            return Ok(true);
         }
-        // Later, with the root: a trace is complete for the server once it was told these.
+        // Later, with the root: a trace is complete for the server once it was told these. Where the
+        // root is here, its own batch brings it.
+        is_all = !known.finished;
         done = TraceUpdate::new(known.trace);
         (done.tags, done.name) = (todo.tags.clone(), todo.name.clone());
     }
@@ -144,10 +238,10 @@ async fn one(
         }
     }
     if let Some((kind, cause)) = refused {
-        memory.lost(Fault::new(kind, cause, UNTOLD));
+        memory.lost(known.trace, Fault::new(kind, cause, UNTOLD));
     }
-    memory.done(known.trace, &done, known.finished);
-    Ok(())
+    memory.done(known.trace, &done, known.finished && is_all);
+    Ok(is_all)
 }
 
 /// Whether anything can only be written with the whole of a trace's values.
@@ -241,11 +335,21 @@ fn preview(text: &str) -> String {
     }
 }
 
-/// Keeps apart what may pass, which is an error, and what will not.
+/// Keeps apart what is worth another try, which is an error, and what the server refuses: only what
+/// is about the values themselves, or about what they belong to, condemns them.
 fn permanent(result: Result<(), Fault>) -> Result<Result<(), Fault>, Fault> {
     match result {
-        Err(fault) if fault.is_passing() && fault.status() != Some(500) => Err(fault),
+        Err(fault) if !is_refusal(&fault) => Err(fault),
         other => Ok(other),
+    }
+}
+
+fn is_refusal(fault: &Fault) -> bool {
+    match fault.status() {
+        Some(400 | 409 | 413 | 422) => fault.outcome() != Outcome::Resend,
+        // MLflow's word that the trace or the run is not there; a bare 404 may be a proxy's.
+        Some(404) => fault.code().is_some(),
+        _ => false,
     }
 }
 

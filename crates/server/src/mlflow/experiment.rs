@@ -2,7 +2,7 @@
 
 use super::api::{Api, Experiment as Found};
 use crate::builder::MissingExperiment;
-use crate::error::Fault;
+use crate::error::{Fault, FaultExt as _};
 use crate::target::Experiment;
 use std::sync::Arc;
 use trace_destination_core::ErrorKind;

@@ -1,11 +1,14 @@
 //! What the application said about traces that have not ended yet.
 
+use super::complete::Known;
+use crate::databricks::Info;
 use crate::encode::Carried;
-use crate::error::Fault;
+use crate::error::{Fault, FaultExt as _};
 use crate::generations::Generations;
+use crate::later::Later;
 use opentelemetry::trace::TraceId;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use trace_destination_core::TraceUpdate;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use trace_destination_core::{Error, TraceUpdate};
 
 /// Traces with values of their own that are remembered, per location and generation.
 const REMEMBERED: usize = 4096;
@@ -14,7 +17,11 @@ const REMEMBERED: usize = 4096;
 pub(crate) struct TraceMemory {
     entries: Mutex<Generations<TraceId, Entry>>,
     /// Why values were given up; not reported yet.
-    lost: Mutex<Vec<Fault>>,
+    lost: Mutex<Vec<(TraceId, Error)>>,
+    /// Traces of a tracking server whose values are told apart from their batches.
+    pub(crate) later: Arc<Later<Known>>,
+    /// The same for traces of Databricks.
+    pub(crate) infos: Arc<Later<Info>>,
 }
 
 /// The values of one trace.
@@ -31,6 +38,8 @@ impl Default for TraceMemory {
         Self {
             entries: Mutex::new(Generations::new(REMEMBERED)),
             lost: Mutex::default(),
+            later: Arc::default(),
+            infos: Arc::default(),
         }
     }
 }
@@ -40,19 +49,42 @@ impl TraceMemory {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn losses(&self) -> MutexGuard<'_, Vec<Fault>> {
+    fn losses(&self) -> MutexGuard<'_, Vec<(TraceId, Error)>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Values of one trace are given up. Said with the next batch that is written: this one may
-    /// fail yet, and what is given up does not come again.
-    pub(crate) fn lost(&self, fault: Fault) {
-        self.losses().push(fault);
+    /// Values of one trace are given up. Told with the next batch that is written: this one may fail
+    /// yet, and what is given up does not come again.
+    pub(crate) fn lost(&self, trace: TraceId, fault: Fault) {
+        let error = fault.during("complete trace");
+        self.losses().push((trace, error));
     }
 
     /// Everything given up since this was last called, one for each trace.
-    pub(crate) fn take_lost(&self) -> Vec<Fault> {
+    pub(crate) fn take_lost(&self) -> Vec<(TraceId, Error)> {
         std::mem::take(&mut *self.losses())
+    }
+
+    /// What was given up of some traces.
+    pub(crate) fn take_lost_of(
+        &self,
+        is_wanted: impl Fn(TraceId) -> bool,
+    ) -> Vec<(TraceId, Error)> {
+        let mut lost = self.losses();
+        let (wanted, other) = lost.drain(..).partition(|(trace, _)| is_wanted(*trace));
+        *lost = other;
+        wanted
+    }
+
+    pub(crate) fn put_back_lost(&self, lost: Vec<(TraceId, Error)>) {
+        self.losses().extend(lost);
+    }
+
+    /// Nothing more of what was said so far is to be told.
+    pub(crate) fn give_up(&self, trace: TraceId) {
+        if let Some(entry) = self.lock().get_mut(&trace) {
+            entry.todo = TraceUpdate::new(trace);
+        }
     }
 
     /// Takes over what came with a batch; the same again changes nothing.
@@ -81,6 +113,13 @@ impl TraceMemory {
     /// Everything said about a trace.
     pub(crate) fn known(&self, trace: TraceId) -> Option<TraceUpdate> {
         self.lock().get_mut(&trace).map(|e| e.known.clone())
+    }
+
+    /// Whether there is anything the server was not told yet about a trace.
+    pub(crate) fn has_todo(&self, trace: TraceId) -> bool {
+        let mut entries = self.lock();
+        let entry = entries.get_mut(&trace);
+        entry.is_some_and(|e| e.todo != TraceUpdate::new(trace))
     }
 
     /// What the server was not told yet about a trace.

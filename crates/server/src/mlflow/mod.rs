@@ -7,22 +7,23 @@ mod experiment;
 mod memory;
 mod server;
 
+pub(crate) use claims::is_end;
 pub(crate) use memory::TraceMemory;
 pub(crate) use server::Server;
 
-use crate::classify::{Blame, Class};
-use crate::config::{PATIENCE_WITH_500, RECHECK};
+use crate::config::RECHECK;
 use crate::encode::{Carried, ForTrackingServer};
-use crate::error::{Fault, Refused, WRITE};
-use crate::export::{is_healthy, isolate, post};
+use crate::error::{Fault, FaultExt as _, WRITE};
+use crate::export::{Tries, deliver, is_healthy, post};
 use crate::host::Host;
+use crate::later::Complete;
 use crate::otlp::partial_success;
 use crate::target::Experiment;
 use crate::validate;
 use api::Api;
 use async_trait::async_trait;
 use claims::{Claims, Part};
-use complete::Known;
+use complete::{Completion, Known};
 use experiment::Resolved;
 use foldhash::HashMap;
 use opentelemetry::trace::TraceId;
@@ -31,8 +32,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 use trace_destination_core::{
-    BatchId, Error, ErrorKind, LocationUri, Refusal, Retry, Span, TraceBatch, TraceSink, Written,
+    BatchId, Error, ErrorKind, LocationUri, Refusal, Span, TraceBatch, TraceSink, Written,
 };
+use trace_destination_http::Outcome;
 use trace_destination_otlp::EncodedSpans;
 
 const PATH: &str = "/v1/traces";
@@ -46,14 +48,13 @@ pub(crate) struct MlflowSink {
     wanted: Experiment,
     workspace: Option<String>,
     memory: Arc<TraceMemory>,
+    tries: Arc<Tries>,
     state: Mutex<State>,
 }
 
 struct State {
     experiment: Resolved,
     checked: Instant,
-    /// The batch that the server last answered with a 500, and how often.
-    trouble: Option<(BatchId, u32)>,
 }
 
 /// The spans that are not stored, by position.
@@ -66,6 +67,7 @@ impl MlflowSink {
         wanted: Experiment,
         workspace: Option<String>,
         memory: Arc<TraceMemory>,
+        tries: Arc<Tries>,
     ) -> Result<Self, Fault> {
         let api = Api {
             host: &host,
@@ -79,10 +81,10 @@ impl MlflowSink {
             wanted,
             workspace,
             memory,
+            tries,
             state: Mutex::new(State {
                 experiment,
                 checked: Instant::now(),
-                trouble: None,
             }),
         })
     }
@@ -178,30 +180,36 @@ impl MlflowSink {
                 part.positions.retain(|i| !refused.contains_key(i));
                 let stored =
                     |test: fn(&Span) -> bool| part.positions.iter().any(|i| test(spans[*i]));
-                if !part.positions.is_empty() {
-                    claims.stored(*trace, stored(claims::is_end));
-                }
                 let root_stored = stored(|span| span.parent_span_id().is_none());
-                if let Some(carried) = carried.get(trace).filter(|_| root_stored) {
+                let end_stored = stored(claims::is_end);
+                if !part.positions.is_empty() {
+                    claims.stored(*trace, end_stored, root_stored);
+                }
+                if let Some(carried) = carried.get(trace).filter(|_| end_stored) {
                     self.memory.carried(*trace, carried);
                 }
             }
         }
-        self.complete(batch, &parts, &experiment).await?;
+        self.complete(batch, &parts, &experiment).await;
         Ok(refused)
     }
 
-    /// What the roots in a batch carry for their traces.
+    /// What the roots in a batch carry for their traces. A local root whose parent is elsewhere
+    /// carries what any span may.
     fn carried(&self, parts: &HashMap<TraceId, Part>) -> HashMap<TraceId, Carried> {
         let mut owners = self.host.mlflow.owners();
         let mut carried = HashMap::default();
-        for (trace, part) in parts.iter().filter(|(_, part)| part.root) {
+        for (trace, part) in parts.iter().filter(|(_, part)| part.root || part.entry) {
             let Some(update) = self.memory.known(*trace) else {
                 continue;
             };
             // The server keeps the first session and user it sees.
             let first = owners.get_mut(trace).is_some_and(|o| !o.stored);
-            let carries = Carried::of(&update, first && !part.session, first && !part.user);
+            let mut carries = Carried::of(&update, first && !part.session, first && !part.user);
+            if !part.root {
+                carries.name = None;
+                carries.tags.clear();
+            }
             carried.insert(*trace, carries);
         }
         carried
@@ -233,82 +241,65 @@ impl MlflowSink {
             ));
         }
         let attempt = async |selected: Vec<usize>| {
+            let plain = selected.len() == 1 && self.tries.is_again(batch);
             let body = match selected.len() == encoded.len() {
                 true => encoded.request(|_| true),
                 false => encoded.request(|i| selected.binary_search(&i).is_ok()),
             };
-            let answer = post(&self.host, PATH, &headers, body).await?;
+            let answer = post(&self.host, PATH, &headers, body, plain).await?;
             match partial_success(&self.host, &answer)? {
                 (0, _) => Ok(()),
                 // Not something MLflow does yet; a repetition finds the offender.
-                (count, said) => Err(rejected(count, said)),
+                (count, said) => Err(rejected(count, &said)),
             }
         };
-        let fault = match attempt(positions.clone()).await {
-            Ok(()) => {
-                self.with_state(|s| s.trouble = None);
-                return Ok(Vec::new());
-            }
-            Err(fault) => fault,
-        };
-        let healthy = match fault.blame() {
-            Blame::Place => return Err(fault),
-            Blame::Data => is_healthy(&self.host, PATH, &headers).await?,
+        let probe = async |unclear: bool| match unclear {
             // A 500 may pass. If it does not, and the server can read its database, some span is
             // what it stumbles over.
-            Blame::Unclear => {
-                let times = self.with_state(|s| {
-                    let before = s.trouble.filter(|(id, _)| *id == batch);
-                    let times = before.map_or(0, |(_, times)| times) + 1;
-                    s.trouble = Some((batch, times));
-                    times
-                });
-                // An error the server has a name for comes again; what passes has other statuses.
-                let patience = match fault.code() {
-                    Some("INVALID_STATE") => 1,
-                    Some(_) => 2,
-                    None => PATIENCE_WITH_500,
-                };
-                if times < patience {
-                    return Err(fault);
-                }
-                experiment::still_there(self.api(), &experiment.id).await?;
-                true
-            }
+            true => experiment::still_there(self.api(), &experiment.id)
+                .await
+                .map(|_| true),
+            false => is_healthy(&self.host, PATH, &headers).await,
         };
-        isolate(positions, fault, healthy, attempt).await
+        deliver(&self.tries, batch, positions, &attempt, &probe).await
     }
 
-    /// Tells what applications said about the traces of a batch.
+    /// Tells what applications said about the traces of a batch, whose spans are stored.
     async fn complete(
         &self,
         batch: &TraceBatch,
         parts: &HashMap<TraceId, Part>,
         experiment: &Resolved,
-    ) -> Result<(), Fault> {
-        let mut traces: BTreeMap<[u8; 16], Known> = BTreeMap::new();
+    ) {
         let updated = batch.updates().iter().map(|u| u.trace_id);
-        {
-            let mut owners = self.host.mlflow.owners();
-            for trace in parts.keys().copied().chain(updated) {
-                let owner = owners
-                    .get_mut(&trace)
-                    .filter(|o| o.stored && o.experiment == experiment.id);
-                let known = Known {
-                    trace,
-                    stored: owner.is_some(),
-                    finished: owner.is_some_and(|o| o.finished),
-                };
-                traces.insert(trace.to_bytes(), known);
-            }
-        }
-        complete::complete(
-            self.api(),
-            &experiment.id,
-            &self.memory,
-            traces.into_values().collect(),
-        )
-        .await
+        let traces: BTreeMap<[u8; 16], TraceId> = parts
+            .keys()
+            .copied()
+            .chain(updated)
+            .filter(|trace| self.memory.has_todo(*trace))
+            .map(|trace| (trace.to_bytes(), trace))
+            .collect();
+        let jobs = traces.into_values().map(|trace| {
+            let known = Known {
+                trace,
+                stored: false,
+                finished: false,
+                root: false,
+            };
+            (trace, known)
+        });
+        let with = self.completion(&experiment.id);
+        self.memory.later.run(&with, jobs.collect()).await;
+    }
+
+    fn completion(&self, experiment: &Arc<str>) -> Arc<dyn Complete<Known>> {
+        Arc::new(Completion {
+            uri: self.uri.clone(),
+            host: self.host.clone(),
+            workspace: self.workspace.clone(),
+            experiment: experiment.clone(),
+            memory: self.memory.clone(),
+        })
     }
 }
 
@@ -318,7 +309,7 @@ impl TraceSink for MlflowSink {
         let refused = self
             .store(batch)
             .await
-            .map_err(|fault| fault.during(WRITE).at(&self.uri))?;
+            .map_err(|fault| of_place(fault).during(WRITE).at(&self.uri))?;
         Ok(Written {
             refused: refused
                 .into_iter()
@@ -332,6 +323,9 @@ impl TraceSink for MlflowSink {
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
+        let experiment = self.with_state(|state| state.experiment.id.clone());
+        let with = self.completion(&experiment);
+        self.memory.later.last_try(&with).await;
         Ok(())
     }
 }
@@ -339,30 +333,40 @@ impl TraceSink for MlflowSink {
 /// The values that were given up, as a batch that is written reports them.
 pub(crate) fn lost_updates(memory: &TraceMemory, uri: &LocationUri) -> Vec<Error> {
     let lost = memory.take_lost().into_iter();
-    lost.map(|fault| fault.during("complete trace").at(uri))
-        .collect()
+    lost.map(|(_, error)| error.at(uri)).collect()
 }
 
 /// Spans of a request that was a success otherwise.
-fn rejected(count: u64, said: String) -> Fault {
-    Fault::Answer(Refused {
-        status: 200,
-        class: Class {
-            kind: ErrorKind::InvalidSpan,
-            retry: Retry::Never,
-            blame: Blame::Data,
-        },
-        code: None,
-        says: format!("{count} spans rejected: {said}").into(),
-        asked: format!("POST {PATH}").into(),
-        credentials: "",
-        withheld: None,
-    })
+fn rejected(count: u64, said: &str) -> Fault {
+    Fault::with_outcome(
+        ErrorKind::InvalidSpan,
+        format!("POST {PATH} was answered with 200: {count} spans rejected: {said}"),
+        "look into the server's log",
+        Outcome::Apart,
+    )
 }
 
 /// Whether the experiment may be gone: said so, or hidden behind a refusal by `basic-auth`.
 fn is_gone(fault: &Fault) -> bool {
     fault.status() == Some(403) || fault.code() == Some("RESOURCE_DOES_NOT_EXIST")
+}
+
+/// A fault that is no batch's, though its kind may stand for one: spans were refused one by one.
+fn of_place(fault: Fault) -> Fault {
+    match fault.kind() {
+        ErrorKind::InvalidSpan | ErrorKind::Conflict => {
+            let outcome = fault.outcome();
+            let error = fault.during(WRITE);
+            let mend = error.mend_hint().unwrap_or_default().to_owned();
+            Fault::with_outcome(
+                ErrorKind::InvalidConfig,
+                error.cause().to_owned(),
+                mend,
+                outcome,
+            )
+        }
+        _ => fault,
+    }
 }
 
 /// A span the server did not take.

@@ -28,6 +28,8 @@ pub(crate) struct Owner {
     pub(crate) stored: bool,
     /// Whether the end of its local root was stored.
     pub(crate) finished: bool,
+    /// Whether the root of the whole trace was stored from here.
+    pub(crate) root: bool,
 }
 
 impl Default for Server {

@@ -59,6 +59,9 @@ impl Delivery {
         tasks.send_replace(());
         let _ = runtime.block_on(async { tokio::time::timeout(ENDING, tasks.closed()).await });
         runtime.shutdown_background();
+        for lane in shared.routes.all_lanes() {
+            lane.give_up_late();
+        }
         let waiting = {
             let mut controls = shared
                 .control

@@ -1,20 +1,20 @@
 //! Requests to one server and their answers. Nothing is tried again here but what a token that was
 //! taken back refused: the pipeline decides.
 
-use super::answer::{Fault, Refused, classify};
+use super::answer::{Fault, WITHHELD};
 use super::options::CatalogServer;
+use super::status::TABLE;
 use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt;
+use std::sync::Arc;
 use trace_destination_core::{Error, ErrorKind};
-use trace_destination_http::{
-    Failure, Pool, Request, Wire, json, message, origin, retry_after, shorten,
-};
+use trace_destination_http::{Pool, Request, Wire, json, origin};
 
 /// Requests under way to one server.
 const CONCURRENCY: usize = 8;
@@ -47,7 +47,7 @@ pub(super) struct Client {
     /// The server's address, for errors.
     base: String,
     api: String,
-    withheld: bool,
+    withheld: Option<Arc<String>>,
 }
 
 impl fmt::Debug for Client {
@@ -68,7 +68,7 @@ impl Client {
             http: trace_destination_http::Client::new(pool, &server.credentials(), [])?,
             base: server.base.clone(),
             api: server.api(),
-            withheld: server.withheld.0,
+            withheld: server.withheld.0.then(|| Arc::new(WITHHELD.to_owned())),
         })
     }
 
@@ -98,25 +98,9 @@ impl Client {
             body: body.map(|body| body.to_string().into()),
         };
         let answer = self.http.send(&request, MAX_ANSWER).await;
-        let answer = answer.map_err(|failure| self.unanswered(failure))?;
-        let delay = answer
-            .header(RETRY_AFTER)
-            .and_then(|text| retry_after(text, Timestamp::now()));
-        let code = match answer.status {
-            200..=299 => None,
-            _ => error_code(&answer.body),
-        };
-        if let Some(class) = classify(answer.status, code.as_deref(), delay) {
-            return Err(Fault::Answer(Refused {
-                status: answer.status,
-                class,
-                code: code.map(|code| self.http.said(code.as_bytes())),
-                says: self.http.said(&message(&answer.body)),
-                asked: asked(),
-                credentials: self.http.credentials().name(),
-                withheld: self.withheld,
-            }));
-        }
+        let answer = answer.map_err(|failure| Fault::unanswered(failure, Some(&self.base)))?;
+        self.http
+            .check(&answer, TABLE, asked, self.withheld.as_ref())?;
         if answer.is_cut {
             return Err(Fault::new(
                 ErrorKind::Unsupported,
@@ -143,27 +127,4 @@ impl Client {
             date,
         })
     }
-
-    /// A request that got no answer.
-    fn unanswered(&self, failure: Failure) -> Fault {
-        match failure {
-            Failure::Transport { class, source } => Fault::Transport {
-                class,
-                server: self.base.clone(),
-                source,
-            },
-            Failure::Token(fault) => Fault::Token(fault),
-            Failure::Credentials(error) => error.into(),
-        }
-    }
-}
-
-/// The server's own name for an error.
-fn error_code(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        error_code: String,
-    }
-    let named: Named = json(body)?;
-    Some(shorten(&named.error_code))
 }

@@ -1,6 +1,6 @@
 //! Storage credentials that a catalog gives out for a table, or for the place of a new one.
 
-use super::answer::{Ask, Fault};
+use super::answer::{Ask, Fault, FaultExt as _};
 use super::client::{Answer, Client};
 use crate::storage::{Keys, Secret, StorageOptions, Vended, Vendor};
 use async_trait::async_trait;

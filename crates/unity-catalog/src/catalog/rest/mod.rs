@@ -9,10 +9,11 @@ mod client;
 mod columns;
 mod credentials;
 mod options;
+mod status;
 
 pub use options::*;
 
-use self::answer::{Ask, Fault};
+use self::answer::{Ask, Fault, FaultExt as _};
 use self::client::{Answer, Client};
 use self::credentials::{CatalogVendor, Purpose};
 use super::{Catalog, NewTable, TableEntry};
