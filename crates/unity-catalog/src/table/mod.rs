@@ -9,6 +9,7 @@ mod fetched;
 mod file;
 mod log;
 mod protocol;
+mod stats;
 mod thrift;
 
 pub(crate) use file::{Encoder, writer_options, writer_properties};
