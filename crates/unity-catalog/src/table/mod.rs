@@ -4,6 +4,7 @@ mod ahead;
 mod checkpoint;
 mod commit;
 mod create;
+mod damaged;
 mod engine;
 mod fetched;
 mod file;
@@ -132,6 +133,16 @@ impl Table {
         })
     }
 
+    /// Makes sure that the table's store keeps to what every commit relies on.
+    pub(crate) async fn check_store(&self) -> Result<(), Error> {
+        let state = self.state.lock().await;
+        let loaded = match &state.history {
+            History::Loaded(loaded) => Some(loaded),
+            History::Empty | History::Unknown => None,
+        };
+        self.log.check_store(state.version, loaded).await
+    }
+
     pub(crate) fn log(&self) -> &Log {
         &self.log
     }
@@ -159,6 +170,7 @@ impl Table {
                 return Ok(written(refused));
             };
             if self.is_stored(state, batch.id(), &stamp).await? {
+                self.log.settle(state.version).await?;
                 return Ok(written(refused));
             }
             check_size(&file)?;
@@ -183,6 +195,7 @@ impl Table {
                     self.reload(state).await?;
                     let stored = self.is_stored(state, batch.id(), &stamp).await?;
                     if stored {
+                        self.log.settle(state.version).await?;
                         return Ok(written(refused));
                     }
                     if state.shape.columns != shape.columns {
@@ -259,7 +272,7 @@ impl Table {
     /// Starts a checkpoint after every so many versions, beside the batches and without a say in
     /// their outcome: readers do without it, only slower.
     fn checkpoint_if_due(&self, version: u64, interval: u64) {
-        if !version.is_multiple_of(interval) {
+        if !version.is_multiple_of(interval) && !self.log.wants_checkpoint() {
             return;
         }
         let mut current = self

@@ -19,7 +19,7 @@ async fn put(local: &Local, location: &Path, mode: PutMode) -> Result<PutResult>
 async fn new_folders_are_their_owners() {
     let dir = TempDir::new().unwrap();
     let root = dir.path().join("root");
-    let local = Local::new(&root.join("a/b/c"), FolderAccess::Owner);
+    let local = Local::new(&root.join("a/b/c"), FolderAccess::Owner, Arc::new(Disk));
     let file = at(&root, "a/b/c/_delta_log/0.json");
     put(&local, &file, PutMode::Create).await.unwrap();
     for folder in ["", "a", "a/b", "a/b/c", "a/b/c/_delta_log"] {
@@ -48,7 +48,7 @@ async fn folders_that_exist_keep_their_mode_and_options_widen_new_ones() {
     let shared = dir.path().join("shared");
     std::fs::create_dir(&shared).unwrap();
     std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let local = Local::new(&shared, FolderAccess::Owner);
+    let local = Local::new(&shared, FolderAccess::Owner, Arc::new(Disk));
     put(&local, &at(&shared, "file"), PutMode::Overwrite)
         .await
         .unwrap();
@@ -58,7 +58,7 @@ async fn folders_that_exist_keep_their_mode_and_options_widen_new_ones() {
         0,
         "its readers go on reading"
     );
-    let local = Local::new(&shared, FolderAccess::Umask);
+    let local = Local::new(&shared, FolderAccess::Umask, Arc::new(Disk));
     put(&local, &at(&shared, "wide/file"), PutMode::Create)
         .await
         .unwrap();
@@ -68,7 +68,7 @@ async fn folders_that_exist_keep_their_mode_and_options_widen_new_ones() {
 #[tokio::test]
 async fn files_appear_whole_and_once() {
     let dir = TempDir::new().unwrap();
-    let local = Local::new(dir.path(), FolderAccess::Owner);
+    let local = Local::new(dir.path(), FolderAccess::Owner, Arc::new(Disk));
     let file = at(dir.path(), "t/file");
     put(&local, &file, PutMode::Create).await.unwrap();
     let error = put(&local, &file, PutMode::Create).await.unwrap_err();
@@ -96,7 +96,7 @@ async fn files_appear_whole_and_once() {
 #[tokio::test]
 async fn long_listings_are_complete() {
     let dir = TempDir::new().unwrap();
-    let local = Local::new(dir.path(), FolderAccess::Owner);
+    let local = Local::new(dir.path(), FolderAccess::Owner, Arc::new(Disk));
     for n in 0..=2 * LISTED {
         std::fs::write(dir.path().join(format!("{n:05}")), "").unwrap();
     }
@@ -110,7 +110,7 @@ async fn long_listings_are_complete() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_root_that_hangs_holds_up_no_other() {
     let (slow, fine) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let hangs = Local::new(&slow.path().join("a/b/c"), FolderAccess::Owner);
+    let hangs = Local::new(&slow.path().join("a/b/c"), FolderAccess::Owner, Arc::new(Disk));
     let (release, wait) = std::sync::mpsc::channel::<()>();
     let wait = Arc::new(Mutex::new(wait));
     let running = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -127,7 +127,7 @@ async fn a_root_that_hangs_holds_up_no_other() {
     }
     assert!(given_up.iter().all(|given_up| *given_up));
     assert_eq!(running.load(std::sync::atomic::Ordering::SeqCst), PER_ROOT);
-    let others = Local::new(&fine.path().join("a/b/c"), FolderAccess::Owner);
+    let others = Local::new(&fine.path().join("a/b/c"), FolderAccess::Owner, Arc::new(Disk));
     let file = at(fine.path(), "a/b/c/file");
     let written = put(&others, &file, PutMode::Create);
     tokio::time::timeout(Duration::from_secs(5), written)
