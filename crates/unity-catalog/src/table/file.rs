@@ -6,6 +6,7 @@ use crate::rows::{Rows, Slice};
 use crate::schema::SchemaVersion;
 use bytes::Bytes;
 use deltalake::kernel::Add;
+use foldhash::HashSet;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
@@ -118,9 +119,21 @@ impl Encoder {
             _ => {
                 // Never closed: an error would only mean that there is no limit.
                 let _turn = waiting_for_turn(ENCODING.acquire()).await;
-                encode(columns, batch, &self.stem(batch.id()))
+                encode(columns, batch, &self.stem(batch.id()), |_| true)
             }
         }
+    }
+
+    /// The same without the spans at these positions, made now.
+    pub(super) async fn encoded_without(
+        &self,
+        batch: &TraceBatch,
+        columns: SchemaVersion,
+        left_out: &HashSet<usize>,
+    ) -> Result<Encoded, Fault> {
+        let _turn = waiting_for_turn(ENCODING.acquire()).await;
+        let wanted = |index| !left_out.contains(&index);
+        encode(columns, batch, &self.stem(batch.id()), wanted)
     }
 
     fn stem(&self, id: BatchId) -> String {
@@ -138,7 +151,7 @@ impl BatchEncoder for Encoder {
         // Where all turns are taken, waiting for one is left to the write, which blocks no thread.
         let _turn = ENCODING.try_acquire().ok()?;
         let columns = *self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        let encoded = encode(columns, batch, &self.stem(batch.id())).ok()?;
+        let encoded = encode(columns, batch, &self.stem(batch.id()), |_| true).ok()?;
         Some(Arc::new(encoded))
     }
 
@@ -150,8 +163,14 @@ impl BatchEncoder for Encoder {
 /// Encodes a batch: the file, unless no span is left, and the spans that were refused.
 ///
 /// The same batch gives the same bytes and so the same name: a repetition overwrites the file with
-/// itself and leaves nothing behind. `stem` is what is unique of the batch.
-fn encode(columns: SchemaVersion, batch: &TraceBatch, stem: &str) -> Result<Encoded, Fault> {
+/// itself and leaves nothing behind. `stem` is what is unique of the batch; `wanted` says of which
+/// spans, by their position, there are to be rows.
+fn encode(
+    columns: SchemaVersion,
+    batch: &TraceBatch,
+    stem: &str,
+    wanted: impl Fn(usize) -> bool,
+) -> Result<Encoded, Fault> {
     let failed = |e| fault(WRITE, "encoding a Parquet file", e);
     let mut rows = take_rows(columns);
     // Roughly what the file will have at most; grows if need be.
@@ -161,7 +180,7 @@ fn encode(columns: SchemaVersion, batch: &TraceBatch, stem: &str) -> Result<Enco
             .map_err(failed)?;
     let mut count = 0;
     let refused = rows
-        .convert(batch, Slice::CACHED, |slice| {
+        .convert_some(batch, Slice::CACHED, wanted, |slice| {
             count += slice.num_rows();
             writer.write(&slice)
         })

@@ -312,7 +312,7 @@ pub(crate) fn partial_files(table: &Path, older_than: Duration, dry: bool) -> io
 }
 
 /// Whether a file of this name is one that was never finished.
-fn is_partial(name: &str) -> bool {
+pub(super) fn is_partial(name: &str) -> bool {
     let Some((whole, number)) = name.rsplit_once('#') else {
         return false;
     };
