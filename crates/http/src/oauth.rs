@@ -21,12 +21,14 @@ const MARGIN: Duration = Duration::from_secs(60);
 /// Bytes of a token's answer: a token goes into a header, which servers bound at some KiB.
 const MAX_ANSWER: usize = 64 << 10;
 /// Sent as it is by `application/x-www-form-urlencoded`, in which RFC 6749, section 2.3.1, has ids
-/// and secrets written before they are joined.
+/// and secrets written before they are joined; and `~`, which RFC 3986 leaves as it is. Servers that
+/// decode take it either way, and those that do not take it only so.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
-    .remove(b'*');
+    .remove(b'*')
+    .remove(b'~');
 
 /// A client that gets access tokens for itself. `Debug` shows neither its secret nor what is in the
 /// query of its address.
@@ -122,6 +124,8 @@ pub(crate) struct Tokens {
     client: OAuthClient,
     /// The id and secret as they are sent.
     pair: Secret,
+    /// The secret as it is encoded for that.
+    encoded: Secret,
     header: HeaderValue,
     current: Mutex<State>,
 }
@@ -148,11 +152,8 @@ impl Tokens {
     pub(crate) fn new(client: OAuthClient) -> Result<Self, Error> {
         client.check()?;
         let encode = |text: &str| utf8_percent_encode(text, FORM).to_string();
-        let pair = STANDARD.encode(format!(
-            "{}:{}",
-            encode(&client.id),
-            encode(client.secret.expose())
-        ));
+        let encoded = encode(client.secret.expose());
+        let pair = STANDARD.encode(format!("{}:{encoded}", encode(&client.id)));
         let mut header = HeaderValue::try_from(format!("Basic {pair}")).map_err(|_| {
             Error::new(
                 ErrorKind::InvalidConfig,
@@ -164,6 +165,7 @@ impl Tokens {
         Ok(Self {
             client,
             pair: Secret::new(pair),
+            encoded: Secret::new(encoded),
             header,
             current: Mutex::default(),
         })
@@ -212,8 +214,8 @@ impl Tokens {
         }
     }
 
-    pub(crate) fn secrets(&self) -> [Secret; 2] {
-        [self.client.secret.clone(), self.pair.clone()]
+    pub(crate) fn secrets(&self) -> [Secret; 3] {
+        [&self.client.secret, &self.pair, &self.encoded].map(Secret::clone)
     }
 
     async fn fetch(&self, http: &reqwest::Client) -> Result<Given, TokenFault> {
@@ -281,5 +283,50 @@ impl Tokens {
                 false,
             )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(id: &str, secret: &str) -> String {
+        let tokens = Tokens::new(OAuthClient::new(id, secret, "https://host/token")).unwrap();
+        let header = tokens.header.to_str().unwrap().to_owned();
+        let pair = header.strip_prefix("Basic ").unwrap();
+        String::from_utf8(STANDARD.decode(pair).unwrap()).unwrap()
+    }
+
+    /// Many servers do not decode: what need not be encoded is not.
+    #[test]
+    fn ids_are_sent_as_they_are_where_that_is_allowed() {
+        for same in [
+            "8d7c1f3e-0b2a-4c4e-9d6f-1a2b3c4d5e6f",
+            "svc.trace_writer-1~a*",
+            "dose0123456789abcdef",
+        ] {
+            assert_eq!(sent(same, same), format!("{same}:{same}"));
+        }
+        // What would end the id, or be decoded to something else, is encoded.
+        for (text, encoded) in [
+            ("a:b", "a%3Ab"),
+            ("a+b", "a%2Bb"),
+            ("a b", "a%20b"),
+            ("a%2Db", "a%252Db"),
+            ("a/b=&", "a%2Fb%3D%26"),
+            ("ü", "%C3%BC"),
+            ("a\n", "a%0A"),
+        ] {
+            assert_eq!(sent(text, text), format!("{encoded}:{encoded}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_the_form_it_is_sent_in() {
+        let client = OAuthClient::new("id", "hunter22-a/b", "https://host/token");
+        let secrets = Tokens::new(client).unwrap().secrets();
+        let words = b"wrong: hunter22-a%2Fb hunter22-a/b aWQ6aHVudGVyMjItYSUyRmI=";
+        let said = said(words, secrets.iter().map(Secret::expose));
+        assert_eq!(said, "wrong: [secret] [secret] [secret]");
     }
 }

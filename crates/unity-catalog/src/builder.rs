@@ -4,7 +4,7 @@ use crate::access::{Access, Source};
 use crate::catalog::local::root_url;
 use crate::catalog::rest::CatalogServer;
 use crate::config::{
-    CREATE_PARAM, DEFAULT_ROOT, PARAMS, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT,
+    CREATE_PARAM, DEFAULT_ROOT, DURABLE_PARAM, PARAMS, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT,
 };
 use crate::error::BUILD;
 use crate::location::UnityCatalogLocation;
@@ -33,6 +33,8 @@ pub struct UnityCatalogLocationBuilder {
     server: Option<CatalogServer>,
     missing: MissingTable,
     storage: StorageOptions,
+    /// What the URI or the builder says of it, which beats the options of stores.
+    durable: Option<bool>,
     deferred: Vec<Error>,
 }
 
@@ -76,6 +78,14 @@ impl UnityCatalogLocationBuilder {
         self
     }
 
+    /// Whether a batch in local files is on the disk before it counts as stored; see
+    /// [`StorageOptions::with_durable`], which this overrides.
+    #[must_use]
+    pub fn with_durable(mut self, durable: bool) -> Self {
+        self.durable = Some(durable);
+        self
+    }
+
     /// Everything a URI such as `uc://main.traces.shop?root=lakehouse` says. Values it does not
     /// give stay as they are.
     #[must_use]
@@ -92,6 +102,13 @@ impl UnityCatalogLocationBuilder {
                 (CREATE_PARAM, "false") => self.missing = MissingTable::Fail,
                 (CREATE_PARAM, _) => self.deferred.push(
                     invalid("parameter `create` is not understood")
+                        .mend("write true or false")
+                        .at(uri),
+                ),
+                (DURABLE_PARAM, "true") => self.durable = Some(true),
+                (DURABLE_PARAM, "false") => self.durable = Some(false),
+                (DURABLE_PARAM, _) => self.deferred.push(
+                    invalid("parameter `durable` is not understood")
                         .mend("write true or false")
                         .at(uri),
                 ),
@@ -189,6 +206,7 @@ impl UnityCatalogLocationBuilder {
             }
             (root, None) => {
                 let root = root_url(root.as_deref().unwrap_or(DEFAULT_ROOT))?;
+                self.storage.check(&root)?;
                 (ROOT_PARAM, shown(&root), Source::Root(root))
             }
             (None, Some(server)) => {
@@ -200,12 +218,16 @@ impl UnityCatalogLocationBuilder {
         if self.missing == MissingTable::Fail {
             query.push((CREATE_PARAM, "false"));
         }
+        let durable = self.durable.unwrap_or(self.storage.is_durable());
+        if !durable {
+            query.push((DURABLE_PARAM, "false"));
+        }
         // A host is folded to lower case, a path is not.
         let uri = match text.chars().any(|c| c.is_ascii_uppercase() || c == '@') {
             true => LocationUri::from_parts(SCHEME, None, &text, query)?,
             false => LocationUri::from_parts(SCHEME, Some(&text), "", query)?,
         };
-        let storage = self.storage;
+        let storage = self.storage.with_durable(durable);
         Ok(UnityCatalogLocation {
             access: Access::claim(&uri, Access { source, storage })?,
             uri,

@@ -13,9 +13,12 @@ pub const ROOT_PARAM: &str = "root";
 pub const SERVER_PARAM: &str = "server";
 /// URI parameter: `true` (default) to create and register an absent table, or `false`.
 pub const CREATE_PARAM: &str = "create";
+/// URI parameter: `true` (default) to have each batch on the disk before it counts as stored, where
+/// the table is in local files, or `false`.
+pub const DURABLE_PARAM: &str = "durable";
 
 /// Every URI parameter; any other is an error.
-pub(crate) const PARAMS: [&str; 3] = [ROOT_PARAM, SERVER_PARAM, CREATE_PARAM];
+pub(crate) const PARAMS: [&str; 4] = [ROOT_PARAM, SERVER_PARAM, CREATE_PARAM, DURABLE_PARAM];
 
 /// Environment variable: what [`ROOT_PARAM`] says, where the URI names neither root nor server.
 pub const UNITY_CATALOG_ROOT: &str = "UNITY_CATALOG_ROOT";
@@ -37,11 +40,12 @@ pub(crate) const APP_ID_PREFIX: &str = "trace-destination";
 
 /// Properties of the tables created here. `setTransactionRetentionDuration` lets go of the ids of
 /// writers that are long gone: each run of a process is a writer, and each id is carried in every
-/// checkpoint. It is far beyond the time in which a batch may come again.
+/// checkpoint. A day is far beyond the time in which a batch may come again, which is a pipeline's
+/// retry deadline (minutes), and beyond what clocks differ by.
 pub(crate) const PROPERTIES: [(&str, &str); 3] = [
     ("delta.checkpointPolicy", "classic"),
     ("delta.checkpointInterval", "100"),
-    ("delta.setTransactionRetentionDuration", "interval 30 days"),
+    ("delta.setTransactionRetentionDuration", "interval 1 days"),
 ];
 /// Versions between two checkpoints where a table does not say (deltalake 1.1).
 pub(crate) const CHECKPOINT_INTERVAL: u64 = 100;

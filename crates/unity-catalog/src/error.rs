@@ -70,7 +70,8 @@ pub(crate) fn log_fault(operation: &'static str, doing: &str, error: delta_kerne
         .caused_by(error)
 }
 
-fn comes_from_a_store(error: &(dyn StdError + 'static)) -> bool {
+/// Whether a request to a store, or to files, is what failed.
+pub(crate) fn comes_from_a_store(error: &(dyn StdError + 'static)) -> bool {
     let mut link = Some(error);
     while let Some(error) = link {
         if error.is::<object_store::Error>() || error.is::<std::io::Error>() {
@@ -101,11 +102,15 @@ fn passes(kind: ErrorKind) -> bool {
 /// Looks down the chain for the first link whose meaning is known.
 fn classify(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
     // S3 takes requests of the last and the next 15 minutes.
-    if chain_text(error).contains("RequestTimeTooSkewed") {
+    let text = chain_text(error);
+    if text.contains("RequestTimeTooSkewed") {
         return (
             ErrorKind::Unauthenticated,
             "set this machine's clock: the store's differs by more than it takes",
         );
+    }
+    if let Some(known) = of_configuration(&text.to_ascii_lowercase()) {
+        return known;
     }
     let mut link = Some(error);
     while let Some(error) = link {
@@ -115,6 +120,49 @@ fn classify(error: &(dyn StdError + 'static)) -> (ErrorKind, &'static str) {
         link = error.source();
     }
     of_text(error)
+}
+
+/// What stores say of a configuration that is wrong, whatever the status it comes with.
+fn of_configuration(text: &str) -> Option<(ErrorKind, &'static str)> {
+    let says = |words: &[&str]| words.iter().any(|w| text.contains(w));
+    if says(&["invalidaccesskeyid", "signaturedoesnotmatch"]) {
+        return Some((
+            ErrorKind::Unauthenticated,
+            "correct the access key and its secret: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what the catalog gives out",
+        ));
+    }
+    if says(&[
+        "authorizationheadermalformed",
+        "permanentredirect",
+        "illegallocationconstraint",
+        "without location",
+        "301 moved",
+    ]) {
+        return Some((
+            ErrorKind::InvalidConfig,
+            "set AWS_REGION to the bucket's region, or AWS_ENDPOINT_URL to the store that has it: redirects are not followed",
+        ));
+    }
+    if says(&["nosuchbucket", "containernotfound", "bucket does not exist"]) {
+        return Some((
+            ErrorKind::NotFound,
+            "create the bucket or container, or correct its name",
+        ));
+    }
+    // Where no credentials are configured, those of the machine are asked for.
+    if says(&["//169.254.", "//metadata.google.internal", "//metadata/"]) {
+        return Some((
+            ErrorKind::Unauthenticated,
+            "no credentials are configured and this machine has none: set those of the store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ));
+    }
+    if says(&["501 not implemented", "notimplemented"]) {
+        return Some((
+            ErrorKind::Unsupported,
+            "use a store with conditional writes: S3, Azure, Google Cloud Storage, local files",
+        ));
+    }
+    None
 }
 
 fn of_store(error: &(dyn StdError + 'static)) -> Option<(ErrorKind, &'static str)> {

@@ -73,7 +73,10 @@ impl UnityCatalogLocation {
     }
 
     pub(crate) async fn open_table(&self) -> Result<Table, Error> {
-        self.open_with(self.missing).await
+        let table = self.open_with(self.missing).await?;
+        let checked = table.check_store().await;
+        checked.map_err(|e| e.at(&self.uri))?;
+        Ok(table)
     }
 
     pub(crate) async fn open_with(&self, missing: MissingTable) -> Result<Table, Error> {

@@ -10,6 +10,9 @@ use deltalake::protocol::checkpoints::cleanup_metadata;
 use std::time::Duration;
 use trace_destination_core::{Error, ErrorKind, LocationUri};
 
+/// How long files are kept that the log does not name, where a table does not say (Delta protocol).
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Care for one table, to be called now and then by whoever runs it: by hand, from a timer, from a
 /// job. Safe while others write, but for what [`remove_orphans`](Self::remove_orphans) says.
 ///
@@ -73,7 +76,8 @@ impl TableMaintenance {
     }
 
     /// Deletes files beneath the table that its log does not name: what a writer left behind that
-    /// died between storing a file and committing it, and what other engines replaced or deleted.
+    /// died between storing a file and committing it, or while it wrote a local file
+    /// (`….parquet#1`, `….json#1`), and what other engines replaced or deleted.
     /// Returns their names. What was deleted cannot be read in older versions any more.
     ///
     /// Only files older than `older_than` go; without one, older than the table's
@@ -88,9 +92,19 @@ impl TableMaintenance {
     }
 
     async fn vacuum(&self, older_than: Option<Duration>, dry: bool) -> Result<Vec<String>, Error> {
-        let mut vacuum = self
-            .load()
-            .await?
+        let table = self.load().await?;
+        let kept = match older_than {
+            Some(age) => age,
+            None => {
+                let snapshot = table.snapshot();
+                let snapshot = snapshot.map_err(|e| self.failed("reading the table", e))?;
+                let kept = snapshot.table_config().deleted_file_retention_duration;
+                kept.unwrap_or(KEPT)
+            }
+        };
+        let partial = self.log.partial_files(kept, dry).await;
+        let partial = partial.map_err(|e| e.at(&self.uri))?;
+        let mut vacuum = table
             .vacuum()
             .with_mode(VacuumMode::Full)
             .with_dry_run(dry);
@@ -104,10 +118,26 @@ impl TableMaintenance {
         let (_, metrics) = vacuum
             .await
             .map_err(|e| self.failed("removing orphaned files", e))?;
-        Ok(metrics.files_deleted)
+        let mut deleted = metrics.files_deleted;
+        deleted.extend(partial);
+        Ok(deleted)
     }
 
+    /// The table with its files, read without checkpoints that are damaged.
     async fn load(&self) -> Result<DeltaTable, Error> {
+        let mut fallback = self.log.fallback();
+        loop {
+            match self.load_all().await {
+                Ok(table) => {
+                    fallback.succeeded();
+                    return Ok(table);
+                }
+                Err(error) => fallback.after(error, &**self.log.store()).await?,
+            }
+        }
+    }
+
+    async fn load_all(&self) -> Result<DeltaTable, Error> {
         let log = self.log.delta().map_err(|e| e.at(&self.uri))?;
         let mut table = DeltaTable::new(log);
         match table.load().await {

@@ -9,11 +9,14 @@ mod options;
 mod renewal;
 mod scan;
 mod secret;
+mod spelling;
 
 pub(crate) use bounded::{Bounded, Limits, TooLarge};
+pub(crate) use local::{Settled, partial_files};
 pub use options::*;
 pub(crate) use renewal::{Keys, Renewal, Vended, Vendor, renewal_error};
 pub(crate) use secret::{Secret, scrub};
+pub(crate) use spelling::{can_be_sent, misspelt, wrong_host};
 
 use std::path::Path;
 use trace_destination_core::{Error, ErrorKind};
@@ -65,8 +68,7 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, Error> {
     }
     let mut url =
         Url::parse(text).map_err(|e| wrong("it is neither a URL nor a path").caused_by(e))?;
-    let known = ["file", "s3", "s3a", "abfs", "abfss", "az", "azure", "gs"];
-    if !known.contains(&url.scheme()) {
+    if !spelling::KNOWN.contains(&url.scheme()) {
         return Err(wrong("its scheme is not one of a store"));
     }
     if url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
@@ -76,6 +78,9 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, Error> {
         return Err(wrong(
             "a local file has no host: three slashes follow `file:`",
         ));
+    }
+    if let Some((cause, mend)) = wrong_host(&url) {
+        return Err(wrong(&cause).mend(mend));
     }
     trim(&mut url);
     Ok(url)

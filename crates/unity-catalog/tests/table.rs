@@ -5,10 +5,14 @@
 
 #[path = "table/append.rs"]
 mod append;
+#[path = "table/cases.rs"]
+mod cases;
 #[path = "table/change.rs"]
 mod change;
 #[path = "table/configuration.rs"]
 mod configuration;
+#[path = "table/damaged.rs"]
+mod damaged;
 #[path = "table/faults.rs"]
 mod faults;
 #[path = "table/faulty_store.rs"]
@@ -22,3 +26,5 @@ mod maintenance;
 mod many;
 #[path = "table/processes.rs"]
 mod processes;
+#[path = "table/stores.rs"]
+mod stores;

@@ -4,7 +4,7 @@
 use super::{Catalog, NewTable, TableEntry};
 use crate::error::{BUILD, OPEN, fault};
 use crate::name::TableName;
-use crate::storage::{Bounded, Limits, StorageOptions};
+use crate::storage::{Bounded, Limits, StorageOptions, misspelt, wrong_host};
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use object_store::ObjectStore;
@@ -92,6 +92,9 @@ pub(crate) fn root_url(text: &str) -> Result<Url, Error> {
         Error::new(ErrorKind::InvalidConfig, BUILD, cause)
             .mend("name a folder, or a URL such as s3://bucket/lakehouse")
     };
+    if let Some((cause, mend)) = misspelt(text) {
+        return Err(invalid(format!("the root {cause}")).mend(mend));
+    }
     let shown = text.escape_debug();
     // A drive letter is no scheme.
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
@@ -118,6 +121,9 @@ pub(crate) fn root_url(text: &str) -> Result<Url, Error> {
                     .to_file_path()
                     .map_err(|()| invalid(format!("the root `{shown}` is no path")))?,
                 _ => {
+                    if let Some((cause, mend)) = wrong_host(&url) {
+                        return Err(invalid(format!("the root cannot be used: {cause}")).mend(mend));
+                    }
                     let path = url.path().trim_end_matches('/').to_owned();
                     url.set_path(&path);
                     return Ok(url);
@@ -189,11 +195,20 @@ mod tests {
             "",
             "s3://key:secret@bucket/x",
             "s3://b/x?key=secret",
+            "s3://secret:9000/b",
             "http://",
+            "file:/x",
+            "s3:/b",
+            "~/x",
+            " /x",
+            "/x\n",
+            "http://host/x",
+            "file://host/x",
         ] {
             let error = root_url(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{text}");
             assert!(!error.to_string().contains("secret"), "{error}");
+            assert!(error.mend_hint().is_some(), "{error}");
         }
         assert!(root_url("abfss://container@account.dfs.core.windows.net/x").is_ok());
     }

@@ -75,6 +75,20 @@ impl Rows {
         &mut self,
         batch: &TraceBatch,
         slice: Slice,
+        take: impl FnMut(RecordBatch) -> Result<(), E>,
+    ) -> Result<Vec<Refusal>, E> {
+        self.convert_some(batch, slice, |_| true, take)
+    }
+
+    /// The same, of the spans whose position is `wanted` alone.
+    ///
+    /// # Errors
+    /// As for [`Self::convert`].
+    pub(crate) fn convert_some<E>(
+        &mut self,
+        batch: &TraceBatch,
+        slice: Slice,
+        wanted: impl Fn(usize) -> bool,
         mut take: impl FnMut(RecordBatch) -> Result<(), E>,
     ) -> Result<Vec<Refusal>, E> {
         let mut refused = Vec::new();
@@ -83,6 +97,10 @@ impl Rows {
             let mut fault = self.groups.prepare(group, &mut self.shared).err();
             let mut taken = 0;
             for span in &group.spans {
+                if !wanted(index) {
+                    index += 1;
+                    continue;
+                }
                 let outcome = match &fault {
                     None => self.spans.append(span, &mut self.shared),
                     Some(fault) => Err(fault.clone()),

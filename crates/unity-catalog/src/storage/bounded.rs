@@ -120,8 +120,16 @@ impl Bounded {
                 })
             },
         )
+        .try_filter(|meta| std::future::ready(!is_folder(meta)))
         .boxed()
     }
+}
+
+/// Whether an object stands for a folder: consoles and Hadoop make empty ones named `folder/` or
+/// `folder_$folder$`. No file of a table is empty and without an extension.
+fn is_folder(meta: &ObjectMeta) -> bool {
+    let name = meta.location.filename().unwrap_or_default();
+    meta.size == 0 && (name.ends_with("$folder$") || !name.contains('.'))
 }
 
 /// The number a file of the log begins with. Versions are signed in the protocol, and the next one

@@ -1,8 +1,14 @@
 //! Local files. Each request blocks a thread, so a bounded number of them runs at a time: over all
 //! roots, and beneath one, so that a disk that hangs does not hold up the others. New folders are
-//! made for their owner unless the options say otherwise.
+//! made for their owner unless the options say otherwise. What was written is on the disk before the
+//! request ends, unless the options say otherwise.
+
+mod disk;
 
 use super::FolderAccess;
+use disk::{Folders, failed, make_private, write};
+pub(super) use disk::{Cached, Disk, Flush};
+pub(crate) use disk::partial_files;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -16,8 +22,7 @@ use object_store::{
 };
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Write as _};
+use std::io;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
@@ -53,19 +58,25 @@ fn turns(location: &FilePath) -> Arc<Semaphore> {
 pub(super) struct Local {
     files: LocalFileSystem,
     root: Arc<Semaphore>,
-    access: FolderAccess,
+    folders: Folders,
 }
+
+/// In the extensions of a request for an object: it is answered once the object's name is on the
+/// disk. What a request left there that failed, or was given up, is seen by all and may still be lost
+/// in a power failure. Other stores than that of local files need not be asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled;
 
 /// Held while a thread works on files.
 type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Local {
-    /// The file system for a table at `location`.
-    pub(super) fn new(location: &FilePath, access: FolderAccess) -> Self {
+    /// The file system for a table at `location`; `flush` is how files get to the disk.
+    pub(super) fn new(location: &FilePath, access: FolderAccess, flush: Arc<dyn Flush>) -> Self {
         Self {
             files: LocalFileSystem::new(),
             root: turns(location),
-            access,
+            folders: Folders::new(location, access, flush),
         }
     }
 
@@ -102,8 +113,15 @@ impl Local {
     }
 
     async fn make_parent(&self, location: &Path) -> Result<()> {
-        let (path, access) = (self.files.path_to_filesystem(location)?, self.access);
-        self.blocking(move || make_parent(&path, access)).await
+        let path = self.files.path_to_filesystem(location)?;
+        let folders = self.folders.clone();
+        self.blocking(move || folders.make_parent(&path)).await
+    }
+
+    async fn flush_whole(&self, location: &Path) -> Result<()> {
+        let path = self.files.path_to_filesystem(location)?;
+        let folders = self.folders.clone();
+        self.blocking(move || folders.flush_whole(&path)).await
     }
 
     fn listing(
@@ -128,124 +146,6 @@ impl Local {
     }
 }
 
-/// What went wrong with a file.
-#[derive(Debug)]
-struct FileError {
-    doing: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} failed", self.doing, self.path.display())
-    }
-}
-
-impl std::error::Error for FileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-fn failed(doing: &'static str, path: &FilePath, source: io::Error) -> Error {
-    let kind = source.kind();
-    let shown = path.display().to_string();
-    let source = Box::new(FileError {
-        doing,
-        path: path.to_owned(),
-        source,
-    });
-    match kind {
-        ErrorKind::AlreadyExists => Error::AlreadyExists {
-            path: shown,
-            source,
-        },
-        _ => Error::Generic {
-            store: "LocalFileSystem",
-            source,
-        },
-    }
-}
-
-/// Makes the folders above a file. Those that exist keep their mode.
-fn make_parent(path: &FilePath, access: FolderAccess) -> Result<()> {
-    let Some(parent) = path.parent() else {
-        return Ok(());
-    };
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    if access == FolderAccess::Owner {
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    }
-    #[cfg(not(unix))]
-    let _ = access;
-    builder
-        .create(parent)
-        .map_err(|e| failed("making the folder", parent, e))
-}
-
-/// A new file beside `path`, under the name that `object_store` gives to files that are not
-/// complete. In a folder that only its owner may enter, the file is the owner's too.
-fn staged(path: &FilePath) -> Result<(File, PathBuf)> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    if is_private(path) {
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    }
-    for number in 1_u32.. {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!("#{number}"));
-        let name = PathBuf::from(name);
-        match options.open(&name) {
-            Ok(file) => return Ok((file, name)),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(failed("creating", &name, e)),
-        }
-    }
-    Err(failed("creating", path, ErrorKind::StorageFull.into()))
-}
-
-/// Whether only its owner may enter the folder of a file.
-#[cfg(unix)]
-fn is_private(path: &FilePath) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let folder = path.parent().and_then(|parent| parent.metadata().ok());
-    folder.is_some_and(|folder| folder.mode() & 0o077 == 0)
-}
-
-/// Writes a file that appears whole or not at all.
-fn write(
-    path: &FilePath,
-    payload: &PutPayload,
-    mode: &PutMode,
-    access: FolderAccess,
-) -> Result<()> {
-    make_parent(path, access)?;
-    let (mut file, staged) = staged(path)?;
-    let written = payload.iter().try_for_each(|part| file.write_all(part));
-    drop(file);
-    let done = written
-        .map_err(|e| failed("writing", path, e))
-        .and_then(|()| match mode {
-            PutMode::Overwrite => {
-                std::fs::rename(&staged, path).map_err(|e| failed("replacing", path, e))
-            }
-            _ => {
-                let linked =
-                    std::fs::hard_link(&staged, path).map_err(|e| failed("creating", path, e));
-                let _ = std::fs::remove_file(&staged);
-                linked
-            }
-        });
-    if done.is_err() {
-        let _ = std::fs::remove_file(&staged);
-    }
-    done
-}
-
 impl fmt::Display for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.files, f)
@@ -264,8 +164,9 @@ impl ObjectStore for Local {
         if matches!(opts.mode, PutMode::Update(_)) || !opts.attributes.is_empty() {
             return self.files.put_opts(location, payload, opts).await;
         }
-        let (path, access) = (self.files.path_to_filesystem(location)?, self.access);
-        self.blocking(move || write(&path, &payload, &opts.mode, access))
+        let path = self.files.path_to_filesystem(location)?;
+        let folders = self.folders.clone();
+        self.blocking(move || write(&path, &payload, &opts.mode, &folders))
             .await?;
         Ok(PutResult {
             e_tag: None,
@@ -290,6 +191,11 @@ impl ObjectStore for Local {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if options.extensions.get::<Settled>().is_some() {
+            let path = self.files.path_to_filesystem(location)?;
+            let folders = self.folders.clone();
+            self.blocking(move || folders.settle(&path)).await?;
+        }
         let (files, from, head) = (self.files.clone(), location.clone(), options.head);
         let opened = self.run(async move { files.get_opts(&from, options).await });
         let result = opened.await?;
@@ -354,16 +260,20 @@ impl ObjectStore for Local {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.make_parent(to).await?;
-        let (files, from, to) = (self.files.clone(), from.clone(), to.clone());
-        self.run(async move { files.copy_opts(&from, &to, options).await })
-            .await
+        let (files, from) = (self.files.clone(), from.clone());
+        let target = to.clone();
+        self.run(async move { files.copy_opts(&from, &target, options).await })
+            .await?;
+        self.flush_whole(to).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         self.make_parent(to).await?;
-        let (files, from, to) = (self.files.clone(), from.clone(), to.clone());
-        self.run(async move { files.rename_opts(&from, &to, options).await })
-            .await
+        let (files, from) = (self.files.clone(), from.clone());
+        let target = to.clone();
+        self.run(async move { files.rename_opts(&from, &target, options).await })
+            .await?;
+        self.flush_whole(to).await
     }
 }
 
@@ -384,26 +294,18 @@ impl MultipartUpload for Upload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         let done = self.upload.complete().await?;
-        let path = self.path.clone();
-        self.local.blocking(move || make_private(&path)).await?;
+        let (path, folders) = (self.path.clone(), self.local.folders.clone());
+        let settled = move || {
+            make_private(&path)?;
+            folders.flush_whole(&path)
+        };
+        self.local.blocking(settled).await?;
         Ok(done)
     }
 
     async fn abort(&mut self) -> Result<()> {
         self.upload.abort().await
     }
-}
-
-/// A file in a folder that only its owner may enter is the owner's too.
-fn make_private(path: &FilePath) -> Result<()> {
-    #[cfg(unix)]
-    if is_private(path) {
-        use std::os::unix::fs::PermissionsExt as _;
-        return std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-            .map_err(|e| failed("changing the mode of", path, e));
-    }
-    let _ = path;
-    Ok(())
 }
 
 #[cfg(test)]

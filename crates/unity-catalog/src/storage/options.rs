@@ -1,9 +1,10 @@
 //! How stores are reached, and which places a catalog may name.
 
 use super::guarded::Guarded;
-use super::local::Local;
+use super::local::{Cached, Disk, Flush, Local};
 use super::renewal::Renewal;
 use super::secret::Secret;
+use super::spelling::{check_options, wrong_host};
 use super::{OPEN, SCHEMES, cloud, family, invalid};
 use object_store::ObjectStore;
 use object_store::path::Path as StorePath;
@@ -126,6 +127,7 @@ pub struct StorageOptions {
     session_token: SessionToken,
     pub(super) retry_timeout: Duration,
     folders: FolderAccess,
+    durable: bool,
     local: LocalPlaces,
     /// The scheme that the places of tables have to have, where one is configured.
     scheme: Option<String>,
@@ -145,6 +147,7 @@ impl StorageOptions {
             session_token: SessionToken::Auto,
             retry_timeout: RETRY_TIMEOUT,
             folders: FolderAccess::default(),
+            durable: true,
             local: LocalPlaces::default(),
             scheme: None,
         }
@@ -165,7 +168,8 @@ impl StorageOptions {
     /// As for [`StorageOptions::from_env`].
     pub fn or_env(mut self, env: &dyn EnvSource) -> Result<Self, Error> {
         for var in VARS {
-            if let Some(value) = env.var(var)? {
+            // A variable that is set to nothing is as good as unset.
+            if let Some(value) = env.var(var)?.filter(|value| !value.is_empty()) {
                 self.options
                     .entry(var.to_ascii_lowercase())
                     .or_insert_with(|| Secret::new(value));
@@ -234,6 +238,20 @@ impl StorageOptions {
     pub fn with_folder_access(mut self, access: FolderAccess) -> Self {
         self.folders = access;
         self
+    }
+
+    /// Whether a batch in local files is on the disk before it counts as stored: it is unless set to
+    /// `false`. Then the system writes files when it likes, and a power failure or a crash of the
+    /// system may take back what was reported as stored, or leave a commit whose file is incomplete.
+    /// The end of the process alone takes back nothing either way. A URI says so by `durable=false`.
+    #[must_use]
+    pub fn with_durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable
     }
 
     /// Whether a catalog server may name local files as the place of a table (`file:` and paths):
@@ -308,6 +326,14 @@ impl StorageOptions {
         }
     }
 
+    /// Checks the options that are for stores of a URL's kind, as far as that is known without them.
+    ///
+    /// # Errors
+    /// `InvalidConfig` naming the option.
+    pub(crate) fn check(&self, url: &Url) -> Result<(), Error> {
+        check_options(&self.options, url)
+    }
+
     /// The store at a URL, rooted there, with the credentials of these options.
     pub(crate) fn open(&self, url: &Url) -> Result<Arc<dyn ObjectStore>, Error> {
         self.open_with(url, None)
@@ -330,12 +356,17 @@ impl StorageOptions {
             let folder = url
                 .to_file_path()
                 .map_err(|()| invalid(url, "it is no path").mend("name an absolute path"))?;
-            let files = Local::new(&folder, self.folders);
+            let flush: Arc<dyn Flush> = match self.durable {
+                true => Arc::new(Disk),
+                false => Arc::new(Cached),
+            };
+            let files = Local::new(&folder, self.folders, flush);
             return Ok(Arc::new(PrefixStore::new(files, path)));
         }
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err(invalid(url, "it names no bucket").mend(format!("write one of {SCHEMES}")));
+        if let Some((cause, mend)) = wrong_host(url) {
+            return Err(invalid(url, &cause).mend(mend));
         }
+        self.check(url)?;
         let store = match url.scheme() {
             "s3" | "s3a" => cloud::s3(self, url, renewal.clone()),
             "abfs" | "abfss" | "az" | "azure" => cloud::azure(self, url, renewal.clone()),

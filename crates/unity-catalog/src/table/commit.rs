@@ -79,7 +79,10 @@ pub(super) async fn commit(
             }
         };
         match (beyond, answer) {
-            (Beyond::Ours(version), _) => return Ok(Outcome::Committed(version)),
+            (Beyond::Ours(version), _) => {
+                log.settle(version).await?;
+                return Ok(Outcome::Committed(version));
+            }
             (Beyond::Changed, _) => return Ok(Outcome::Changed),
             (Beyond::Others(version), _) => known = version,
             (Beyond::Nothing, Err(error)) => return Err(fault(WRITE, "committing a file", error)),

@@ -180,6 +180,16 @@ impl Fetched {
         Ok(())
     }
 
+    /// The commit with the fewest bytes of those that were fetched.
+    pub(super) fn smallest_commit(&self) -> Option<(u64, Bytes)> {
+        let commits = self.whole.values().filter_map(|(meta, bytes)| {
+            let (number, rest) = name(meta).split_once('.')?;
+            (rest == "json").then_some(())?;
+            Some((number.parse().ok()?, bytes.clone()))
+        });
+        commits.min_by_key(|(_, bytes)| bytes.len())
+    }
+
     pub(super) fn is_complete(&self) -> bool {
         self.complete
     }

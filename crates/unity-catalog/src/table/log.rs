@@ -1,17 +1,19 @@
 //! The log of one table: the few things a writer asks of it.
 
 use super::ahead::Ahead;
+use super::damaged::{Damaged, Fallback, WithoutDamaged};
 use super::engine::Confined;
 use super::fetched::Fetched;
-use crate::error::{MAINTAIN, OPEN, fault, log_fault};
-use crate::storage::{Bounded, Limits};
+use crate::error::{MAINTAIN, OPEN, WRITE, fault, log_fault};
+use crate::storage::{Bounded, Limits, Settled, partial_files};
 use bytes::Bytes;
 use delta_kernel::{Snapshot, SnapshotRef};
 use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, default_logstore};
 use futures_util::StreamExt as _;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
+use object_store::{Extensions, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -65,7 +67,10 @@ pub(crate) struct Log {
     raw: Arc<dyn ObjectStore>,
     /// Whether the store is of local files.
     local: bool,
+    /// The folder of the table, if it is of local files.
+    folder: Option<PathBuf>,
     readers: Arc<Semaphore>,
+    damaged: Arc<Damaged>,
 }
 
 /// A version of a table, and what it was read from.
@@ -78,11 +83,18 @@ pub(crate) struct Loaded {
 impl Log {
     /// `location` is where the table is.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, location: &Url) -> Self {
+        let damaged = Arc::<Damaged>::default();
+        let store: Arc<dyn ObjectStore> = Arc::new(WithoutDamaged::new(store, damaged.clone()));
         Self {
             store: Arc::new(Bounded::new(store.clone(), Limits::WRITING)),
             raw: store,
             local: location.scheme() == "file",
+            folder: match location.scheme() {
+                "file" => location.to_file_path().ok(),
+                _ => None,
+            },
             readers: readers(location),
+            damaged,
         }
     }
 
@@ -108,8 +120,22 @@ impl Log {
         Ok(default_logstore(store.clone(), store, &root, &config))
     }
 
-    /// The newest state of the table, without its files; `None` if there is no table.
+    /// The newest state of the table, without its files; `None` if there is no table. Checkpoints
+    /// that cannot be read are done without where older ones and the commits are enough.
     pub(crate) async fn load(&self) -> Result<Option<Loaded>, Error> {
+        let mut fallback = self.fallback();
+        loop {
+            match self.load_all().await {
+                Ok(loaded) => {
+                    fallback.succeeded();
+                    return Ok(loaded);
+                }
+                Err(error) => fallback.after(error, &*self.store).await?,
+            }
+        }
+    }
+
+    async fn load_all(&self) -> Result<Option<Loaded>, Error> {
         let doing = "reading the table's log";
         // Never closed: an error would only mean that there is no limit.
         let _turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
@@ -195,6 +221,29 @@ impl Log {
     /// The newest version a writer committed under `app_id`.
     pub(crate) async fn transaction(
         &self,
+        mut loaded: Loaded,
+        app_id: String,
+    ) -> Result<Option<i64>, Error> {
+        let mut fallback = self.fallback();
+        loop {
+            match self.transaction_of(loaded, app_id.clone()).await {
+                Ok(found) => {
+                    fallback.succeeded();
+                    return Ok(found);
+                }
+                Err(error) => {
+                    fallback.after(error.clone(), &*self.store).await?;
+                    let Some(again) = self.load().await? else {
+                        return Err(error);
+                    };
+                    loaded = again;
+                }
+            }
+        }
+    }
+
+    async fn transaction_of(
+        &self,
         loaded: Loaded,
         app_id: String,
     ) -> Result<Option<i64>, Error> {
@@ -233,6 +282,60 @@ impl Log {
         }
     }
 
+    /// Makes sure that the commits up to a version stay, where a request failed or was given up that
+    /// wrote one: in local files its name may not be on the disk yet.
+    pub(crate) async fn settle(&self, version: u64) -> Result<(), Error> {
+        let mut extensions = Extensions::new();
+        extensions.insert(Settled);
+        let options = GetOptions::new().with_head(true).with_extensions(extensions);
+        let path = commit_uri_from_version(Some(version));
+        match self.store.get_opts(&path, options).await {
+            // It was cleaned up, and is in a checkpoint.
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(fault(WRITE, "flushing the table's log", e).retryable()),
+        }
+    }
+
+    /// Makes sure that the store creates a file only where there is none, by one request: a commit
+    /// that is there is created again, with its own content, and has to be refused. What a store that
+    /// ignores the condition would cost is every commit that another writer replaces.
+    ///
+    /// # Errors
+    /// `Unsupported` if the store ignores the condition, and whatever a request says.
+    pub(crate) async fn check_store(
+        &self,
+        version: u64,
+        loaded: Option<&Loaded>,
+    ) -> Result<(), Error> {
+        if self.local {
+            return Ok(());
+        }
+        let doing = "trying whether the store creates a file only where there is none";
+        let known = loaded.and_then(|loaded| loaded.fetched.smallest_commit());
+        let (version, commit) = match known {
+            Some(known) => known,
+            None => match self.read(version).await {
+                Ok(Some(commit)) => (version, commit),
+                // It was cleaned up meanwhile: there is nothing to try it with.
+                Ok(None) => return Ok(()),
+                Err(e) => return Err(fault(OPEN, doing, e)),
+            },
+        };
+        // A first success may mean that the commit was cleaned up a moment ago.
+        for _ in 0..2 {
+            let created = self.put(version, commit.clone()).await;
+            if !created.map_err(|e| fault(OPEN, doing, e))? {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            OPEN,
+            "the store replaces a file that it was told to create only if there is none (`If-None-Match: *`): commits would be lost",
+        )
+        .mend("use a store that keeps to it: S3, Azure, Google Cloud Storage, R2, a MinIO of 2024 or later, or a local folder"))
+    }
+
     /// Writes a commit unless there is one; `false` if there is. Sent once: what an error means is
     /// found out by reading.
     pub(crate) async fn put(
@@ -255,9 +358,56 @@ impl Log {
         }
     }
 
-    /// Writes a checkpoint of a version. A store that does not answer is found out before the turn
-    /// of others is taken.
+    /// The files beneath a local table that were begun before `older_than` and never finished, by
+    /// their paths in it; deleted unless `dry`. Stores show nobody such files.
+    pub(crate) async fn partial_files(
+        &self,
+        older_than: Duration,
+        dry: bool,
+    ) -> Result<Vec<String>, Error> {
+        let Some(folder) = self.folder.clone() else {
+            return Ok(Vec::new());
+        };
+        let found = tokio::task::spawn_blocking(move || partial_files(&folder, older_than, dry));
+        let doing = "looking for unfinished files";
+        found
+            .await
+            .map_err(|e| fault(MAINTAIN, doing, e))?
+            .map_err(|e| fault(MAINTAIN, doing, e))
+    }
+
+    /// Whether a checkpoint is to be written now, because one was found damaged; true once.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.damaged.take_wish()
+    }
+
+    /// The attempts to read the log, with ever fewer optional files.
+    pub(crate) fn fallback(&self) -> Fallback {
+        Fallback::new(self.damaged.clone())
+    }
+
+    /// Writes a checkpoint of a version, from the one before it if that can be read.
     pub(crate) async fn checkpoint(
+        &self,
+        version: u64,
+        operation: &'static str,
+    ) -> Result<(), Error> {
+        let mut fallback = self.fallback();
+        loop {
+            match self.checkpoint_from_all(version, operation).await {
+                Ok(()) => {
+                    fallback.succeeded();
+                    // It was just written.
+                    self.damaged.take_wish();
+                    return Ok(());
+                }
+                Err(error) => fallback.after(error, &*self.store).await?,
+            }
+        }
+    }
+
+    /// A store that does not answer is found out before the turn of others is taken.
+    async fn checkpoint_from_all(
         &self,
         version: u64,
         operation: &'static str,

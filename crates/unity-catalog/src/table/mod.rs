@@ -4,11 +4,14 @@ mod ahead;
 mod checkpoint;
 mod commit;
 mod create;
+mod damaged;
 mod engine;
 mod fetched;
 mod file;
 mod log;
 mod protocol;
+mod recent;
+mod stats;
 mod thrift;
 
 pub(crate) use file::{Encoder, writer_options, writer_properties};
@@ -25,7 +28,9 @@ use file::{Encoded, check_size, fingerprint};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use protocol::{Shape, shape_of};
-use std::sync::{Arc, PoisonError};
+use recent::Recent;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -47,6 +52,9 @@ pub(crate) struct Table {
     log: Log,
     state: Mutex<State>,
     checkpoint: std::sync::Mutex<Option<JoinHandle<()>>>,
+    recent: std::sync::Mutex<Recent>,
+    /// Spans that came again.
+    repeated: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -128,7 +136,19 @@ impl Table {
             log,
             state: Mutex::new(state),
             checkpoint: std::sync::Mutex::default(),
+            recent: std::sync::Mutex::default(),
+            repeated: AtomicU64::new(0),
         })
+    }
+
+    /// Makes sure that the table's store keeps to what every commit relies on.
+    pub(crate) async fn check_store(&self) -> Result<(), Error> {
+        let state = self.state.lock().await;
+        let loaded = match &state.history {
+            History::Loaded(loaded) => Some(loaded),
+            History::Empty | History::Unknown => None,
+        };
+        self.log.check_store(state.version, loaded).await
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -152,14 +172,24 @@ impl Table {
         }
         for _ in 0..CHANGES {
             let shape = state.shape;
-            let encoded = self.encoder.encoded(batch, shape.columns).await?;
+            let mut encoded = self.encoder.encoded(batch, shape.columns).await?;
+            if encoded.file.is_none() {
+                return Ok(written(encoded.refused));
+            }
+            if self.is_stored(state, batch.id(), &stamp).await? {
+                return self.found(state, batch, encoded.refused).await;
+            }
+            let sorted = self.recent().sort(batch);
+            if !sorted.repeated.is_empty() {
+                let left_out = &sorted.repeated;
+                let columns = shape.columns;
+                encoded = self.encoder.encoded_without(batch, columns, left_out).await?;
+            }
             let Encoded { file, refused, .. } = encoded;
             let Some(file) = file else {
+                self.tell_repeated(sorted.repeated.len());
                 return Ok(written(refused));
             };
-            if self.is_stored(state, batch.id(), &stamp).await? {
-                return Ok(written(refused));
-            }
             check_size(&file)?;
             let path = Path::from(file.name.as_str());
             self.log
@@ -175,6 +205,8 @@ impl Table {
                 Outcome::Committed(version) => {
                     state.version = version;
                     state.writer = Some((batch.id().writer, Some(stamp.sequence)));
+                    self.recent().remember(&sorted, &refused);
+                    self.tell_repeated(sorted.repeated.len());
                     self.checkpoint_if_due(version, shape.checkpoint_interval);
                     return Ok(written(refused));
                 }
@@ -182,7 +214,7 @@ impl Table {
                     self.reload(state).await?;
                     let stored = self.is_stored(state, batch.id(), &stamp).await?;
                     if stored {
-                        return Ok(written(refused));
+                        return self.found(state, batch, refused).await;
                     }
                     if state.shape.columns != shape.columns {
                         // Made for other columns; the log will never name it.
@@ -198,6 +230,20 @@ impl Table {
         )
         .retryable()
         .mend("see who alters the table"))
+    }
+
+    /// After a batch was found in the log: it stays there, and its spans are remembered.
+    async fn found(
+        &self,
+        state: &State,
+        batch: &TraceBatch,
+        refused: Vec<Refusal>,
+    ) -> Result<Written, Error> {
+        self.log.settle(state.version).await?;
+        let mut recent = self.recent();
+        let sorted = recent.sort(batch);
+        recent.remember(&sorted, &refused);
+        Ok(written(refused))
     }
 
     /// Whether the log has the batch already.
@@ -239,7 +285,29 @@ impl Table {
             .mend("restore it, or let it be created anew: that is tried when this location is opened again"));
         };
         *state = State::of(snapshot)?;
+        // It may be another table, which has none of them.
+        self.recent().clear();
         Ok(())
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts spans that were not stored because they are in the table.
+    fn tell_repeated(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        if count == 0 {
+            return;
+        }
+        let before = self.repeated.fetch_add(count, Ordering::Relaxed);
+        match before {
+            0 => tracing::info!(
+                count,
+                "spans came again that were stored a moment ago; they get no second row"
+            ),
+            _ => tracing::debug!(count, total = before + count, "spans came again"),
+        }
     }
 
     fn stamp(&self, id: BatchId) -> Result<Stamp, Error> {
@@ -258,7 +326,7 @@ impl Table {
     /// Starts a checkpoint after every so many versions, beside the batches and without a say in
     /// their outcome: readers do without it, only slower.
     fn checkpoint_if_due(&self, version: u64, interval: u64) {
-        if !version.is_multiple_of(interval) {
+        if !version.is_multiple_of(interval) && !self.log.wants_checkpoint() {
             return;
         }
         let mut current = self

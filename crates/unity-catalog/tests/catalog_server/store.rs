@@ -44,6 +44,8 @@ pub struct Contents {
     pub fault: Option<Reply>,
     /// Answers those requests so that it has something to say to.
     pub script: Script,
+    /// Replaces objects that it was told to create only where there is none.
+    pub ignores_conditions: bool,
     version: u64,
 }
 
@@ -123,7 +125,7 @@ impl Contents {
             "PUT" => {
                 let creates = request.header("if-none-match") == Some("*")
                     || request.header("x-goog-if-generation-match") == Some("0");
-                if creates && self.objects.contains_key(&key) {
+                if creates && !self.ignores_conditions && self.objects.contains_key(&key) {
                     let status = if cloud == Cloud::Azure { 409 } else { 412 };
                     return Reply::new(status, "application/xml", "<Error/>");
                 }

@@ -14,6 +14,7 @@ mod lake;
 mod support;
 
 mod answers;
+mod conditions;
 mod places;
 
 use catalog_server::http::Reply;

@@ -29,7 +29,7 @@ async fn a_table_is_made_with_the_documented_columns_features_and_properties() {
     assert_eq!(properties["delta.checkpointPolicy"], "classic");
     assert_eq!(
         properties["delta.setTransactionRetentionDuration"],
-        "interval 30 days"
+        "interval 1 days"
     );
     assert_eq!(metadata["partitionColumns"], serde_json::json!([]));
     assert_eq!(metadata["name"], "shop_otel_spans");

@@ -2,7 +2,7 @@
 
 use super::answer::{Ask, Fault, FaultExt as _};
 use super::client::{Answer, Client};
-use crate::storage::{Keys, Secret, StorageOptions, Vended, Vendor};
+use crate::storage::{Keys, Secret, StorageOptions, Vended, Vendor, can_be_sent};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
@@ -137,6 +137,22 @@ fn vended(answer: Answer, options: &StorageOptions) -> Result<Vended, Fault> {
     } else {
         Keys::None
     };
+    let sent = match &keys {
+        Keys::Aws { key_id, secret, token } => {
+            let token = token.as_ref().map_or("", Secret::expose);
+            vec![key_id, secret.expose(), token]
+        }
+        Keys::Gcp(token) => vec![token.expose()],
+        // Encoded in the query.
+        Keys::Azure(_) | Keys::None => Vec::new(),
+    };
+    if !sent.into_iter().all(can_be_sent) {
+        return Err(Fault::new(
+            ErrorKind::Unsupported,
+            "the server gave out credentials with line breaks or other characters that cannot be sent",
+            "correct the credentials in the server's configuration",
+        ));
+    }
     Ok(Vended { keys, life })
 }
 
@@ -175,6 +191,22 @@ fn pairs(sas: &str) -> Vec<(String, Secret)> {
 mod tests {
     use super::*;
     use serde_json::Value;
+
+    #[test]
+    fn credentials_that_cannot_be_sent_are_refused_and_not_shown() {
+        for given in [
+            json!({"aws_temp_credentials": {"access_key_id": "hunter2\n", "secret_access_key": "s"}}),
+            json!({"aws_temp_credentials": {"access_key_id": "ü-hunter2", "secret_access_key": "s"}}),
+            json!({"aws_temp_credentials": {
+                "access_key_id": "id", "secret_access_key": "s", "session_token": "hunter2\r\nx: y",
+            }}),
+            json!({"gcp_oauth_token": {"oauth_token": "hunter2\u{0}"}}),
+        ] {
+            let error = at(given, None).unwrap_err();
+            assert!(error.mend_hint().is_some(), "{error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+    }
 
     fn at(body: Value, date: Option<&str>) -> Result<Vended, Error> {
         let date = date.map(|d| d.parse().unwrap());
