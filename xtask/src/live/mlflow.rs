@@ -1,7 +1,9 @@
 //! One installed MLflow: its Python API through a script, and its server on loopback.
 
 use super::process::{self, Group};
+use super::stored::Spans;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -83,6 +85,12 @@ impl Mlflow {
     /// Everything a server shows through MLflow's Python API.
     pub(super) fn dump_server(&self, server: &Server) -> Result<Value, String> {
         self.script(&["dump", "--url", &server.url()])
+    }
+
+    /// The spans that a server's search shows, by the name of their experiment.
+    pub(super) fn search(&self, server: &Server) -> Result<BTreeMap<String, Spans>, String> {
+        let answer = self.script(&["search", "--url", &server.url()])?;
+        serde_json::from_value(answer).map_err(|e| format!("the script's answer: {e}"))
     }
 
     /// Creates an experiment on a server; gives its id.

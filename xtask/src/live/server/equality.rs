@@ -23,7 +23,7 @@ fn equals(live: &mut Live, case: &str, name: &str) -> CaseResult {
     let server = reference(live)?.view(name).clone();
     let (traces, spans) = compare::counts(&server)?;
     let expected = Expected::load(&live.scripts.join("expected_differences.json"))?;
-    let summary = expected.check(case, &differences(&ours, &server))?;
+    let summary = expected.check(&live.name(case), &differences(&ours, &server))?;
     Ok(format!("{traces} traces, {spans} spans; {summary}"))
 }
 
