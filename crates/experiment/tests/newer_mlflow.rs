@@ -207,7 +207,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "DROP TRIGGER \"a \"\" b\"",
     ),
     (
-        "PRAGMA legacy_alter_table = ON;
+        "PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON;
          ALTER TABLE experiments RENAME TO e2;
          CREATE TABLE experiments (
             experiment_id INTEGER NOT NULL, name VARCHAR(256) NOT NULL,
@@ -499,4 +499,135 @@ fn our_trigger_under_its_name_with_other_doings_is_refused() {
         "{error}"
     );
     assert_eq!(count(&path, "spans"), 2);
+}
+
+/// MLflow's upgrade from our shape to its own, in the steps that others can see: columns come one
+/// by one, a table is gone for a moment, and rows are moved into columns in one transaction.
+const UPGRADE: &[&str] = &[
+    "CREATE TABLE trace_metrics (request_id VARCHAR(50) NOT NULL, \"key\" VARCHAR(250) NOT NULL, \
+     value FLOAT, PRIMARY KEY (request_id, \"key\"), \
+     FOREIGN KEY (request_id) REFERENCES trace_info (request_id) ON DELETE CASCADE)",
+    "CREATE TABLE span_metrics (trace_id VARCHAR(50) NOT NULL, span_id VARCHAR(50) NOT NULL, \
+     \"key\" VARCHAR(250) NOT NULL, value FLOAT, PRIMARY KEY (trace_id, span_id, \"key\"), \
+     FOREIGN KEY (trace_id, span_id) REFERENCES spans (trace_id, span_id) ON DELETE CASCADE)",
+    "ALTER TABLE spans ADD COLUMN dimension_attributes JSON",
+    "UPDATE alembic_version SET version_num = 'c8d9e0f1a2b3'",
+    "ALTER TABLE trace_info ADD COLUMN db_payload_generation INTEGER DEFAULT '0' NOT NULL",
+    "PRAGMA legacy_alter_table = ON",
+    "ALTER TABLE trace_info RENAME TO trace_info_before",
+    "ALTER TABLE trace_info_before RENAME TO trace_info",
+    "DELETE FROM alembic_version",
+    "INSERT INTO alembic_version VALUES ('b7e2c1a4d9f3')",
+    "ALTER TABLE trace_info ADD COLUMN trace_name VARCHAR(4096)",
+    "ALTER TABLE trace_info ADD COLUMN session_id VARCHAR(250)",
+    "ALTER TABLE trace_info ADD COLUMN input_tokens BIGINT",
+    "ALTER TABLE trace_info ADD COLUMN output_tokens BIGINT",
+    "ALTER TABLE trace_info ADD COLUMN total_tokens BIGINT",
+    "ALTER TABLE trace_info ADD COLUMN cache_read_input_tokens BIGINT",
+    "ALTER TABLE trace_info ADD COLUMN cache_creation_input_tokens BIGINT",
+    "ALTER TABLE trace_info ADD COLUMN cache_creation_input_tokens_above_1hr BIGINT",
+    "ALTER TABLE trace_info ADD COLUMN input_cost FLOAT",
+    "ALTER TABLE trace_info ADD COLUMN output_cost FLOAT",
+    "ALTER TABLE trace_info ADD COLUMN total_cost FLOAT",
+    "BEGIN IMMEDIATE;
+     UPDATE trace_info SET
+        trace_name = (SELECT value FROM trace_tags t
+            WHERE t.request_id = trace_info.request_id AND \"key\" = 'mlflow.traceName'),
+        session_id = (SELECT value FROM trace_request_metadata m
+            WHERE m.request_id = trace_info.request_id AND \"key\" = 'mlflow.trace.session'),
+        total_tokens = (SELECT json_extract(value, '$.total_tokens') FROM trace_request_metadata m
+            WHERE m.request_id = trace_info.request_id AND \"key\" = 'mlflow.trace.tokenUsage');
+     UPDATE spans SET
+        model_name = json_extract(dimension_attributes, '$.\"mlflow.llm.model\"'),
+        model_provider = json_extract(dimension_attributes, '$.\"mlflow.llm.provider\"'),
+        input_cost = NULL, output_cost = NULL,
+        total_cost = (SELECT value FROM span_metrics m WHERE m.trace_id = spans.trace_id
+            AND m.span_id = spans.span_id AND \"key\" = 'total_cost');
+     DELETE FROM trace_tags WHERE \"key\" = 'mlflow.traceName';
+     DELETE FROM trace_request_metadata
+        WHERE \"key\" IN ('mlflow.trace.session', 'mlflow.trace.tokenUsage', 'mlflow.trace.cost');
+     DELETE FROM trace_metrics; DELETE FROM span_metrics;
+     COMMIT",
+    "ALTER TABLE spans DROP COLUMN dimension_attributes",
+    "UPDATE alembic_version SET version_num = '75868b020152'",
+    "UPDATE alembic_version SET version_num = 'f4a9b2c7d1e6'",
+    "UPDATE alembic_version SET version_num = 'ffffffffffff'",
+];
+
+#[test]
+fn nothing_is_lost_while_a_file_is_upgraded_step_by_step() {
+    const TASKS: u128 = 8;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("new.db");
+    run(store(&at(&path, "task-0"), &batch(conversation(1 << 64)))).unwrap();
+    let step = std::sync::atomic::AtomicUsize::new(0);
+    let done = || step.load(std::sync::atomic::Ordering::Acquire) == UPGRADE.len();
+    // Each task writes on as long as the upgrade goes on, and once after it.
+    let written = std::thread::scope(|scope| {
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|task| {
+                let (path, done) = (&path, &done);
+                scope.spawn(move || {
+                    run(async {
+                        let sink = at(path, &format!("task-{task}")).open().await.unwrap();
+                        let mut n = 0;
+                        loop {
+                            let last = done();
+                            n += 1;
+                            let all = conversation((task + 1) * 1_000_000 + n);
+                            // The child first: the trace goes on in another batch.
+                            for spans in [&all[1..], &all[..1]] {
+                                let written = persist(&*sink, &batch(spans.to_vec())).await;
+                                assert!(written.refused.is_empty(), "{written:?}");
+                            }
+                            if last {
+                                break;
+                            }
+                        }
+                        sink.close().await.unwrap();
+                        n
+                    })
+                })
+            })
+            .collect();
+        let conn = Connection::open(&path).unwrap();
+        conn.busy_timeout(std::time::Duration::from_secs(60))
+            .unwrap();
+        for sql in UPGRADE {
+            conn.execute_batch(sql)
+                .unwrap_or_else(|e| panic!("{sql}: {e}"));
+            step.fetch_add(1, std::sync::atomic::Ordering::Release);
+            std::thread::sleep(std::time::Duration::from_millis(15));
+        }
+        let written = tasks.into_iter().map(|task| task.join().unwrap());
+        written.collect::<Vec<u128>>()
+    });
+    let traces = 1 + written.iter().sum::<u128>() as i64;
+    assert_eq!(count(&path, "trace_info"), traces);
+    assert_eq!(count(&path, "spans"), 2 * traces);
+    for (task, n) in written.iter().enumerate() {
+        let sql = format!(
+            "SELECT count(*), count(DISTINCT trace_id) FROM spans JOIN experiments e USING (experiment_id) \
+             WHERE e.name = 'task-{task}'"
+        );
+        let more = i64::from(task == 0);
+        let n = *n as i64 + more;
+        assert_eq!(texts(&path, &sql), [format!("{}|{n}", 2 * n)]);
+    }
+    // Every value came along, whatever moment its trace was written in.
+    assert_eq!(
+        texts(
+            &path,
+            "SELECT trace_name, session_id, total_tokens, status, count(*) FROM trace_info GROUP BY 1, 2, 3, 4"
+        ),
+        [format!("chat|s-1|15|OK|{traces}")]
+    );
+    assert_eq!(
+        texts(
+            &path,
+            "SELECT model_name, model_provider, total_cost, count(*) FROM spans GROUP BY 1, 2, 3"
+        ),
+        [format!("-|-|-|{traces}"), format!("m-1|p-1|0.75|{traces}")]
+    );
+    assert_sound(&path);
 }
