@@ -10,7 +10,7 @@ Standard library and mlflow only. Subcommands:
   dump --infos …      the same without spans, for an MLflow that cannot read them from a database
   rows --db FILE      the database rows alone, without MLflow and without touching the file
   dump --url BASE     every trace as the Python API shows it through a server
-  search --url BASE   the span ids of every trace by experiment, as search_traces gives them
+  search --db FILE    the span ids of every trace by experiment, as search_traces gives them
   post --url BASE --experiment ID FILE...
                       post OTLP protobuf requests to /v1/traces, in order
   experiment --url BASE --name NAME [--existing]
@@ -262,14 +262,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("version")
-    for name in ("new", "rows"):
+    for name in ("new", "rows", "search"):
         commands.add_parser(name).add_argument("--db", required=True)
     dumping = commands.add_parser("dump")
     dumping.add_argument("--infos", action="store_true")
     where = dumping.add_mutually_exclusive_group(required=True)
     where.add_argument("--db")
     where.add_argument("--url")
-    commands.add_parser("search").add_argument("--url", required=True)
     posting = commands.add_parser("post")
     posting.add_argument("--url", required=True)
     posting.add_argument("--experiment", required=True)
@@ -300,7 +299,7 @@ def main():
         if options.db:
             result["rows"] = rows(options.db)
     elif options.command == "search":
-        result = search(options.url)
+        result = search(f"sqlite:///{options.db}")
     elif options.command == "certificate":
         certificate(options.folder)
         result = {}

@@ -87,9 +87,14 @@ impl Mlflow {
         self.script(&["dump", "--url", &server.url()])
     }
 
-    /// The spans that a server's search shows, by the name of their experiment.
-    pub(super) fn search(&self, server: &Server) -> Result<BTreeMap<String, Spans>, String> {
-        let answer = self.script(&["search", "--url", &server.url()])?;
+    /// As [`Mlflow::dump_server`], with trace-level values only.
+    pub(super) fn dump_server_infos(&self, server: &Server) -> Result<Value, String> {
+        self.script(&["dump", "--infos", "--url", &server.url()])
+    }
+
+    /// The spans that MLflow's search shows of a file, by the name of their experiment.
+    pub(super) fn search(&self, db: &Path) -> Result<BTreeMap<String, Spans>, String> {
+        let answer = self.script(&["search", "--db", &db.to_string_lossy()])?;
         serde_json::from_value(answer).map_err(|e| format!("the script's answer: {e}"))
     }
 

@@ -31,6 +31,8 @@ use trace_destination_conformance::Report;
 const MLFLOW_VERSION: &str = "3.17.2";
 /// The oldest MLflow that has the tables in which spans live.
 const OLDEST_MLFLOW_VERSION: &str = "3.3.2";
+/// The oldest MLflow whose server takes spans over OTLP.
+const OLDEST_SERVER_VERSION: &str = "3.4.0";
 /// What the names of cases begin with that run on the newest MLflow of the package index.
 const NEWEST: &str = "newest_";
 
@@ -160,6 +162,7 @@ struct Live {
     program: PathBuf,
     mlflow: Result<mlflow::Mlflow, String>,
     oldest_mlflow: Result<mlflow::Mlflow, String>,
+    oldest_server: Result<mlflow::Mlflow, String>,
     reference: Option<cases::equality::Reference>,
     /// A dump of a server that we sent the samples to.
     sent: Option<Value>,
@@ -239,12 +242,8 @@ pub(crate) fn run(options: &LiveOptions) -> LiveReport {
         return report;
     }
     // Two runs would clear each other's work files; the lock ends with this process.
-    let named = |name: fn(&str) -> bool| selected.iter().any(|(n, ..)| name(n));
-    let setup = prepare(
-        options,
-        named(|n| n == "older_mlflow"),
-        named(|n| n.starts_with(NEWEST)),
-    );
+    let wanted = |part: &str| selected.iter().any(|(name, ..)| name.starts_with(part));
+    let setup = prepare(options, wanted);
     let (mut live, _lock) = match setup {
         Ok(setup) => setup,
         Err(text) => {
@@ -312,7 +311,7 @@ pub(crate) fn run(options: &LiveOptions) -> LiveReport {
     report
 }
 
-fn prepare(options: &LiveOptions, oldest: bool, newest: bool) -> Result<(Live, File), String> {
+fn prepare(options: &LiveOptions, wanted: impl Fn(&str) -> bool) -> Result<(Live, File), String> {
     let root = options.workspace.join(".live");
     fs::create_dir_all(&root).map_err(|e| format!("create {}: {e}", root.display()))?;
     // Everything inside is absolute: child processes have other working folders.
@@ -332,13 +331,17 @@ fn prepare(options: &LiveOptions, oldest: bool, newest: bool) -> Result<(Live, F
     let scripts = scripts
         .canonicalize()
         .map_err(|e| format!("find {}: {e}", scripts.display()))?;
-    let (mlflow, oldest_mlflow, newest_mlflow) = std::thread::scope(|scope| {
+    let (mlflow, oldest_mlflow, oldest_server, newest_mlflow) = std::thread::scope(|scope| {
         // The other environments are made beside the first: all mostly wait for the network.
-        let oldest = oldest
-            .then(|| scope.spawn(|| provision::mlflow(&root, &scripts, OLDEST_MLFLOW_VERSION)));
-        let newest = newest.then(|| scope.spawn(|| provision::newest(&root, &scripts)));
-        let mlflow = provision::mlflow(&root, &scripts, MLFLOW_VERSION);
-        (mlflow, ended(oldest), ended(newest))
+        let (root, scripts) = (&root, &scripts);
+        let start = |case: &str, version| {
+            wanted(case).then(|| scope.spawn(move || provision::mlflow(root, scripts, version)))
+        };
+        let oldest = start("older_mlflow", OLDEST_MLFLOW_VERSION);
+        let oldest_server = start("older_server", OLDEST_SERVER_VERSION);
+        let newest = wanted(NEWEST).then(|| scope.spawn(|| provision::newest(root, scripts)));
+        let mlflow = provision::mlflow(root, scripts, MLFLOW_VERSION);
+        (mlflow, ended(oldest), ended(oldest_server), ended(newest))
     });
     let reference = || mlflow::Mlflow::new(&root, &scripts, mlflow.as_ref().ok()?.home()).into();
     let newest_mlflow = newest_mlflow.and_then(|found| {
@@ -355,6 +358,7 @@ fn prepare(options: &LiveOptions, oldest: bool, newest: bool) -> Result<(Live, F
         program,
         mlflow,
         oldest_mlflow,
+        oldest_server,
         reference: None,
         sent: None,
         real: None,

@@ -2,7 +2,7 @@
 
 use super::mlflow::Mlflow;
 use super::process;
-use super::{MLFLOW_VERSION, OLDEST_MLFLOW_VERSION, fresh_folder, progress};
+use super::{MLFLOW_VERSION, OLDEST_MLFLOW_VERSION, OLDEST_SERVER_VERSION, fresh_folder, progress};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,14 +18,18 @@ const PYTHONS: [&str; 6] = [
     "python3.11",
     "python3.10",
 ];
+/// What was installed into an environment.
+const STAMP: &str = "requirements";
 const PROBE_TIMEOUT: Duration = Duration::from_secs(180);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// What pip is told. The newest also serves with `basic-auth`; 3.3.2 allows a SQLAlchemy that came
-/// later and that it cannot import.
+/// What pip is told. The reference also serves with `basic-auth`; the oldest allow a SQLAlchemy that
+/// came later and that they cannot import.
 fn requirements(version: &str) -> Vec<String> {
     match version {
-        OLDEST_MLFLOW_VERSION => vec![format!("mlflow=={version}"), "sqlalchemy<2.1".to_owned()],
+        OLDEST_MLFLOW_VERSION | OLDEST_SERVER_VERSION => {
+            vec![format!("mlflow=={version}"), "sqlalchemy<2.1".to_owned()]
+        }
         _ => vec![format!("mlflow[auth]=={version}")],
     }
 }
@@ -62,7 +66,7 @@ impl Step {
 fn install(root: &Path, mlflow: &Mlflow, version: &str, steps: &[Step]) -> Result<(), String> {
     let folder = mlflow.home();
     // Written last, so an interrupted installation is not taken for a finished one.
-    let stamp = folder.join("requirements");
+    let stamp = folder.join(STAMP);
     let stamped: Vec<_> = steps.iter().map(|s| s.requirements.join("\n")).collect();
     let stamped = stamped.join("\n\n");
     if fs::read_to_string(&stamp).is_ok_and(|s| s == stamped)
@@ -148,6 +152,10 @@ pub(super) fn newest(root: &Path, scripts: &Path) -> Result<Option<Mlflow>, Stri
     let version = release.version.clone();
     if version == MLFLOW_VERSION {
         return Ok(None);
+    }
+    // However it came to be there, it is the newest.
+    if folder.join(STAMP).exists() && mlflow.version().is_ok_and(|v| v == version) {
+        return Ok(Some(mlflow));
     }
     let mut lagging = false;
     let mut further = Vec::new();

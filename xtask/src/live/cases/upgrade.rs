@@ -26,7 +26,7 @@ const DURING: u64 = 30;
 /// Between two traces of a task while the upgrade goes on, which takes a second or two.
 const PACE: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(5);
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(300);
 const FLUSH: Duration = Duration::from_secs(120);
 
 /// How far the upgrade is: not begun, at work, done.
@@ -36,7 +36,7 @@ const DONE: u8 = 2;
 
 /// Sixteen tasks write 20,000 spans into as many experiments of one file while MLflow upgrades it
 /// from the shape that we make to its own: each span is there, once, in its experiment, by SQLite,
-/// by the search of MLflow's API on a server, and in the web UI.
+/// by the search of MLflow's API, and the web UI lists them.
 pub(super) fn under_load(live: &mut Live) -> CaseResult {
     live.newest(upgraded_under_load)
 }
@@ -137,22 +137,22 @@ fn upgraded_under_load(live: &mut Live) -> CaseResult {
     if stored::spans(&db)? != all || count as u64 != TASKS * TRACES * SPANS {
         return Err(format!("the file has not exactly the {count} spans").into());
     }
-    let server = mlflow.serve(&db)?;
-    let shown = mlflow.search(&server)?;
+    let shown = mlflow.search(&db)?;
     for (n, expected) in expected.iter().enumerate() {
         same("the API", n, shown.get(&experiment(n as u64)), expected)?;
     }
     let seen = match provision::chromium() {
         Ok(chromium) => {
+            let server = mlflow.serve(&db)?;
             let id = mlflow.experiment_id(&server, &experiment(7))?;
             let traces = format!("{}/#/experiments/{id}/traces", server.url());
             let plan = json!([{ "url": traces, "expect": [PREVIEW] }]);
             ui::browse(live, &chromium, &folder, &plan)?;
+            server.stop()?;
             "also listed by the UI"
         }
         Err(_) => "the UI was not asked, without Chromium",
     };
-    server.stop()?;
     sound(&json!({ "rows": mlflow.rows(&db)? }))?;
     Ok(format!(
         "MLflow {} upgraded the file to {revision} while {TASKS} tasks wrote {count} spans, {meanwhile} \

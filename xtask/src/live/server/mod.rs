@@ -25,6 +25,7 @@ type Case = (&'static str, fn(&mut Live) -> CaseResult, bool);
 pub(super) const ALL: &[Case] = &[
     ("server_equals_captured", equality::captured, false),
     ("server_equals_generated", equality::generated, false),
+    ("older_server", equality::older, false),
     (
         "newest_server_equals_captured",
         |live| live.newest(equality::captured),
