@@ -10,6 +10,7 @@ Standard library and mlflow only. Subcommands:
   dump --infos …      the same without spans, for an MLflow that cannot read them from a database
   rows --db FILE      the database rows alone, without MLflow and without touching the file
   dump --url BASE     every trace as the Python API shows it through a server
+  search --db FILE    the span ids of every trace by experiment, as search_traces gives them
   post --url BASE --experiment ID FILE...
                       post OTLP protobuf requests to /v1/traces, in order
   experiment --url BASE --name NAME [--existing]
@@ -173,6 +174,27 @@ def api(uri, with_spans):
     return {"experiments": experiments, "order": order, "search_traces": searched, "get_trace": fetched}
 
 
+def search(uri):
+    """Span ids by trace id by name of the experiment."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = {}
+    for experiment in client.search_experiments():
+        traces = found.setdefault(experiment.name, {})
+        token = None
+        while True:
+            page = client.search_traces(
+                [experiment.experiment_id], max_results=PAGE, page_token=token, include_spans=True
+            )
+            for trace in page:
+                traces[trace.info.trace_id] = [s.span_id for s in trace.data.spans]
+            token = page.token
+            if not token:
+                break
+    return found
+
+
 def post(base, experiment, files):
     """Statuses of the posted requests, with the body where it is not 200."""
     answers = []
@@ -240,7 +262,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("version")
-    for name in ("new", "rows"):
+    for name in ("new", "rows", "search"):
         commands.add_parser(name).add_argument("--db", required=True)
     dumping = commands.add_parser("dump")
     dumping.add_argument("--infos", action="store_true")
@@ -276,6 +298,8 @@ def main():
         result = {"api": api(uri, not options.infos)}
         if options.db:
             result["rows"] = rows(options.db)
+    elif options.command == "search":
+        result = search(f"sqlite:///{options.db}")
     elif options.command == "certificate":
         certificate(options.folder)
         result = {}

@@ -52,7 +52,7 @@ fn collect(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<Ro
         id: experiment_id,
         artifact_location: Some("/mlruns/1".into()),
     };
-    let shape = schema::shape(conn, &schema::revision(conn)?)?;
+    let shape = schema::Shapes::default().of(conn, &schema::revision(conn)?)?;
     let statements = Statements::of(&shape);
     let rows = Rows::of(batch);
     let mut memory = crate::memory::Memory::new();

@@ -33,6 +33,7 @@ pub(crate) struct Known {
     revision: String,
     pub(crate) shape: Shape,
     pub(crate) statements: Statements,
+    used: bool,
 }
 
 impl Database {
@@ -130,10 +131,25 @@ impl Database {
     /// The connection, and the shape of the database as the current transaction sees it. Cheap
     /// where nothing changed.
     pub(crate) fn look(&mut self) -> Result<(&Connection, &Known), Fault> {
-        match look(&self.conn, self.known.take()) {
-            Ok(known) => Ok((&self.conn, self.known.insert(known))),
-            Err(fault) => Err(self.translated(fault)),
+        let mut known = match look(&self.conn, self.known.take()) {
+            Ok(known) => known,
+            Err(fault) => return Err(self.translated(fault)),
+        };
+        let looked_up = !std::mem::replace(&mut known.used, true);
+        if looked_up
+            && !schema::is_known(&known.revision)
+            && Process::current()
+                .shapes
+                .is_news(&self.path, &known.revision)
+        {
+            tracing::warn!(
+                file = %self.path.display(),
+                revision = %known.revision.escape_debug(),
+                "the MLflow schema revision of the database is newer than this program; its tables \
+                 are as they are known, and are written"
+            );
         }
+        Ok((&self.conn, self.known.insert(known)))
     }
 
     /// Makes the tables, unless another process has done so meanwhile. A process that dies in
@@ -173,7 +189,7 @@ impl Database {
         let found = match &fault {
             Fault::NoRevision { found } => found.clone(),
             Fault::TooOld { revision } => format!("it is at revision {revision}"),
-            Fault::Incomplete { missing } => missing.clone(),
+            Fault::Incomplete { missing, .. } => missing.clone(),
             _ => return fault,
         };
         if changed_lately(&self.path) {
@@ -194,13 +210,14 @@ fn look(conn: &Connection, known: Option<Known>) -> Result<Known, Fault> {
         return Ok(known);
     }
     conn.flush_prepared_statement_cache();
-    let shape = schema::shape(conn, &revision)?;
+    let shape = Process::current().shapes.of(conn, &revision)?;
     let statements = Statements::of(&shape);
     Ok(Known {
         cookie,
         revision,
         shape,
         statements,
+        used: false,
     })
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong here, and its one translation into the public error.
 
+use crate::schema::Difference;
 use rusqlite::ErrorCode;
 use std::io;
 use std::path::PathBuf;
@@ -28,10 +29,14 @@ pub(crate) enum Fault {
     NoRevision { found: String },
     /// The schema is older than the `spans` table.
     TooOld { revision: String },
-    /// The schema is newer than this build, or of another make.
-    Unknown { revision: String },
-    /// A table or column that the revision promises is missing.
-    Incomplete { missing: String },
+    /// A table is not as it would have to be for being written.
+    Changed(Difference),
+    /// A table or column is missing: one that the revision promises, or, where that is `unknown`,
+    /// one that MLflow's tables have had so far.
+    Incomplete {
+        missing: String,
+        unknown: Option<String>,
+    },
     /// The file looks as if MLflow were creating or upgrading it right now.
     InTransition { found: String },
     /// There is no such experiment.
@@ -121,16 +126,26 @@ impl From<Failed> for Error {
                 format!("schema revision {revision} is too old to hold spans"),
             )
             .mend("run `mlflow db upgrade` on it"),
-            Fault::Unknown { revision } => error(
-                K::Unsupported,
-                format!("schema revision `{revision}` is unknown: newer than MLflow 3.17.2"),
-            )
-            .mend("update this program, or name another file"),
-            Fault::Incomplete { missing } => error(
+            Fault::Changed(Difference { what, mend, .. }) => error(K::Unsupported, what).mend(mend),
+            Fault::Incomplete {
+                missing,
+                unknown: None,
+            } => error(
                 K::Corrupt,
                 format!("{missing}, although the schema revision promises it"),
             )
             .mend("restore the file; nothing was written"),
+            Fault::Incomplete {
+                missing,
+                unknown: Some(revision),
+            } => error(
+                K::Unsupported,
+                format!(
+                    "schema revision `{}` is unknown, and {missing}",
+                    revision.escape_debug()
+                ),
+            )
+            .mend("update this program, or name another file"),
             Fault::InTransition { found } => error(
                 K::Unavailable,
                 format!("MLflow seems to be creating or upgrading the database: {found}"),

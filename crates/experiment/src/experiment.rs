@@ -88,6 +88,9 @@ pub(crate) fn find_or_create(
     if let Some(found) = find(conn, shape, target)? {
         return Ok(found);
     }
+    if let Some(difference) = &shape.no_new_experiment {
+        return Err(Fault::Changed(difference.clone()));
+    }
     let (default_id, default_name) = DEFAULT_EXPERIMENT;
     let name = target.name.as_deref().unwrap_or(default_name);
     // MLflow insists on id 0 for `Default`, and fails to open a file where the name is taken.

@@ -42,17 +42,21 @@
 //! spans say.
 //!
 //! A file that is absent or empty is made in the shape of schema revision `a1b2c3d4e5f6`, which
-//! every MLflow from 3.3.2 on opens and upgrades by itself, keeping all rows. In a file that exists,
-//! the shape is looked up in every transaction: revisions from `a1b2c3d4e5f6` up to that of MLflow
-//! 3.17.2 are written each in their own way, also when MLflow upgrades the file while it is being
-//! written. Refused, with nothing written: an unknown revision (`Unsupported`), one without the
-//! `spans` table (`Unsupported`: run `mlflow db upgrade`), and a database with other tables only
-//! (`Unsupported`; MLflow itself would add its tables to it). A file that changed in the last 30 s
-//! and looks half-made counts as being upgraded and is tried again.
+//! every MLflow from 3.3.2 on opens and upgrades by itself, keeping all rows. It also has the
+//! columns in which later revisions keep the cost and model of a single span, and a trigger on
+//! `spans` that keeps their values through the upgrade, which would empty them; the upgrade drops
+//! the trigger.
 //!
-//! What a file of the oldest shape has no place for is the cost and model of a *single* span as
-//! columns; both are in the span's content, and in the columns once the file is upgraded and the
-//! span is written then.
+//! In a file that exists, the tables decide whether and how it is written, not its revision. They
+//! are looked up in every transaction, so MLflow may upgrade the file while it is written. A revision
+//! that is not known is written where its tables take the rows, and reported once per file through
+//! `tracing`. Columns that may be left out, further indexes and triggers that write elsewhere do not
+//! matter. Refused, with nothing written and the difference named (`Unsupported`): a column that
+//! must have a value and has no default, a type that changes values, a unique index that refuses
+//! rows of different keys, a reference that rows do not satisfy, a trigger that could change or
+//! refuse rows; a file without the `spans` table (run `mlflow db upgrade`), and a database with other
+//! tables only (MLflow itself would add its tables to it). A file that changed in the last 30 s and
+//! lacks tables, columns or its revision counts as being upgraded and is tried again.
 //!
 //! # Durability
 //! What was reported stored is committed. It survives the end of the process in any way. Files use

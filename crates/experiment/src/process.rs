@@ -12,6 +12,7 @@ pub(crate) use connections::Slot;
 use crate::connection::Database;
 use crate::error::Fault;
 use crate::pool::Pool;
+use crate::schema::Shapes;
 use crate::store::Store;
 use arc_swap::ArcSwapOption;
 use connections::Connections;
@@ -28,6 +29,8 @@ pub(crate) struct Process {
     id: u32,
     pub(crate) pool: Pool,
     pub(crate) connections: Connections,
+    /// What is known of the tables in files.
+    pub(crate) shapes: Shapes,
     /// The open stores, by canonical path.
     stores: Mutex<HashMap<PathBuf, Weak<Store>>>,
     /// Connections of the parent whose stores were dropped here.
@@ -60,6 +63,7 @@ impl Process {
             id,
             pool: Pool::new(),
             connections: Connections::new(),
+            shapes: Shapes::default(),
             stores: Mutex::default(),
             orphans: Mutex::default(),
             parent,

@@ -31,7 +31,7 @@ pub(crate) const FINALIZED: &str = "mlflow.trace.infoFinalized";
 pub(crate) const SOURCE_RUN: &str = "mlflow.sourceRun";
 
 /// The promoted columns of `trace_info`, in the order in which they are bound.
-const PROMOTED: [&str; 11] = [
+pub(crate) const PROMOTED: [&str; 11] = [
     "trace_name",
     "session_id",
     "input_tokens",

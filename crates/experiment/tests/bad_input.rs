@@ -278,21 +278,6 @@ fn a_database_of_someone_else() {
 }
 
 #[test]
-fn an_unknown_newer_revision() {
-    let place = Place::new();
-    made_by_mlflow(&place.path, HEAD)
-        .execute_batch("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-        .unwrap();
-    let error = place.refuses(&at(&place.path, "a"));
-    assert_error(
-        &error,
-        ErrorKind::Unsupported,
-        Retry::Never,
-        "revision `ffffffffffff` is unknown",
-    );
-}
-
-#[test]
 fn half_made_files_are_tried_again_while_they_are_fresh() {
     type Spoil = &'static str;
     let cases: [(Spoil, &str, ErrorKind); 5] = [

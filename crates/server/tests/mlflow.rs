@@ -92,6 +92,33 @@ async fn experiments_are_resolved_created_and_shared() {
     });
 }
 
+#[tokio::test]
+async fn a_server_is_used_however_new_it_is() {
+    let (mlflow, server) = mlflow();
+    for (i, version) in [
+        "3.18.0",
+        "3.99.1rc1",
+        "4",
+        "4.0.0.dev0+g1234567",
+        "2027.1",
+        "3.18.0\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = format!("/v{i}");
+        mlflow.with(&path, |s| s.version = Some(version.into()));
+        let uri = format!("{}{path}?experiment_name=a", server.url());
+        let trace = 1 + i as u128;
+        let written = write(&location(&uri), &batch([root(trace)])).await;
+        assert!(written.unwrap().refused.is_empty(), "{version}");
+        let id = TraceId::from(trace);
+        mlflow.with(&path, |s| {
+            assert!(s.traces.contains_key(&format!("tr-{id}")))
+        });
+    }
+}
+
 /// MySQL and SQL Server compare names without case, and so does a server that keeps them there.
 #[tokio::test]
 async fn a_server_that_folds_names_gives_no_tenant_the_experiment_of_another() {

@@ -1,7 +1,9 @@
 //! One installed MLflow: its Python API through a script, and its server on loopback.
 
 use super::process::{self, Group};
+use super::stored::Spans;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -83,6 +85,17 @@ impl Mlflow {
     /// Everything a server shows through MLflow's Python API.
     pub(super) fn dump_server(&self, server: &Server) -> Result<Value, String> {
         self.script(&["dump", "--url", &server.url()])
+    }
+
+    /// As [`Mlflow::dump_server`], with trace-level values only.
+    pub(super) fn dump_server_infos(&self, server: &Server) -> Result<Value, String> {
+        self.script(&["dump", "--infos", "--url", &server.url()])
+    }
+
+    /// The spans that MLflow's search shows of a file, by the name of their experiment.
+    pub(super) fn search(&self, db: &Path) -> Result<BTreeMap<String, Spans>, String> {
+        let answer = self.script(&["search", "--db", &db.to_string_lossy()])?;
+        serde_json::from_value(answer).map_err(|e| format!("the script's answer: {e}"))
     }
 
     /// Creates an experiment on a server; gives its id.

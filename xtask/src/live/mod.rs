@@ -23,6 +23,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 use trace_destination_conformance::Report;
 
@@ -30,6 +31,10 @@ use trace_destination_conformance::Report;
 const MLFLOW_VERSION: &str = "3.17.2";
 /// The oldest MLflow that has the tables in which spans live.
 const OLDEST_MLFLOW_VERSION: &str = "3.3.2";
+/// The oldest MLflow whose server takes spans over OTLP.
+const OLDEST_SERVER_VERSION: &str = "3.4.0";
+/// What the names of cases begin with that run on the newest MLflow of the package index.
+const NEWEST: &str = "newest_";
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -157,21 +162,56 @@ struct Live {
     program: PathBuf,
     mlflow: Result<mlflow::Mlflow, String>,
     oldest_mlflow: Result<mlflow::Mlflow, String>,
+    oldest_server: Result<mlflow::Mlflow, String>,
     reference: Option<cases::equality::Reference>,
     /// A dump of a server that we sent the samples to.
     sent: Option<Value>,
     /// The server that cases share.
     real: Option<server::Real>,
+    /// The newest MLflow that the package index has, while the reference is in use, and the other
+    /// way round.
+    other: Edition,
+    on_newest: bool,
+}
+
+/// An MLflow and what was asked of it.
+struct Edition {
+    mlflow: Result<mlflow::Mlflow, String>,
+    reference: Option<cases::equality::Reference>,
+    sent: Option<Value>,
 }
 
 impl Live {
+    /// Runs a case on the newest MLflow instead of the reference.
+    fn newest(&mut self, case: Case) -> CaseResult {
+        self.swap();
+        let result = case(self);
+        self.swap();
+        result
+    }
+
+    fn swap(&mut self) {
+        self.on_newest = !self.on_newest;
+        std::mem::swap(&mut self.mlflow, &mut self.other.mlflow);
+        std::mem::swap(&mut self.reference, &mut self.other.reference);
+        std::mem::swap(&mut self.sent, &mut self.other.sent);
+    }
+
+    /// The name of a case on the MLflow that is in use.
+    fn name(&self, case: &str) -> String {
+        match self.on_newest {
+            true => format!("{NEWEST}{case}"),
+            false => case.to_owned(),
+        }
+    }
+
     fn mlflow(&self) -> Result<&mlflow::Mlflow, Stop> {
         self.mlflow.as_ref().map_err(|m| Stop::Missing(m.clone()))
     }
 
     /// A new empty folder for one case.
     fn work(&self, case: &str) -> Result<PathBuf, String> {
-        fresh_folder(&self.root.join("work").join(case))
+        fresh_folder(&self.root.join("work").join(self.name(case)))
     }
 }
 
@@ -202,7 +242,8 @@ pub(crate) fn run(options: &LiveOptions) -> LiveReport {
         return report;
     }
     // Two runs would clear each other's work files; the lock ends with this process.
-    let setup = prepare(options, selected.iter().any(|(n, ..)| *n == "older_mlflow"));
+    let wanted = |part: &str| selected.iter().any(|(name, ..)| name.starts_with(part));
+    let setup = prepare(options, wanted);
     let (mut live, _lock) = match setup {
         Ok(setup) => setup,
         Err(text) => {
@@ -270,7 +311,7 @@ pub(crate) fn run(options: &LiveOptions) -> LiveReport {
     report
 }
 
-fn prepare(options: &LiveOptions, oldest: bool) -> Result<(Live, File), String> {
+fn prepare(options: &LiveOptions, wanted: impl Fn(&str) -> bool) -> Result<(Live, File), String> {
     let root = options.workspace.join(".live");
     fs::create_dir_all(&root).map_err(|e| format!("create {}: {e}", root.display()))?;
     // Everything inside is absolute: child processes have other working folders.
@@ -290,29 +331,54 @@ fn prepare(options: &LiveOptions, oldest: bool) -> Result<(Live, File), String> 
     let scripts = scripts
         .canonicalize()
         .map_err(|e| format!("find {}: {e}", scripts.display()))?;
-    let (mlflow, oldest_mlflow) = std::thread::scope(|scope| {
-        // The second environment is made beside the first: both mostly wait for the network.
-        let other = oldest
-            .then(|| scope.spawn(|| provision::mlflow(&root, &scripts, OLDEST_MLFLOW_VERSION)));
-        let mlflow = provision::mlflow(&root, &scripts, MLFLOW_VERSION);
-        let oldest_mlflow = match other.map(|t| t.join()) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err("provisioning panicked".to_owned()),
-            None => Err("not asked for".to_owned()),
+    let (mlflow, oldest_mlflow, oldest_server, newest_mlflow) = std::thread::scope(|scope| {
+        // The other environments are made beside the first: all mostly wait for the network.
+        let (root, scripts) = (&root, &scripts);
+        let start = |case: &str, version| {
+            wanted(case).then(|| scope.spawn(move || provision::mlflow(root, scripts, version)))
         };
-        (mlflow, oldest_mlflow)
+        let oldest = start("older_mlflow", OLDEST_MLFLOW_VERSION);
+        let oldest_server = start("older_server", OLDEST_SERVER_VERSION);
+        let newest = wanted(NEWEST).then(|| scope.spawn(|| provision::newest(root, scripts)));
+        let mlflow = provision::mlflow(root, scripts, MLFLOW_VERSION);
+        (mlflow, ended(oldest), ended(oldest_server), ended(newest))
     });
+    let reference = || mlflow::Mlflow::new(&root, &scripts, mlflow.as_ref().ok()?.home()).into();
+    let newest_mlflow = newest_mlflow.and_then(|found| {
+        found
+            .or_else(reference)
+            .ok_or_else(|| "the newest MLflow is the reference, which is not there".to_owned())
+    });
+    if let Ok(newest) = &newest_mlflow {
+        progress(&format!("live: the newest MLflow is {}", newest.version()?));
+    }
     let live = Live {
         root,
         scripts,
         program,
         mlflow,
         oldest_mlflow,
+        oldest_server,
         reference: None,
         sent: None,
         real: None,
+        other: Edition {
+            mlflow: newest_mlflow,
+            reference: None,
+            sent: None,
+        },
+        on_newest: false,
     };
     Ok((live, lock))
+}
+
+/// What became of an environment that was made beside others, if it was asked for.
+fn ended<T>(other: Option<ScopedJoinHandle<'_, Result<T, String>>>) -> Result<T, String> {
+    match other.map(|thread| thread.join()) {
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err("provisioning panicked".to_owned()),
+        None => Err("not asked for".to_owned()),
+    }
 }
 
 fn fresh_folder(path: &Path) -> Result<PathBuf, String> {

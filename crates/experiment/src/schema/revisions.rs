@@ -1,7 +1,8 @@
 //! Every schema revision of MLflow's tracking database, oldest first.
 //!
 //! MLflow's migrations form one line, so the position in this list tells older from newer. A
-//! revision that is not here was made after this list, which is complete up to MLflow 3.17.2.
+//! revision that is not here was made after this list, which is complete up to MLflow 3.18.0, or is
+//! no revision of MLflow's. It is no obstacle by itself: the tables decide.
 
 /// The revisions, oldest first.
 pub(super) const REVISIONS: &[&str] = &[
@@ -72,6 +73,9 @@ pub(super) const REVISIONS: &[&str] = &[
     "b7e2c1a4d9f3",
     "75868b020152",
     "dc11669786a5",
+    "e7d1f4b2a9c6",
+    "8b6ad64cb8f5",
+    "f4a9b2c7d1e6",
 ];
 
 /// The revision that brought the `spans` table: the oldest that can hold traces with their spans,

@@ -273,9 +273,10 @@ impl Harness for ExperimentHarness {
 
         // Files of MLflow's that are whole, each with something wrong in it.
         let unknown = self.made("INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (7, 'kept', 'active'); \
-             UPDATE alembic_version SET version_num = 'ffffffffffff'").await?;
+             UPDATE alembic_version SET version_num = 'ffffffffffff'; \
+             CREATE TRIGGER no_spans BEFORE INSERT ON spans BEGIN SELECT RAISE(IGNORE); END").await?;
         add(
-            "an unknown newer schema revision",
+            "a newer schema that drops what is written",
             uri(&unknown, "experiment_name=kept"),
             ErrorKind::Unsupported,
             false,

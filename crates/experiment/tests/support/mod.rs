@@ -18,9 +18,9 @@ use trace_destination_core::{
 };
 use trace_destination_experiment::ExperimentLocation;
 
-/// MLflow's schema revisions as it leaves them: the one new files are made in, the last with rows
-/// for names and usage, and that of MLflow 3.17.2.
-pub const OLDEST: &str = trace_destination_experiment::test_support::NEW_FILE;
+/// MLflow's schema revisions as it leaves them: the one new files are named after, the last with
+/// rows for names and usage, and that of MLflow 3.17.2.
+pub const OLDEST: &str = trace_destination_experiment::test_support::OLDEST;
 pub const BEFORE_COLUMNS: &str = include_str!("../data/b7e2c1a4d9f3.sql");
 pub const HEAD: &str = include_str!("../data/dc11669786a5.sql");
 

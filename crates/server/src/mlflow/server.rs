@@ -102,13 +102,22 @@ impl Server {
     }
 }
 
-/// Major and minor number of a version such as `3.17.2` or `3.4.0rc1`.
+/// Longest version that is taken for one, in bytes. Builds of one's own name a commit and a date.
+const MAX_VERSION: usize = 128;
+
+/// Major and minor number of a version such as `3.17.2`, `3.4.0rc1` or `4`. Whatever comes after
+/// them makes no difference: a server is used however new it is.
 fn parse(version: &str) -> Option<(u32, u32)> {
-    let (major, rest) = version.split_once('.')?;
-    let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    match version.len() < 40 {
-        true => Some((major.parse().ok()?, minor.parse().ok()?)),
-        false => None,
+    if version.len() > MAX_VERSION {
+        return None;
+    }
+    let number = |text: &str| -> Option<u32> {
+        let digits = text.find(|c: char| !c.is_ascii_digit());
+        text[..digits.unwrap_or(text.len())].parse().ok()
+    };
+    match version.split_once('.') {
+        Some((major, rest)) => Some((major.parse().ok()?, number(rest)?)),
+        None => Some((version.parse().ok()?, 0)),
     }
 }
 
@@ -121,9 +130,21 @@ mod tests {
         for (text, expected) in [
             ("3.17.2", Some((3, 17))),
             ("3.4.0rc1", Some((3, 4))),
+            ("3.18.0", Some((3, 18))),
+            ("3.100", Some((3, 100))),
+            ("4", Some((4, 0))),
+            ("4.0.0a1", Some((4, 0))),
+            (
+                "3.19.0.dev0+g0123456789abcdef0123456789abcdef01234567.d20261127",
+                Some((3, 19)),
+            ),
             ("2.9.2.dev0", Some((2, 9))),
             ("<html>3.4", None),
             ("OK", None),
+            ("3.", None),
+            ("3.x", None),
+            (".4", None),
+            ("4294967296.0", None),
             ("", None),
         ] {
             assert_eq!(parse(text), expected, "{text}");

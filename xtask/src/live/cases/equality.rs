@@ -15,14 +15,14 @@ pub(in crate::live) const GENERATED: &str = "generated";
 pub(in crate::live) struct Reference {
     captured: Value,
     generated: Value,
-    /// The file of a second server that got the captured bytes.
-    second: PathBuf,
+    /// The file of a second server that got the captured bytes, of the reference alone.
+    second: Option<PathBuf>,
 }
 
 pub(in crate::live) fn reference(live: &mut Live) -> Result<&Reference, Stop> {
     if live.reference.is_none() {
         let folder = live.work("reference")?;
-        let reference = make_reference(live.mlflow()?, &folder)?;
+        let reference = make_reference(live.mlflow()?, &folder, !live.on_newest)?;
         live.reference = Some(reference);
     }
     live.reference
@@ -40,7 +40,7 @@ impl Reference {
     }
 }
 
-fn make_reference(mlflow: &Mlflow, folder: &Path) -> Result<Reference, String> {
+fn make_reference(mlflow: &Mlflow, folder: &Path, twice: bool) -> Result<Reference, String> {
     let captured = save(folder, CAPTURED, &sample::captured())?;
     let generated = save(folder, GENERATED, &sample::generated_for_server()?)?;
     let raw = save(folder, "raw", &trace_destination_otlp::sample::generated())?;
@@ -52,10 +52,13 @@ fn make_reference(mlflow: &Mlflow, folder: &Path) -> Result<Reference, String> {
         Ok((db, server))
     };
     let (first, second) = std::thread::scope(|scope| {
-        let second = scope.spawn(|| -> Result<PathBuf, String> {
+        let second = scope.spawn(|| -> Result<Option<PathBuf>, String> {
+            if !twice {
+                return Ok(None);
+            }
             let (db, server) = serve("second.db")?;
             server.stop()?;
-            Ok(db)
+            Ok(Some(db))
         });
         let first = || -> Result<PathBuf, String> {
             let (db, server) = serve("first.db")?;
@@ -146,7 +149,7 @@ fn equals_server(
         seen.push(format!("{name}: {traces} traces, {spans} spans"));
         found.extend(differences(&ours, server));
     }
-    let summary = expected.check(case, &found)?;
+    let summary = expected.check(&live.name(case), &found)?;
     Ok(format!("{}; {summary}", seen.join("; ")))
 }
 
@@ -261,7 +264,9 @@ const DAMAGES: &[Damage] = &[
 pub(super) fn comparison_can_fail(live: &mut Live) -> CaseResult {
     let (captured, second) = {
         let reference = reference(live)?;
-        (reference.captured.clone(), reference.second.clone())
+        let second = reference.second.clone();
+        let second = second.ok_or_else(|| "there is no second server".to_owned())?;
+        (reference.captured.clone(), second)
     };
     let mlflow = live.mlflow()?;
     let (traces, spans) = compare::counts(&captured)?;

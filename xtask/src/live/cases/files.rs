@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// The schema of the files we create.
-const CREATED_REVISION: &str = "a1b2c3d4e5f6";
+pub(super) const CREATED_REVISION: &str = "a1b2c3d4e5f6";
 const EXPERIMENT: &str = "shop";
 
 /// MLflow opens a file we created, upgrades it by itself, keeps every row, and shows every trace
@@ -30,8 +30,12 @@ pub(super) fn opens(live: &mut Live) -> CaseResult {
         .into());
     }
     kept(&before, &dump["rows"])?;
+    let models = models(&dump["rows"]);
+    if models == 0 {
+        return Err("no span has its model in a column".to_owned().into());
+    }
     Ok(format!(
-        "{} traces, {} spans shown; upgraded from {old} to {new}, every row kept",
+        "{} traces, {} spans shown, {models} with their model; upgraded from {old} to {new}, every row kept",
         written.len(),
         stored::count(&written)
     ))
@@ -161,6 +165,12 @@ fn kept(before: &Value, after: &Value) -> Result<(), String> {
                 "status",
                 "start_time_unix_nano",
                 "end_time_unix_nano",
+                // Not of this revision, but there in files that we made, and kept.
+                "input_cost",
+                "output_cost",
+                "total_cost",
+                "model_name",
+                "model_provider",
             ];
             if let Some(c) = columns.iter().find(|c| row[**c] != now[**c]) {
                 return Err(format!(
@@ -174,6 +184,13 @@ fn kept(before: &Value, after: &Value) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Spans whose model is in a column.
+fn models(rows: &Value) -> usize {
+    let traces = rows["traces"].as_object().into_iter().flatten();
+    let spans = traces.flat_map(|(_, t)| t["spans"].as_object().into_iter().flatten());
+    spans.filter(|(_, s)| s["model_name"].is_string()).count()
 }
 
 /// Whether each value of a JSON text is in the column of the same name.

@@ -4,6 +4,7 @@ pub(in crate::live) mod equality;
 mod files;
 mod processes;
 mod ui;
+mod upgrade;
 
 use super::Case;
 
@@ -19,4 +20,18 @@ pub(super) const ALL: &[(&str, Case)] = &[
     ("kill_nine", processes::kill_nine),
     ("ui_screenshot", ui::ui_screenshot),
     ("older_mlflow", files::older_mlflow),
+    ("newest_opens", |live| live.newest(files::opens)),
+    ("newest_upgrades_under_load", upgrade::under_load),
+    ("newest_equals_server_captured", |live| {
+        live.newest(equality::captured)
+    }),
+    ("newest_equals_server_generated", |live| {
+        live.newest(equality::generated)
+    }),
+    ("newest_writes_head_shape", |live| {
+        live.newest(equality::head_shape)
+    }),
+    ("newest_ui_screenshot", |live| {
+        live.newest(ui::ui_screenshot)
+    }),
 ];

@@ -3,8 +3,9 @@
 use super::equality::sound;
 use crate::live::sample::{self, Writing};
 use crate::live::{CaseResult, Live, Stop, process, provision};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trace_destination::{Attribute, Event, SpanRecord, StatusCode};
 
@@ -86,8 +87,8 @@ pub(super) fn ui_screenshot(live: &mut Live) -> CaseResult {
     let server = mlflow.serve(&db)?;
     let id = mlflow.experiment_id(&server, EXPERIMENT)?;
     let artifacts = live.root.join("artifacts");
-    let list = artifacts.join("mlflow-traces.png");
-    let detail = artifacts.join("mlflow-trace.png");
+    let list = artifacts.join(live.name("mlflow-traces.png"));
+    let detail = artifacts.join(live.name("mlflow-trace.png"));
     let traces = format!("{}/#/experiments/{id}/traces", server.url());
     let plan = json!([
         { "url": traces, "expect": ["Where is my parcel 4711?", "It arrives tomorrow.", "session-ui"] },
@@ -105,13 +106,31 @@ pub(super) fn ui_screenshot(live: &mut Live) -> CaseResult {
             "screenshot": detail,
         },
     ]);
+    browse(live, &chromium, &folder, &plan)?;
+    server.stop()?;
+    sound(&mlflow.dump(&db)?)?;
+    Ok(format!(
+        "list and detail of `{NAME}`: {}, {}",
+        list.display(),
+        detail.display()
+    ))
+}
+
+/// Takes the steps of a plan in a browser; an error where a page lacks what it is to show.
+pub(super) fn browse(
+    live: &Live,
+    chromium: &Path,
+    folder: &Path,
+    plan: &Value,
+) -> Result<(), Stop> {
+    let mlflow = live.mlflow()?;
     let file = folder.join("plan.json");
     fs::write(&file, plan.to_string()).map_err(|e| format!("write {}: {e}", file.display()))?;
     let mut command = process::clean_command(&mlflow.python(), &live.root.join("home"));
     command
         .arg(live.scripts.join("browser.py"))
         .arg("--chromium")
-        .arg(&chromium)
+        .arg(chromium)
         .arg("--profile")
         .arg(folder.join("profile"))
         .args(["--timeout", &PAGE_TIMEOUT.to_string()])
@@ -119,10 +138,9 @@ pub(super) fn ui_screenshot(live: &mut Live) -> CaseResult {
     let timeout = Duration::from_secs(PAGE_TIMEOUT * 4);
     let steps = process::run_json(
         &mut command,
-        &live.root.join("logs").join("browser"),
+        &live.root.join("logs").join(live.name("browser")),
         timeout,
     )?;
-    server.stop()?;
     let steps = steps.as_array().map(Vec::as_slice).unwrap_or_default();
     for (step, done) in plan.as_array().into_iter().flatten().zip(steps) {
         if done["missing"] != json!([]) {
@@ -136,10 +154,5 @@ pub(super) fn ui_screenshot(live: &mut Live) -> CaseResult {
     if Some(steps.len()) != plan.as_array().map(Vec::len) {
         return Err(format!("{} steps were taken", steps.len()).into());
     }
-    sound(&mlflow.dump(&db)?)?;
-    Ok(format!(
-        "list and detail of `{NAME}`: {}, {}",
-        list.display(),
-        detail.display()
-    ))
+    Ok(())
 }

@@ -4,7 +4,7 @@
 use crate::live::cases::equality::{CAPTURED, GENERATED, reference, sound};
 use crate::live::compare::{self, Expected, differences};
 use crate::live::sample::{self, Writing};
-use crate::live::{CaseResult, Live, Stop};
+use crate::live::{CaseResult, Live, Stop, stored};
 use serde_json::Value;
 
 /// The captured traces.
@@ -23,8 +23,39 @@ fn equals(live: &mut Live, case: &str, name: &str) -> CaseResult {
     let server = reference(live)?.view(name).clone();
     let (traces, spans) = compare::counts(&server)?;
     let expected = Expected::load(&live.scripts.join("expected_differences.json"))?;
-    let summary = expected.check(case, &differences(&ours, &server))?;
+    let summary = expected.check(&live.name(case), &differences(&ours, &server))?;
     Ok(format!("{traces} traces, {spans} spans; {summary}"))
+}
+
+/// The oldest server that takes spans over OTLP stores what we send, and lists every trace.
+pub(super) fn older(live: &mut Live) -> CaseResult {
+    let db = live.work("older_server")?.join("mlflow.db");
+    let mlflow = live.oldest_server.as_ref();
+    let mlflow = mlflow.map_err(|m| Stop::Missing(m.clone()))?;
+    let server = mlflow.serve(&db)?;
+    let requests = sample::captured();
+    let writing = Writing::open(&format!("{}?experiment_name={CAPTURED}", server.url()))?;
+    for request in &requests {
+        writing.request(request)?;
+    }
+    writing.close()?;
+    let listed = mlflow.dump_server_infos(&server)?;
+    server.stop()?;
+    let written = stored::of_requests(&requests)?;
+    if stored::spans(&db)? != written {
+        return Err("the rows are not what was sent".to_owned().into());
+    }
+    let order = listed["api"]["order"][CAPTURED]
+        .as_array()
+        .map_or(0, Vec::len);
+    if order != written.len() {
+        return Err(format!("it lists {order} of {} traces", written.len()).into());
+    }
+    Ok(format!(
+        "{} stored {} spans and lists their {order} traces",
+        mlflow.version()?,
+        stored::count(&written)
+    ))
 }
 
 /// What a server has after we sent it both samples, as the reference got them; asked for once.

@@ -25,6 +25,17 @@ type Case = (&'static str, fn(&mut Live) -> CaseResult, bool);
 pub(super) const ALL: &[Case] = &[
     ("server_equals_captured", equality::captured, false),
     ("server_equals_generated", equality::generated, false),
+    ("older_server", equality::older, false),
+    (
+        "newest_server_equals_captured",
+        |live| live.newest(equality::captured),
+        false,
+    ),
+    (
+        "newest_server_equals_generated",
+        |live| live.newest(equality::generated),
+        false,
+    ),
     ("server_fault_refuse", faults::refuse, false),
     ("server_fault_reset_request", faults::reset_request, false),
     ("server_fault_reset_reply", faults::reset_reply, false),
