@@ -112,12 +112,11 @@ impl OtlpFile {
             .map_err(|e| io_error(&path, "it cannot be read", e))?;
         let start = &start[..start.len().min(SNIFF)];
         let format = sniff(start, &path)?;
-        let list = start.trim_ascii_start().starts_with(b"[");
         Ok(Self {
             path,
             input,
             format,
-            json: JsonFile::new(list, MAX_REQUEST as usize),
+            json: JsonFile::new(MAX_REQUEST as usize),
             size,
             position: 0,
             parts: 0,

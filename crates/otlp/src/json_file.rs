@@ -40,21 +40,19 @@ pub(crate) struct JsonFile {
     pub(crate) step_line: u64,
     /// Whether the buffer ends with a line or the file; else there is more of its last line.
     whole_line: bool,
-    /// Whether the file is a list of requests.
-    list: bool,
     /// Longest request, in bytes.
     longest: usize,
 }
 
 impl JsonFile {
-    pub(crate) fn new(list: bool, longest: usize) -> Self {
+    /// `longest` is the longest request taken, in bytes.
+    pub(crate) fn new(longest: usize) -> Self {
         Self {
             buffer: Vec::new(),
             at: 0,
             line: 1,
             step_line: 1,
             whole_line: true,
-            list,
             longest,
         }
     }
@@ -68,6 +66,12 @@ impl JsonFile {
         self.step_line = self.line;
         if self.rest().is_empty() {
             return Ok(Step::End);
+        }
+        if self.rest().first() != Some(&b'{') {
+            let line = self.rest().iter().position(|b| *b == b'\n');
+            let end = line.map_or(self.rest().len(), |at| at + 1);
+            self.advance(self.next_request(end));
+            return Ok(Step::Damage(Damage::Syntax(SyntaxError::no_object())));
         }
         let mut extent = None;
         if !self.whole_line {
@@ -121,10 +125,13 @@ impl JsonFile {
             {
                 self.at = BOM.len();
             }
+            // 0x1e is the record separator of JSON text sequences (RFC 7464). The punctuation is
+            // that of a list of requests.
             let blank = |b: &u8| {
-                // 0x1e is the record separator of JSON text sequences (RFC 7464).
-                matches!(*b, b' ' | b'\t' | b'\n' | b'\r' | 0x0c | 0x1e | 0)
-                    || self.list && matches!(*b, b'[' | b',' | b']')
+                matches!(
+                    *b,
+                    b' ' | b'\t' | b'\n' | b'\r' | 0x0c | 0x1e | 0 | b'[' | b',' | b']'
+                )
             };
             let len = self.rest().iter().take_while(|b| blank(b)).count();
             let zero = self.rest()[..len].iter().position(|b| *b == 0);
@@ -159,10 +166,6 @@ impl JsonFile {
     fn extent(&mut self, input: &mut dyn BufRead, position: &mut u64) -> io::Result<Extent> {
         let mut brackets = Brackets::default();
         let mut scanned = 0;
-        if self.rest().first() != Some(&b'{') {
-            let line = self.rest().iter().position(|b| *b == b'\n');
-            return Ok(Extent::Broken(line.map_or(self.rest().len(), |at| at + 1)));
-        }
         loop {
             if let Some(extent) = brackets.scan(self.rest(), scanned) {
                 return Ok(extent);

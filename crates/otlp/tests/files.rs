@@ -311,6 +311,12 @@ fn damage_costs_what_is_damaged() {
     let pb = pretty(&b);
     for (text, spans, damaged) in [
         (format!("{a}\ngarbage\n{b}\n"), vec![1, 2], vec![2]),
+        // JSON, but no object; one damaged place for each line.
+        (
+            format!("200 OK\nnull\n{a}\n\"text\" more\n[INFO] x\n{b}"),
+            vec![1, 2],
+            vec![1, 2, 4, 5],
+        ),
         (format!("{a}\n{}\n{b}\n", &b[..30]), vec![1, 2], vec![2]),
         (
             format!("{a}\nGET / 200\n\n{{\"level\":\"info\"}}\n{b}"),

@@ -136,11 +136,8 @@ impl<'t, 'a> Message<'t, 'a> {
             None => Ok(0),
             Some(Node::Text(text)) => Ok(names.number(text)),
             Some(Node::Bool(value)) => Ok(i32::from(*value)),
-            Some(node @ Node::Number(text)) => match text.parse::<f64>() {
-                // Whole numbers are exact here, and the others are cut as Python does.
-                Ok(value) if value.is_finite() => Ok(value as i32),
-                _ => Err(expected(name, node, "the number or name of an enum value")),
-            },
+            // Whole numbers are exact here. The others are cut, and NaN is unset, as for Python.
+            Some(Node::Number(text)) => Ok(text.parse::<f64>().map_or(0, |value| value as i32)),
             Some(node) => Err(expected(name, node, "the number or name of an enum value")),
         }
     }

@@ -66,11 +66,23 @@ pub(crate) struct First {
 /// Reads the first JSON value of a text, in UTF-8.
 pub(crate) fn first(text: &[u8]) -> Result<First, SyntaxError> {
     if let Some((outcome, end)) = quick::request(text) {
+        #[cfg(fuzzing)]
+        agree(text, &outcome, end);
         return Ok(First { outcome, end });
     }
     let (root, end) = tree::parse(text)?;
     let outcome = lenient::request(&root);
     Ok(First { outcome, end })
+}
+
+/// Panics if the two decoders disagree on what the quick one reads. As text, so that a double that
+/// is no number equals itself.
+#[cfg(any(test, fuzzing))]
+fn agree(text: &[u8], quick: &Result<Vec<ResourceSpans>, NotTraces>, end: usize) {
+    let (root, tree_end) = tree::parse(text).expect("what is quickly decoded is JSON");
+    let lenient = lenient::request(&root);
+    assert_eq!(end, tree_end);
+    assert_eq!(format!("{quick:?}"), format!("{lenient:?}"));
 }
 
 /// Why JSON is no trace request.

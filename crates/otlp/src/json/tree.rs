@@ -44,6 +44,11 @@ impl fmt::Display for SyntaxError {
 impl std::error::Error for SyntaxError {}
 
 impl SyntaxError {
+    pub(crate) fn no_object() -> Self {
+        let (at, eof, what) = (0, false, "expected an object");
+        Self { at, eof, what }
+    }
+
     pub(crate) fn trailing(at: usize) -> Self {
         let what = "there is something after the JSON value";
         let eof = false;

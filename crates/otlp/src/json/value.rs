@@ -151,7 +151,8 @@ impl<'de> Deserialize<'de> for Integer {
             }
 
             fn visit_f64<E: de::Error>(self, v: f64) -> Result<Integer, E> {
-                if v.fract() == 0.0 && v.abs() < 2f64.powi(64) {
+                // A larger one may have been an integer, of which the last digits are lost here.
+                if v.fract() == 0.0 && v.abs() < 2f64.powi(63) {
                     Ok(Integer(v as i128))
                 } else {
                     Err(E::invalid_value(de::Unexpected::Float(v), &self))
