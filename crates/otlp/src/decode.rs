@@ -1,12 +1,14 @@
 //! OTLP protobuf to records.
 
+use crate::id::padded;
 use crate::keys::key;
-use crate::request::{self, ResourceSpans, identity, invalid_span, non_empty};
+use crate::raw::{self, Part, RawResourceSpans};
+use crate::repair::{self, repair};
+use crate::request::{self, Fault, ResourceSpans, identity, invalid_span, non_empty};
 use bytes::Bytes;
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_proto::tonic::common::v1 as common;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
 use opentelemetry_proto::tonic::trace::v1::{Span as ProtoSpan, span};
 use prost::Message;
 use std::sync::Arc;
@@ -15,73 +17,55 @@ use trace_destination_core::{
     Status, StatusCode,
 };
 
-/// `ExportTraceServiceRequest` with its spans left undecoded: on the wire a message and a byte
-/// string look the same, so each span can be decoded, and refused, by itself.
-#[derive(Clone, PartialEq, Message)]
-struct RawRequest {
-    #[prost(message, repeated, tag = "1")]
-    resource_spans: Vec<RawResourceSpans>,
-}
-
-/// One `ResourceSpans` with its spans left undecoded.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct RawResourceSpans {
-    #[prost(message, optional, tag = "1")]
-    resource: Option<ProtoResource>,
-    #[prost(message, repeated, tag = "2")]
-    scope_spans: Vec<RawScopeSpans>,
-    #[prost(string, tag = "3")]
-    schema_url: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RawScopeSpans {
-    #[prost(message, optional, tag = "1")]
-    scope: Option<common::InstrumentationScope>,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    spans: Vec<Bytes>,
-    #[prost(string, tag = "3")]
-    schema_url: String,
-}
-
 /// Decodes an OTLP `ExportTraceServiceRequest` (or `TracesData`, which looks the same).
 ///
 /// An attribute set to a reference into a profile's string table, which has no meaning in a trace,
-/// comes out as [`AnyValue::Empty`], as the protocol asks for. Values may be nested about 30 deep;
+/// comes out as [`AnyValue::Empty`], as the protocol asks for. Values may be nested about 50 deep;
 /// the entity references of a resource, still in development in OTLP, are not kept.
 ///
+/// Text that is not UTF-8 becomes U+FFFD. A known field of another wire type than its own is passed
+/// over like an unknown one. Ids that are too short are filled up with zeros on the left, in a span
+/// that has a time. A link whose ids are too long is left out and counted as dropped.
+///
 /// # Errors
-/// `Corrupt` if the bytes are not such a request. A single bad span is no error but
-/// [`refused`](ResourceSpans::refused).
+/// `Corrupt` if the bytes are not such a request, or nothing of it can be read. A bad span is no
+/// error but [`refused`](ResourceSpans::refused), and any other bad part is one of the
+/// [`faults`](ResourceSpans::faults).
 pub fn decode_protobuf(bytes: &[u8]) -> Result<Vec<ResourceSpans>, Error> {
-    let request = RawRequest::decode(Bytes::copy_from_slice(bytes)).map_err(|e| {
-        Error::new(
-            ErrorKind::Corrupt,
-            "decode OTLP request",
-            "the bytes are not a protobuf ExportTraceServiceRequest",
-        )
-        .mend("send or capture it again; a request that was cut off cannot be repaired")
-        .caused_by(e)
-    })?;
     let mut groups = Vec::new();
-    for resource_spans in request.resource_spans {
-        resource_spans.unpack(&mut groups);
+    let part = raw::request(&Bytes::copy_from_slice(bytes), &mut groups);
+    let error = |cause| Error::new(ErrorKind::Corrupt, "decode OTLP request", cause);
+    match part {
+        Ok(Part::Traces) => Ok(groups),
+        Ok(Part::OtherSignal) => Err(error("the request holds metrics or logs, and no traces")
+            .mend("send metrics and logs elsewhere; only traces are stored")),
+        Err(e) => Err(
+            error("the bytes are not a protobuf ExportTraceServiceRequest")
+                .mend("send or capture it again; a request that was cut off cannot be repaired")
+                .caused_by(e),
+        ),
     }
-    Ok(groups)
 }
 
 impl RawResourceSpans {
-    /// Decodes the spans, scope by scope.
-    pub(crate) fn unpack(self, groups: &mut Vec<ResourceSpans>) {
+    /// Decodes the spans, scope by scope. `index` is the position in the request, `faults` what has
+    /// been passed over already.
+    pub(crate) fn unpack(
+        self,
+        index: usize,
+        mut faults: Vec<Fault>,
+        groups: &mut Vec<ResourceSpans>,
+    ) {
         let resource = self.resource.unwrap_or_default();
         let resource = Arc::new(Resource {
             attributes: attributes(resource.attributes),
             dropped_attributes_count: resource.dropped_attributes_count,
             schema_url: non_empty(self.schema_url),
         });
-        for scope_spans in self.scope_spans {
+        for (nth, scope_spans) in self.scope_spans.into_iter().enumerate() {
             let scope = scope_spans.scope.unwrap_or_default();
-            let (spans, refused) = request::sort(scope_spans.spans.into_iter().map(span));
+            let spans = scope_spans.spans.into_iter().map(span);
+            let (spans, refused) = request::sort((index, nth), spans);
             groups.push(ResourceSpans {
                 resource: Arc::clone(&resource),
                 scope: Arc::new(Scope {
@@ -93,34 +77,53 @@ impl RawResourceSpans {
                 }),
                 spans,
                 refused,
+                faults: std::mem::take(&mut faults),
+            });
+        }
+        if !faults.is_empty() {
+            groups.push(ResourceSpans {
+                resource,
+                ..request::only_faults(faults)
             });
         }
     }
 }
 
 fn span(bytes: Bytes) -> Result<SpanRecord, Error> {
-    let span = ProtoSpan::decode(bytes)
-        .map_err(|e| invalid_span("", "the bytes are not a valid protobuf span").caused_by(e))?;
+    match ProtoSpan::decode(&*bytes) {
+        Ok(span) => record(span),
+        Err(e) => {
+            let bytes = repair(&repair::SPAN, &bytes).unwrap_or_default();
+            match ProtoSpan::decode(&*bytes) {
+                Ok(span) if !bytes.is_empty() => record(span),
+                _ => {
+                    let cause = "the bytes are not a valid protobuf span";
+                    Err(invalid_span("", cause).caused_by(e))
+                }
+            }
+        }
+    }
+}
+
+fn record(span: ProtoSpan) -> Result<SpanRecord, Error> {
     let name = span.name;
+    // Metrics that were sent here look like spans with ids of any length, but without times.
+    let timed = span.start_time_unix_nano != 0 || span.end_time_unix_nano != 0;
+    let id = Id { span: &name, timed };
     let (trace_id, span_id) = identity(
         &name,
-        trace_id(&name, "trace id", &span.trace_id)?,
-        span_id(&name, "span id", &span.span_id)?,
+        TraceId::from_bytes(id.of("trace id", &span.trace_id)?),
+        SpanId::from_bytes(id.of("span id", &span.span_id)?),
     )?;
-    let links = span
-        .links
-        .into_iter()
-        .map(|l| link(&name, l))
-        .collect::<Result<_, _>>()?;
+    let parent = SpanId::from_bytes(id.of("parent span id", &span.parent_span_id)?);
+    let sent = span.links.len();
+    let links: Vec<_> = span.links.into_iter().filter_map(link).collect();
+    let unreadable = u32::try_from(sent - links.len()).unwrap_or(u32::MAX);
     let status = span.status.unwrap_or_default();
     Ok(SpanRecord {
         trace_id,
         span_id,
-        parent_span_id: request::parent(self::span_id(
-            &name,
-            "parent span id",
-            &span.parent_span_id,
-        )?),
+        parent_span_id: request::parent(parent),
         trace_state: span.trace_state,
         flags: span.flags,
         kind: SpanKind::from_otlp(span.kind),
@@ -131,7 +134,7 @@ fn span(bytes: Bytes) -> Result<SpanRecord, Error> {
         events: span.events.into_iter().map(event).collect(),
         dropped_events_count: span.dropped_events_count,
         links,
-        dropped_links_count: span.dropped_links_count,
+        dropped_links_count: span.dropped_links_count.saturating_add(unreadable),
         status: Status {
             code: status_code(status.code),
             message: status.message.into(),
@@ -158,10 +161,11 @@ fn event(event: span::Event) -> Event {
     }
 }
 
-fn link(name: &str, link: span::Link) -> Result<Link, Error> {
-    Ok(Link {
-        trace_id: trace_id(name, "trace id of a link", &link.trace_id)?,
-        span_id: span_id(name, "span id of a link", &link.span_id)?,
+/// `None` if an id is too long.
+fn link(link: span::Link) -> Option<Link> {
+    Some(Link {
+        trace_id: TraceId::from_bytes(padded(&link.trace_id)?),
+        span_id: SpanId::from_bytes(padded(&link.span_id)?),
         trace_state: link.trace_state,
         flags: link.flags,
         attributes: attributes(link.attributes),
@@ -169,21 +173,28 @@ fn link(name: &str, link: span::Link) -> Result<Link, Error> {
     })
 }
 
-fn trace_id(name: &str, what: &str, bytes: &[u8]) -> Result<TraceId, Error> {
-    id(name, what, bytes).map(TraceId::from_bytes)
+/// Reads the ids of one span.
+struct Id<'a> {
+    /// Name of the span, for errors.
+    span: &'a str,
+    /// Whether ids may be of another length than theirs.
+    timed: bool,
 }
 
-fn span_id(name: &str, what: &str, bytes: &[u8]) -> Result<SpanId, Error> {
-    id(name, what, bytes).map(SpanId::from_bytes)
-}
-
-/// An id, where an absent one is the same as an all-zero one.
-fn id<const N: usize>(name: &str, what: &str, bytes: &[u8]) -> Result<[u8; N], Error> {
-    match bytes.len() {
-        0 => Ok([0; N]),
-        len => bytes
-            .try_into()
-            .map_err(|_| invalid_span(name, format!("the {what} has {len} bytes instead of {N}"))),
+impl Id<'_> {
+    /// An id, where an absent one is the same as an all-zero one.
+    fn of<const N: usize>(&self, what: &str, bytes: &[u8]) -> Result<[u8; N], Error> {
+        if let Ok(id) = bytes.try_into() {
+            return Ok(id);
+        }
+        let id = padded(bytes).filter(|_| self.timed || bytes.is_empty());
+        id.ok_or_else(|| {
+            let len = bytes.len();
+            invalid_span(
+                self.span,
+                format!("the {what} has {len} bytes instead of {N}"),
+            )
+        })
     }
 }
 

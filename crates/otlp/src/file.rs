@@ -1,16 +1,16 @@
 //! Files of captured traces, read one request at a time.
 
-use crate::decode::RawResourceSpans;
-use crate::json;
+use crate::json_file::{BOM, Damage, JsonFile, Step, begins_request};
+use crate::raw::{self, Part};
 use crate::request::ResourceSpans;
 use bytes::Bytes;
-use prost::Message;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use trace_destination_core::{Error, ErrorKind};
 
-/// Longest line or message taken, in bytes: 256 MiB. Bounds what one step of the reader holds.
+/// Longest request or message taken, in bytes: 256 MiB. Bounds what one step of the reader holds.
 const MAX_REQUEST: u64 = 256 << 20;
 
 /// How much of the beginning is looked at to tell the formats apart.
@@ -19,7 +19,8 @@ const SNIFF: usize = 4096;
 /// How a file of captured traces is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// OTLP/JSON, one request per line (`.jsonl`).
+    /// OTLP/JSON (`.jsonl`): one request per line, one after the other without line breaks, spread
+    /// over lines, or as a list.
     JsonLines,
     /// One protobuf `ExportTraceServiceRequest` (`.binpb`), or several one after the other, which
     /// protobuf makes one.
@@ -29,22 +30,42 @@ pub enum Format {
     FramedProtobuf,
 }
 
-/// A file of captured traces. Iterating gives the spans, one line of JSON or one protobuf
+/// A file of captured traces. Iterating gives the spans, one JSON request or one protobuf
 /// `ResourceSpans` at a time, so that memory follows the largest of these and not the file.
 ///
 /// The format is told by the content; the extension decides where the content fits two.
 ///
-/// The first error ends the iteration: what comes after damage cannot be trusted. Every error names
-/// the file and the line or byte.
-#[derive(Debug)]
+/// Damage costs what is damaged. It is an error that names the file and the line or byte; iterating
+/// goes on after it with the next request. Only where that cannot be found (the file cannot be read
+/// any further, a protobuf message is cut off) is the error the last item. Requests of metrics and
+/// logs are passed over and [counted](Self::other_signals).
 pub struct OtlpFile {
     path: PathBuf,
-    input: BufReader<File>,
+    input: Box<dyn BufRead + Send>,
     format: Format,
+    json: JsonFile,
     size: Option<u64>,
     position: u64,
-    line: u64,
+    /// `ResourceSpans` so far, in protobuf that has no frames.
+    parts: usize,
+    other_signals: u64,
     done: bool,
+}
+
+/// An error, and whether reading can go on after it.
+struct Failure {
+    error: Error,
+    last: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, last: true }
+    }
+}
+
+fn passed_over(error: Error) -> Failure {
+    Failure { error, last: false }
 }
 
 impl OtlpFile {
@@ -63,18 +84,43 @@ impl OtlpFile {
             return Err(read_error(ErrorKind::Corrupt, &path, "it is a folder")
                 .mend("name a file of captured traces"));
         }
-        let mut input = BufReader::with_capacity(SNIFF.max(64 << 10), file);
+        let size = metadata.is_file().then_some(metadata.len());
+        let input = BufReader::with_capacity(SNIFF.max(64 << 10), file);
+        Self::new(Box::new(input), path, size)
+    }
+
+    /// Reads from elsewhere than a file, such as standard input. The name is for errors; its
+    /// extension decides where the content fits two formats.
+    ///
+    /// # Errors
+    /// `Corrupt` if there is nothing or none of the [formats](Format), `Unavailable` if reading
+    /// fails.
+    pub fn from_reader(
+        input: impl BufRead + Send + 'static,
+        name: impl Into<PathBuf>,
+    ) -> Result<Self, Error> {
+        Self::new(Box::new(input), name.into(), None)
+    }
+
+    fn new(
+        mut input: Box<dyn BufRead + Send>,
+        path: PathBuf,
+        size: Option<u64>,
+    ) -> Result<Self, Error> {
         let start = input
             .fill_buf()
             .map_err(|e| io_error(&path, "it cannot be read", e))?;
-        let format = sniff(&start[..start.len().min(SNIFF)], &path)?;
+        let start = &start[..start.len().min(SNIFF)];
+        let format = sniff(start, &path)?;
         Ok(Self {
             path,
             input,
             format,
-            size: metadata.is_file().then_some(metadata.len()),
+            json: JsonFile::new(MAX_REQUEST as usize),
+            size,
             position: 0,
-            line: 0,
+            parts: 0,
+            other_signals: 0,
             done: false,
         })
     }
@@ -94,112 +140,124 @@ impl OtlpFile {
         self.position
     }
 
-    fn next_request(&mut self) -> Result<Option<Vec<ResourceSpans>>, Error> {
+    /// Line on which the last item began, counted from 1; `None` in protobuf, which has no lines.
+    pub fn line(&self) -> Option<u64> {
+        (self.format == Format::JsonLines).then_some(self.json.step_line)
+    }
+
+    /// Requests of metrics, logs and profiles so far, which were passed over.
+    pub fn other_signals(&self) -> u64 {
+        self.other_signals
+    }
+
+    /// The next request; an empty step where there was one of another signal.
+    fn step(&mut self) -> Result<Step, Failure> {
         match self.format {
-            Format::JsonLines => self.next_line(),
+            Format::JsonLines => self.next_json(),
             Format::Protobuf => self.next_field(),
             Format::FramedProtobuf => self.next_frame(),
         }
     }
 
-    fn next_line(&mut self) -> Result<Option<Vec<ResourceSpans>>, Error> {
-        loop {
-            let mut text = Vec::new();
-            self.line += 1;
-            let read = (&mut self.input)
-                .take(MAX_REQUEST)
-                .read_until(b'\n', &mut text)
-                .map_err(|e| io_error(&self.path, "it cannot be read", e))?;
-            self.position += read as u64;
-            if read == 0 {
-                return Ok(None);
+    fn next_json(&mut self) -> Result<Step, Failure> {
+        let step = self.json.next(&mut *self.input, &mut self.position);
+        let step = step.map_err(|e| io_error(&self.path, "it cannot be read", e))?;
+        let line = self.json.step_line;
+        match step {
+            Step::Request(mut groups) => {
+                place(&mut groups, || format!("line {line}"));
+                Ok(Step::Request(groups))
             }
-            if read as u64 == MAX_REQUEST && !text.ends_with(b"\n") {
-                return Err(self
-                    .corrupt(format!(
-                        "line {} is longer than {MAX_REQUEST} bytes",
-                        self.line
-                    ))
-                    .mend("write one request per line"));
+            Step::Damage(damage) => Err(passed_over(self.damage(line, damage))),
+            step => Ok(step),
+        }
+    }
+
+    fn damage(&self, line: u64, damage: Damage) -> Error {
+        match damage {
+            Damage::Zeros(count) => self
+                .corrupt(format!(
+                    "line {line}: {count} zero bytes stand where data was lost"
+                ))
+                .mend("capture it again; the requests around them are read"),
+            Damage::TooLong => self
+                .corrupt(format!(
+                    "line {line}: a request is longer than {MAX_REQUEST} bytes"
+                ))
+                .mend("split it into several requests"),
+            Damage::NotTraces(e) => {
+                let error = self.corrupt(format!("line {line}: {}", e.cause()));
+                error.mend(e.mend())
             }
-            let mut json = text.trim_ascii();
-            if self.line == 1 {
-                json = json.strip_prefix(BOM).unwrap_or(json);
-            }
-            if json.is_empty() {
-                continue;
-            }
-            return json::parse(json).map(Some).map_err(|e| {
-                let mut error = self.corrupt(format!("line {}: {}", self.line, e.cause()));
-                if let json::JsonError::Json(e) = e {
-                    error = if e.is_eof() {
-                        error.mend(
-                            "capture it again, or remove the line that was cut off; a request \
-                             spread over several lines must be put on one (`jq -c .`)",
-                        )
-                    } else {
-                        error.mend("write one OTLP/JSON ExportTraceServiceRequest per line")
-                    }
-                    .caused_by(e);
+            Damage::Syntax(e) => {
+                let error = self.corrupt(format!("line {line}: {}", e.cause()));
+                let mend = if e.eof {
+                    "capture it again, or remove what was cut off"
                 } else {
-                    error = error.mend("keep metrics and logs in files of their own");
-                }
-                error
-            });
+                    "remove what is no OTLP/JSON ExportTraceServiceRequest"
+                };
+                error.mend(mend).caused_by(e)
+            }
         }
     }
 
     /// The next field of a plain protobuf request, which is a `ResourceSpans`.
-    fn next_field(&mut self) -> Result<Option<Vec<ResourceSpans>>, Error> {
+    fn next_field(&mut self) -> Result<Step, Failure> {
         loop {
             let start = self.position;
             let Some(tag) = self.varint(true)? else {
-                return Ok(None);
+                return Ok(Step::End);
             };
             let (field, wire_type) = (tag >> 3, tag & 7);
             if field == 0 || wire_type != LENGTH_DELIMITED {
-                return Err(self
-                    .corrupt(format!("at byte {start} it is not an OTLP trace request"))
-                    .mend(NOT_OTLP));
+                let cause = format!("at byte {start} it is not an OTLP trace request");
+                return Err(self.corrupt(cause).mend(NOT_OTLP).into());
             }
             let len = self.varint(false)?.unwrap_or_default();
             let bytes = self.message(start, len)?;
             if field == 1 {
-                return self.resource_spans(start, bytes).map(Some);
+                let index = self.parts;
+                self.parts += 1;
+                let mut groups = Vec::new();
+                let part = raw::resource_spans(index, bytes, &mut groups);
+                return self.traces(start, part, groups, "OTLP ResourceSpans");
             }
             // A field of a later OTLP: skipped, as protobuf asks for.
         }
     }
 
-    fn next_frame(&mut self) -> Result<Option<Vec<ResourceSpans>>, Error> {
+    fn next_frame(&mut self) -> Result<Step, Failure> {
         let start = self.position;
         let mut length = [0; 4];
         match self.read_up_to(&mut length)? {
-            0 => return Ok(None),
+            0 => return Ok(Step::End),
             4 => {}
-            _ => return Err(self.cut_off(start)),
+            _ => return Err(self.cut_off(start).into()),
         }
         let bytes = self.message(start, u32::from_be_bytes(length).into())?;
-        crate::decode_protobuf(&bytes).map(Some).map_err(|e| {
-            self.corrupt(format!(
-                "the message at byte {start} is not an OTLP trace request"
-            ))
-            .mend(NOT_OTLP)
-            .caused_by(e)
-        })
+        let mut groups = Vec::new();
+        let part = raw::request(&bytes, &mut groups);
+        self.traces(start, part, groups, "an OTLP trace request")
     }
 
-    fn resource_spans(&self, start: u64, bytes: Bytes) -> Result<Vec<ResourceSpans>, Error> {
-        let message = RawResourceSpans::decode(bytes).map_err(|e| {
-            self.corrupt(format!(
-                "the message at byte {start} is not OTLP ResourceSpans"
-            ))
-            .mend(NOT_OTLP)
-            .caused_by(e)
-        })?;
-        let mut groups = Vec::new();
-        message.unpack(&mut groups);
-        Ok(groups)
+    fn traces(
+        &self,
+        start: u64,
+        part: Result<Part, crate::wire::Malformed>,
+        mut groups: Vec<ResourceSpans>,
+        what: &str,
+    ) -> Result<Step, Failure> {
+        match part {
+            Ok(Part::Traces) => {
+                place(&mut groups, || format!("byte {start}"));
+                Ok(Step::Request(groups))
+            }
+            Ok(Part::OtherSignal) => Ok(Step::OtherSignal),
+            Err(e) => {
+                let error = self.corrupt(format!("the message at byte {start} is not {what}"));
+                Err(passed_over(error.mend(NOT_OTLP).caused_by(e)))
+            }
+        }
     }
 
     /// A protobuf varint; `None` at the end of the file, where the file may end.
@@ -282,16 +340,41 @@ impl Iterator for OtlpFile {
     type Item = Result<Vec<ResourceSpans>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
+        while !self.done {
+            match self.step() {
+                Ok(Step::Request(groups)) => return Some(Ok(groups)),
+                Ok(Step::OtherSignal) => self.other_signals += 1,
+                Ok(Step::End | Step::Damage(_)) => self.done = true,
+                Err(failure) => {
+                    self.done = failure.last;
+                    return Some(Err(failure.error));
+                }
+            }
         }
-        let next = self.next_request().transpose();
-        self.done = !matches!(next, Some(Ok(_)));
-        next
+        None
     }
 }
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
+impl fmt::Debug for OtlpFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OtlpFile")
+            .field("path", &self.path)
+            .field("format", &self.format)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts the place of a request before the positions in it.
+fn place(groups: &mut [ResourceSpans], request: impl Fn() -> String) {
+    for group in groups {
+        let refused = group.refused.iter_mut().map(|r| &mut r.position);
+        for position in refused.chain(group.faults.iter_mut().map(|f| &mut f.position)) {
+            *position = format!("{}: {position}", request());
+        }
+    }
+}
+
 const LENGTH_DELIMITED: u64 = 2;
 /// `resource_spans`, the only field of a request: number 1, length-delimited. Also a line feed.
 const FIRST_TAG: u8 = 0x0a;
@@ -300,9 +383,13 @@ const NOT_OTLP: &str = "give OTLP traces: a protobuf ExportTraceServiceRequest (
 
 fn sniff(start: &[u8], path: &Path) -> Result<Format, Error> {
     let text = start.strip_prefix(BOM).unwrap_or(start).trim_ascii_start();
+    let text = text.strip_prefix(b"[").unwrap_or(text);
     let mut json = text.iter().filter(|b| !b.is_ascii_whitespace());
     let like_json =
         json.next() == Some(&b'{') && matches!(json.next(), None | Some(b'"') | Some(b'}'));
+    // Damaged at the start, or a log with requests in it.
+    let mut braces = (0..start.len()).filter(|at| start[*at] == b'{');
+    let has_request = braces.any(|at| begins_request(&start[at..]));
     let like_protobuf = start.first() == Some(&FIRST_TAG);
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
     let named_json = ["json", "jsonl", "ndjson"]
@@ -312,6 +399,7 @@ fn sniff(start: &[u8], path: &Path) -> Result<Format, Error> {
         [] => Err(read_error(ErrorKind::Corrupt, path, "it is empty").mend(NOT_OTLP)),
         // A protobuf message of 123 bytes begins like JSON after an empty line.
         _ if like_json && (!like_protobuf || named_json) => Ok(Format::JsonLines),
+        _ if has_request && named_json => Ok(Format::JsonLines),
         _ if like_protobuf && !named_json => Ok(Format::Protobuf),
         // No message reaches 256 MiB, so the first byte of its length is below 16.
         [0..=15, _, _, _, FIRST_TAG, ..] => Ok(Format::FramedProtobuf),
@@ -319,6 +407,11 @@ fn sniff(start: &[u8], path: &Path) -> Result<Format, Error> {
             Err(read_error(ErrorKind::Corrupt, path, "it is compressed")
                 .mend("decompress it first"))
         }
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            Err(read_error(ErrorKind::Corrupt, path, "it is UTF-16 text")
+                .mend("convert it to UTF-8 (`iconv -f UTF-16 -t UTF-8`)"))
+        }
+        _ if has_request => Ok(Format::JsonLines),
         _ => Err(
             read_error(ErrorKind::Corrupt, path, "it is not a file of OTLP traces").mend(NOT_OTLP),
         ),

@@ -8,9 +8,12 @@
 //! ```
 //!
 //! Decoding keeps everything a span says: every kind of value however nested, dropped counts,
-//! flags, trace states, schema URLs, links with all of theirs. What one span does wrong (an id that
-//! is missing, text that is not UTF-8, values nested too deep) costs that span and no other: it is
-//! [`Refused`] with its reason. Only what a request does wrong as a whole is an error.
+//! flags, trace states, schema URLs, links with all of theirs. It is as tolerant as MLflow's tracking
+//! server, or more: text that is not Unicode becomes U+FFFD, short ids are filled up, unknown enum
+//! names mean unset. What one span does wrong (an id that is missing, a number where text belongs,
+//! values nested too deep) costs that span and no other: it is [`Refused`] with its position and
+//! reason. What a resource or scope does wrong costs that part of it, which is a [`Fault`]. Only
+//! what a request does wrong as a whole is an error, and in a file it costs that request alone.
 //!
 //! ```
 //! let groups = trace_destination_otlp::decode_protobuf(trace_destination_otlp::sample::captured())?;
@@ -21,14 +24,19 @@
 mod decode;
 mod encode;
 mod file;
+mod id;
 mod json;
+mod json_file;
 mod keys;
+mod raw;
+mod repair;
 mod request;
 pub mod sample;
+mod text;
 mod wire;
 
 pub use decode::decode_protobuf;
 pub use encode::{AsGiven, EncodedSpans, Rewrite, encode_protobuf};
 pub use file::{Format, OtlpFile};
 pub use json::decode_json;
-pub use request::{Refused, ResourceSpans};
+pub use request::{Fault, Refused, ResourceSpans};

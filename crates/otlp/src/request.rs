@@ -13,8 +13,12 @@ pub struct ResourceSpans {
     pub scope: Arc<Scope>,
     /// The spans; empty where all of them were refused or there were none.
     pub spans: Vec<SpanRecord>,
-    /// The spans that are no spans, each with its reason.
+    /// The spans that could not be decoded, each with its reason.
     pub refused: Vec<Refused>,
+    /// What else of the request could not be decoded and was passed over: a resource, a scope, an
+    /// attribute of either, or a whole list of spans. The spans beside it are in `spans`. A group
+    /// with nothing but faults stands for a part of the request that held no readable scope.
+    pub faults: Vec<Fault>,
 }
 
 impl ResourceSpans {
@@ -33,12 +37,60 @@ impl ResourceSpans {
 pub struct Refused {
     /// Position among the spans of its scope, refused ones counted.
     pub index: usize,
-    /// Why; its source says more where a parser gave up.
+    /// Where it is in the request, such as `resourceSpans[0].scopeSpans[1].spans[2]`; in a file,
+    /// after the line or byte of the request.
+    pub position: String,
+    /// Why; its source has the details where a parser gave up.
     pub error: Error,
 }
 
-/// Sorts the outcomes of one scope's spans into records and refusals.
+/// A part of a request, other than a span, that could not be decoded and was passed over.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// Where it is in the request, such as `resourceSpans[0].resource.attributes[3]`; in a file,
+    /// after the line or byte of the request.
+    pub position: String,
+    /// Why, with kind `Corrupt`.
+    pub error: Error,
+}
+
+impl Fault {
+    pub(crate) fn new(position: String, cause: impl Into<String>) -> Self {
+        let error = Error::new(ErrorKind::Corrupt, "decode OTLP request", cause.into());
+        Self { position, error }
+    }
+
+    pub(crate) fn mend(mut self, mend: &'static str) -> Self {
+        self.error = self.error.mend(mend);
+        self
+    }
+}
+
+/// A group that only carries faults.
+pub(crate) fn only_faults(faults: Vec<Fault>) -> ResourceSpans {
+    ResourceSpans {
+        resource: Arc::default(),
+        scope: Arc::default(),
+        spans: Vec::new(),
+        refused: Vec::new(),
+        faults,
+    }
+}
+
+/// Position of a `ResourceSpans` in its request.
+pub(crate) fn resource_at(index: usize) -> String {
+    format!("resourceSpans[{index}]")
+}
+
+/// Position of a `ScopeSpans` in its request.
+pub(crate) fn scope_at(resource: usize, scope: usize) -> String {
+    format!("resourceSpans[{resource}].scopeSpans[{scope}]")
+}
+
+/// Sorts the outcomes of one scope's spans into records and refusals. `at` is the position of the
+/// scope: which `ResourceSpans`, and which scope in there.
 pub(crate) fn sort(
+    at: (usize, usize),
     outcomes: impl ExactSizeIterator<Item = Result<SpanRecord, Error>>,
 ) -> (Vec<SpanRecord>, Vec<Refused>) {
     let mut spans = Vec::with_capacity(outcomes.len());
@@ -46,7 +98,11 @@ pub(crate) fn sort(
     for (index, outcome) in outcomes.enumerate() {
         match outcome {
             Ok(span) => spans.push(span),
-            Err(error) => refused.push(Refused { index, error }),
+            Err(error) => refused.push(Refused {
+                index,
+                position: format!("{}.spans[{index}]", scope_at(at.0, at.1)),
+                error,
+            }),
         }
     }
     (spans, refused)

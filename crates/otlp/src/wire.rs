@@ -1,9 +1,13 @@
-//! The protobuf wire format, as much of it as encoding needs
+//! The protobuf wire format, as much of it as encoding and reading damaged messages need
 //! (<https://protobuf.dev/programming-guides/encoding/>).
+
+use std::fmt;
 
 const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
 const LEN: u32 = 2;
+const GROUP: u32 = 3;
+const END_GROUP: u32 = 4;
 const FIXED32: u32 = 5;
 
 /// Bytes of a number as a varint.
@@ -112,6 +116,136 @@ pub(crate) fn message(
     for (i, byte) in out[at..at + needed].iter_mut().enumerate() {
         *byte = value as u8 & 0x7f | if i + 1 < needed { 0x80 } else { 0 };
         value >>= 7;
+    }
+}
+
+/// Bytes that are not protobuf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    /// Where, in bytes from the start of the message.
+    pub(crate) at: usize,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the bytes are not protobuf at byte {}", self.at)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// The content of a field, by its wire type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Fixed32(u32),
+    /// A text, byte string or message.
+    Bytes(&'a [u8]),
+    /// A group, which OTLP has none of.
+    Group,
+}
+
+/// The fields of a message with their numbers, up to the first that is malformed.
+pub(crate) struct Fields<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    fn field(&mut self) -> Option<(u32, Field<'a>)> {
+        let (number, wire_type) = self.key()?;
+        let field = match wire_type {
+            VARINT => Field::Varint(self.varint()?),
+            FIXED64 => Field::Fixed64(u64::from_le_bytes(*self.take(8)?.first_chunk()?)),
+            FIXED32 => Field::Fixed32(u32::from_le_bytes(*self.take(4)?.first_chunk()?)),
+            LEN => {
+                let len = usize::try_from(self.varint()?).ok()?;
+                Field::Bytes(self.take(len)?)
+            }
+            GROUP => {
+                self.skip_group(number)?;
+                Field::Group
+            }
+            _ => return None,
+        };
+        Some((number, field))
+    }
+
+    /// Number and wire type of the next field.
+    fn key(&mut self) -> Option<(u32, u32)> {
+        let key = u32::try_from(self.varint()?).ok()?;
+        (key >> 3 != 0).then_some((key >> 3, key & 7))
+    }
+
+    fn skip_group(&mut self, number: u32) -> Option<()> {
+        let mut open = vec![number];
+        while let Some(group) = open.last().copied() {
+            match self.key()? {
+                (_, VARINT) => {
+                    self.varint()?;
+                }
+                (_, FIXED64) => {
+                    self.take(8)?;
+                }
+                (_, FIXED32) => {
+                    self.take(4)?;
+                }
+                (_, LEN) => {
+                    let len = usize::try_from(self.varint()?).ok()?;
+                    self.take(len)?;
+                }
+                (number, GROUP) => open.push(number),
+                (number, END_GROUP) if number == group => {
+                    open.pop();
+                }
+                _ => return None,
+            }
+        }
+        Some(())
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
+            // The tenth byte has room for one bit.
+            if shift == 63 && byte > 1 {
+                return None;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let content = self.bytes.get(self.at..self.at.checked_add(len)?)?;
+        self.at += len;
+        Some(content)
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u32, Field<'a>), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == self.bytes.len() {
+            return None;
+        }
+        let at = self.at;
+        let field = self.field();
+        if field.is_none() {
+            self.at = self.bytes.len();
+        }
+        Some(field.ok_or(Malformed { at }))
     }
 }
 

@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use trace_destination_core::{Error, ErrorKind};
 use trace_destination_otlp::{Format, OtlpFile, decode_protobuf, sample};
@@ -168,9 +167,17 @@ fn what_cannot_be_read_says_where_and_what_to_do() {
             "line 2: the JSON text ends in the middle",
         ),
         (
-            "pretty.json",
-            b"{\n  \"resourceSpans\": []\n}\n".to_vec(),
-            "line 1: the JSON text ends in the middle",
+            "utf16.jsonl",
+            "\u{feff}{}"
+                .encode_utf16()
+                .flat_map(u16::to_le_bytes)
+                .collect(),
+            "it is UTF-16 text (convert it to UTF-8",
+        ),
+        (
+            "zeros.jsonl",
+            b"{\"resourceSpans\": []}\n\0\0\0".to_vec(),
+            "line 2: 3 zero bytes stand where data was lost",
         ),
         (
             "garbage.jsonl",
@@ -181,11 +188,6 @@ fn what_cannot_be_read_says_where_and_what_to_do() {
             "shape.jsonl",
             b"{\"resourceSpans\": 5}\n".to_vec(),
             "line 1: the JSON is not an OTLP trace request",
-        ),
-        (
-            "metrics.jsonl",
-            b"{\"resourceMetrics\": []}\n".to_vec(),
-            "line 1: the JSON has no `resourceSpans` but `resourceMetrics`",
         ),
         (
             "other.jsonl",
@@ -228,36 +230,258 @@ fn what_cannot_be_read_says_where_and_what_to_do() {
     assert!(error.to_string().contains("it is a folder"), "{error}");
 }
 
-#[test]
-fn an_error_ends_the_iteration_after_what_was_good() {
-    let folder = Folder::new();
-    let line = captured_line();
-    let path = folder.file("bad.jsonl", format!("{line}\ngarbage\n{line}\n"));
-    let mut file = OtlpFile::open(path).unwrap();
-    assert!(file.next().unwrap().is_ok());
-    assert!(file.next().unwrap().is_err());
-    assert!(file.next().is_none());
+/// A request with one span of this number, written without line breaks.
+fn one(number: u32) -> String {
+    format!(
+        r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{number:032x}","spanId":"{number:016x}","name":"n\u00e9 {number} \"{{\\"}}]}}]}}]}}"#
+    )
 }
 
-/// Lone surrogates cost their span, also in a file.
-#[test]
-fn a_bad_span_does_not_end_a_file() {
-    let folder = Folder::new();
-    let path = folder.file("surrogate.jsonl", "");
-    let mut file = std::fs::File::create(&path).unwrap();
-    let ids = r#""traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174""#;
-    for name in [r"\ud800", "good"] {
-        writeln!(
-            file,
-            r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{{ids},"name":"{name}"}}]}}]}}]}}"#
-        )
-        .unwrap();
+/// The spans that were read, the lines of the damaged places, and the count of other requests.
+fn survey(text: impl AsRef<[u8]>) -> (Vec<u32>, Vec<u64>, u64) {
+    let text = std::io::Cursor::new(text.as_ref().to_vec());
+    let mut file = OtlpFile::from_reader(text, "survey.jsonl").unwrap();
+    let (mut spans, mut damaged) = (Vec::new(), Vec::new());
+    while let Some(item) = file.next() {
+        let line = file.line().unwrap();
+        match item {
+            Ok(groups) => {
+                for span in groups.iter().flat_map(|g| &g.spans) {
+                    spans.push(u32::from_str_radix(&span.span_id.to_string(), 16).unwrap());
+                }
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                let text = error.to_string();
+                assert!(
+                    text.contains(&format!("survey.jsonl: line {line}: ")),
+                    "{text}"
+                );
+                damaged.push(line);
+            }
+        }
     }
-    drop(file);
-    let groups: Vec<_> = OtlpFile::open(&path)
-        .unwrap()
-        .flat_map(Result::unwrap)
-        .collect();
-    assert_eq!((groups[0].spans.len(), groups[0].refused.len()), (0, 1));
-    assert_eq!((groups[1].spans.len(), groups[1].refused.len()), (1, 0));
+    (spans, damaged, file.other_signals())
+}
+
+fn pretty(text: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(text).unwrap();
+    serde_json::to_string_pretty(&value).unwrap()
+}
+
+#[test]
+fn requests_are_read_however_they_are_laid_out() {
+    let (a, b, c) = (one(1), one(2), one(3));
+    let (pa, pb, pc) = (pretty(&a), pretty(&b), pretty(&c));
+    for text in [
+        format!("{a}\n{b}\n{c}\n"),
+        format!("{a}{b}{c}"),
+        format!("{a} {b}\t{c}\n"),
+        format!("{a}{b}\n{c}"),
+        format!("{pa}\n{pb}\n{pc}\n"),
+        format!("{pa}{pb}{pc}"),
+        format!("{pa}\r\n\r\n{b}\r\n{pc}").replace('\n', "\r\n"),
+        format!("{a}\n{pb}\n{c}\n"),
+        format!("[{a},{b},{c}]"),
+        format!("[\n{a},\n{b},\n{c}\n]\n"),
+        format!("  [ {pa},\n {pb} , {pc} ]"),
+        format!("\u{feff}{a}\n{b}\n{c}"),
+        format!("\u{1e}{a}\n\u{1e}{b}\n\u{1e}{c}\n"),
+        format!("\n\n{{}}\n{a}\n{b}\n{c}{{}}"),
+    ] {
+        assert_eq!(survey(&text), (vec![1, 2, 3], vec![], 0), "{text}");
+    }
+}
+
+#[test]
+fn requests_of_other_signals_are_passed_over_and_counted() {
+    let metrics =
+        r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","gauge":{}}]}]}]}"#;
+    let logs = r#"{"resourceLogs":[]}"#;
+    let profiles = r#"{"resourceProfiles":[],"dictionary":{}}"#;
+    let (a, b) = (one(1), one(2));
+    let text = format!("{metrics}\n{a}\n{logs}{profiles}\n{}\n{b}", pretty(metrics));
+    assert_eq!(survey(&text), (vec![1, 2], vec![], 4));
+    assert_eq!(survey(format!("{metrics}\n{logs}\n")), (vec![], vec![], 2));
+}
+
+#[test]
+fn damage_costs_what_is_damaged() {
+    let (a, b) = (one(1), one(2));
+    let pb = pretty(&b);
+    for (text, spans, damaged) in [
+        (format!("{a}\ngarbage\n{b}\n"), vec![1, 2], vec![2]),
+        // JSON, but no object; one damaged place for each line.
+        (
+            format!("200 OK\nnull\n{a}\n\"text\" more\n[INFO] x\n{b}"),
+            vec![1, 2],
+            vec![1, 2, 4, 5],
+        ),
+        (format!("{a}\n{}\n{b}\n", &b[..30]), vec![1, 2], vec![2]),
+        (
+            format!("{a}\nGET / 200\n\n{{\"level\":\"info\"}}\n{b}"),
+            vec![1, 2],
+            vec![2, 4],
+        ),
+        // Cut off where another request goes on, with and without a line break.
+        (format!("{a}\n{}{b}\n", &b[..30]), vec![1, 2], vec![2]),
+        (format!("{}{b}\n", &a[..a.len() - 1]), vec![2], vec![1]),
+        (format!("{}\n{b}\n", &a[..a.len() - 1]), vec![2], vec![1]),
+        // In the middle of a text, a list, a number.
+        (format!("{}\n{b}\n", &a[..a.len() - 12]), vec![2], vec![1]),
+        (
+            format!("{}\n{b}\n{b}\n", "{\"resourceSpans\":["),
+            vec![2, 2],
+            vec![1],
+        ),
+        (
+            format!("{}\n{b}\n", "{\"resourceSpans\":[{\"schemaUrl\":12"),
+            vec![2],
+            vec![1],
+        ),
+        // A log line before a request.
+        (
+            format!("2026-11-27T08:00:00Z stdout F {a}\n{b}\n"),
+            vec![1, 2],
+            vec![1],
+        ),
+        // Zero bytes: a block that was never written.
+        (format!("{a}\n\0\0\0\0{b}\n"), vec![1, 2], vec![2]),
+        (format!("{a}{}", "\0".repeat(100_000)), vec![1], vec![1]),
+        (format!("\0\n\0\0{a}\n{b}"), vec![1, 2], vec![1]),
+        (format!("{}\0\0\0\n{b}", &a[..40]), vec![2], vec![1]),
+        (format!("{}\0\0\0{b}", &a[..40]), vec![2], vec![1]),
+        // Spread over lines and cut off.
+        (format!("{}\n{b}\n", &pb[..pb.len() - 3]), vec![2], vec![1]),
+        (format!("{a}\n{}", &pb[..pb.len() - 3]), vec![1], vec![2]),
+        (format!("{}\n{pb}\n", &pb[..40]), vec![2], vec![1]),
+        // Spread over lines and wrong in the middle: one place, not one for each line.
+        (
+            format!("{}\n{a}\n", pb.replacen(':', ";", 1)),
+            vec![1],
+            vec![1],
+        ),
+        (
+            format!("{a}\n{}\n{a}\n", pb.replacen("\"name\"", "name", 1)),
+            vec![1, 1],
+            vec![2],
+        ),
+    ] {
+        assert_eq!(survey(&text), (spans, damaged, 0), "{text}");
+    }
+}
+
+/// Whatever happens to one line, the lines beside it are read.
+#[test]
+fn a_line_cut_at_any_byte_costs_itself() {
+    let (a, b) = (one(1), one(2));
+    for len in (0..a.len()).filter(|len| a.is_char_boundary(*len)) {
+        for text in [
+            format!("{b}\n{}\n{b}\n", &a[..len]),
+            format!("{b}\n{}{b}\n", &a[..len]),
+        ] {
+            let (spans, damaged, _) = survey(&text);
+            assert_eq!(spans, [2, 2], "{text}");
+            assert_eq!(damaged, if len == 0 { vec![] } else { vec![2] }, "{text}");
+        }
+    }
+}
+
+#[test]
+fn bad_messages_of_protobuf_are_passed_over_where_the_next_can_be_found() {
+    let captured = sample::captured();
+    let bad = b"\x0a\x05hello".to_vec();
+    let folder = Folder::new();
+    let plain = [captured, &bad, captured].concat();
+    let frames = framed(&[captured.to_vec(), bad, captured.to_vec()]);
+    for (name, bytes, at) in [
+        ("plain.binpb", plain, captured.len()),
+        ("framed.bin", frames, captured.len() + 4),
+    ] {
+        let items: Vec<_> = OtlpFile::open(folder.file(name, bytes)).unwrap().collect();
+        assert_eq!(items.len(), 3);
+        assert!(items[0].is_ok() && items[2].is_ok());
+        let error = items[1].as_ref().unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("the message at byte {at} is not")),
+            "{error}"
+        );
+    }
+}
+
+/// The Collector's file exporter writes all signals into one file if it is told so.
+#[test]
+fn metrics_and_logs_in_protobuf_are_passed_over_and_counted() {
+    use prost::encoding::{bytes, fixed64, string};
+    let field = |number, content: &[u8]| {
+        let mut out = Vec::new();
+        bytes::encode(number, &content.to_vec(), &mut out);
+        out
+    };
+    let request = |entry: &[u8]| field(1, &field(2, &field(2, entry)));
+    // A metric whose name and description could be ids, with each kind of data; and a log record.
+    let metric = |data| {
+        let mut out = Vec::new();
+        string::encode(1, &"requests".to_owned(), &mut out);
+        string::encode(2, &"how many".to_owned(), &mut out);
+        [out, field(data, &field(1, b"\x19\0\0\0\0\0\0\0\0"))].concat()
+    };
+    let mut log = Vec::new();
+    fixed64::encode(1, &1, &mut log);
+    string::encode(3, &"INFO".to_owned(), &mut log);
+    let captured = sample::captured().to_vec();
+    let mut requests: Vec<Vec<u8>> = [5, 7, 9, 10, 11].map(|n| request(&metric(n))).to_vec();
+    requests.push(request(&log));
+    requests.insert(0, captured.clone());
+    requests.push(captured);
+    let folder = Folder::new();
+    for (name, bytes) in [("a.bin", framed(&requests)), ("a.binpb", requests.concat())] {
+        let mut file = OtlpFile::open(folder.file(name, bytes)).unwrap();
+        let groups: Vec<_> = file.by_ref().flat_map(Result::unwrap).collect();
+        assert_eq!(groups.iter().map(|g| g.spans.len()).sum::<usize>(), 504);
+        assert!(
+            groups
+                .iter()
+                .all(|g| g.refused.is_empty() && g.faults.is_empty())
+        );
+        assert_eq!(file.other_signals(), 6, "{name}");
+        assert_eq!(file.line(), None);
+    }
+    let error = decode_protobuf(&requests[1]).unwrap_err().to_string();
+    assert!(error.contains("metrics or logs"), "{error}");
+}
+
+#[test]
+fn refusals_in_a_file_have_the_place_of_their_request() {
+    let bad = r#"{"resourceSpans":[{"resource":7,"scopeSpans":[{"spans":[{}]}]}]}"#;
+    let text = format!("{}\n\n{bad}\n", one(1));
+    let file = OtlpFile::from_reader(std::io::Cursor::new(text), "a.jsonl").unwrap();
+    let groups: Vec<_> = file.flat_map(Result::unwrap).collect();
+    assert_eq!(
+        groups[1].refused[0].position,
+        "line 3: resourceSpans[0].scopeSpans[0].spans[0]"
+    );
+    assert_eq!(
+        groups[1].faults[0].position,
+        "line 3: resourceSpans[0].resource"
+    );
+
+    let mut bytes = sample::captured().to_vec();
+    bytes.extend(b"\x0a\x04\x12\x02\x12\x00");
+    let file = OtlpFile::from_reader(std::io::Cursor::new(bytes), "a.binpb").unwrap();
+    let groups: Vec<_> = file.flat_map(Result::unwrap).collect();
+    let position = format!(
+        "byte {}: resourceSpans[1].scopeSpans[0].spans[0]",
+        sample::captured().len()
+    );
+    assert_eq!(groups[1].refused[0].position, position);
+}
+
+/// Longer than what is read at once, so that requests are put together from parts.
+#[test]
+fn a_file_without_line_breaks_is_read_in_parts() {
+    let big = one(7).replace("n\\u00e9", &"x".repeat(9 << 20));
+    assert!(big.len() > 9 << 20);
+    let (spans, damaged, _) = survey(format!("{big}{big}{}{big}{}", &big[..1000], one(8)));
+    assert_eq!((spans, damaged), (vec![7, 7, 7, 8], vec![1]));
 }

@@ -82,12 +82,10 @@ fn a_bad_span_is_refused_alone_and_says_why() {
         ),
         (
             with(|s| {
-                s.links.push(Link {
-                    trace_id: vec![1; 15],
-                    ..Link::default()
-                });
+                s.start_time_unix_nano = 1;
+                s.trace_id = vec![1; 17];
             }),
-            "the trace id of a link has 15 bytes instead of 16",
+            "the trace id has 17 bytes instead of 16",
         ),
     ] {
         let groups = decode_protobuf(&request(vec![good(), span, good()])).unwrap();
@@ -100,14 +98,169 @@ fn a_bad_span_is_refused_alone_and_says_why() {
 }
 
 #[test]
-fn text_that_is_not_utf8_costs_its_span_only() {
-    let mut bytes = request(vec![good(), good()]);
-    let at = bytes.windows(4).position(|w| w == b"good").unwrap();
-    bytes[at] = 0xff;
+fn text_that_is_not_utf8_costs_nothing_else() {
+    let mut span = good();
+    span.name = "#name".into();
+    span.trace_state = "#state".into();
+    span.status = Some(Status {
+        code: 2,
+        message: "#status".into(),
+    });
+    span.attributes = attribute(AnyValue {
+        value: Some(Value::StringValue("#value".into())),
+    })
+    .attributes;
+    let mut request = ExportTraceServiceRequest::decode(&*request(vec![span, good()])).unwrap();
+    let part = &mut request.resource_spans[0];
+    part.schema_url = "#url".into();
+    let key_value = KeyValue {
+        key: "#key".into(),
+        ..KeyValue::default()
+    };
+    part.resource.get_or_insert_default().attributes = vec![key_value];
+    part.scope_spans[0].schema_url = "#url".into();
+    part.scope_spans[0].scope.get_or_insert_default().name = "#scope".into();
+    let bytes: Vec<u8> = request.encode_to_vec();
+    let bytes: Vec<u8> = bytes
+        .into_iter()
+        .map(|b| if b == b'#' { 0xff } else { b })
+        .collect();
     let groups = decode_protobuf(&bytes).unwrap();
-    assert_eq!((groups[0].spans.len(), groups[0].refused.len()), (1, 1));
-    let source = groups[0].refused[0].error.source().unwrap().to_string();
-    assert!(source.contains("UTF-8"), "{source}");
+    let group = &groups[0];
+    assert!(
+        group.refused.is_empty() && group.faults.is_empty(),
+        "{group:?}"
+    );
+    assert_eq!(group.resource.attributes[0].key.as_str(), "\u{fffd}key");
+    assert_eq!(group.resource.schema_url.as_deref(), Some("\u{fffd}url"));
+    assert_eq!(group.scope.name, "\u{fffd}scope");
+    assert_eq!(group.scope.schema_url.as_deref(), Some("\u{fffd}url"));
+    let span = &group.spans[0];
+    assert_eq!(span.name, "\u{fffd}name");
+    assert_eq!(span.trace_state, "\u{fffd}state");
+    assert_eq!(span.status.message, "\u{fffd}status");
+    assert_eq!(span.status.code, StatusCode::Error);
+    assert_eq!(
+        span.attributes[0].value,
+        Decoded::from("\u{fffd}value".to_owned())
+    );
+    assert_eq!(group.spans[1].name, "good");
+}
+
+/// Python's decoder takes such a field for an unknown one.
+#[test]
+fn a_field_of_another_wire_type_is_passed_over() {
+    let mut span = good().encode_to_vec();
+    // The kind as a text, the start as a number, the attributes as one.
+    prost::encoding::string::encode(6, &"SERVER".to_owned(), &mut span);
+    prost::encoding::uint64::encode(7, &5, &mut span);
+    prost::encoding::uint64::encode(9, &5, &mut span);
+    prost::encoding::fixed64::encode(8, &6, &mut span);
+    let scope = wrap(2, &span);
+    let mut part = wrap(2, &scope);
+    prost::encoding::uint64::encode(1, &5, &mut part);
+    let groups = decode_protobuf(&wrap(1, &part)).unwrap();
+    let span = &groups[0].spans[0];
+    assert_eq!(
+        (span.kind, span.end_time_unix_nano),
+        (SpanKind::Unspecified, 6)
+    );
+    assert!(span.attributes.is_empty() && groups[0].faults.is_empty());
+}
+
+fn wrap(field: u32, content: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::bytes::encode(field, &content.to_vec(), &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_bad_part_costs_no_other() {
+    let span = good().encode_to_vec();
+    let scope = |before: &[u8], after: &[u8]| [before, &wrap(2, &span), after].concat();
+    let part = |before: &[u8], after: &[u8]| [before, &wrap(2, &scope(b"", b"")), after].concat();
+    let fine = wrap(1, &part(b"", b""));
+    for (bad, at, spans) in [
+        (b"hello".to_vec(), "resourceSpans[1]", 2),
+        (
+            part(&wrap(1, b"hello"), b""),
+            "resourceSpans[1].resource",
+            3,
+        ),
+        (part(b"", b"\xff"), "resourceSpans[1]", 3),
+        (
+            wrap(2, &scope(&wrap(1, b"hello"), b"")),
+            "resourceSpans[1].scopeSpans[0].scope",
+            3,
+        ),
+        (
+            wrap(2, &scope(b"", b"\xff")),
+            "resourceSpans[1].scopeSpans[0]",
+            3,
+        ),
+        (
+            [wrap(2, b"hello"), part(b"", b"")].concat(),
+            "resourceSpans[1].scopeSpans[0]",
+            3,
+        ),
+    ] {
+        let bytes = [&fine[..], &wrap(1, &bad), &fine].concat();
+        let groups = decode_protobuf(&bytes).unwrap();
+        let faults: Vec<_> = groups.iter().flat_map(|g| &g.faults).collect();
+        assert_eq!(faults.len(), 1, "{bad:x?}: {faults:?}");
+        assert_eq!(
+            (&*faults[0].position, faults[0].error.kind()),
+            (at, ErrorKind::Corrupt)
+        );
+        assert_eq!(
+            groups.iter().map(|g| g.spans.len()).sum::<usize>(),
+            spans,
+            "{at}"
+        );
+    }
+    let groups = decode_protobuf(&wrap(
+        1,
+        &wrap(2, &[wrap(2, b"x"), scope(b"", b"")].concat()),
+    ));
+    let group = &groups.unwrap()[0];
+    assert_eq!((group.spans.len(), group.refused.len()), (1, 1));
+    assert_eq!(
+        group.refused[0].position,
+        "resourceSpans[0].scopeSpans[0].spans[0]"
+    );
+}
+
+#[test]
+fn short_ids_are_filled_up_in_spans_with_a_time() {
+    let mut span = good();
+    span.trace_id = vec![0x5b, 0x8e, 0xff, 0xf7, 0x98, 3, 0x81, 3];
+    span.span_id = [&[0; 4][..], &[7; 8]].concat();
+    span.parent_span_id = vec![9];
+    span.end_time_unix_nano = 1;
+    span.dropped_links_count = 1;
+    span.links = [&[1; 16][..], &[2; 8], &[3; 17]]
+        .map(|id| Link {
+            trace_id: id.to_vec(),
+            ..Link::default()
+        })
+        .to_vec();
+    let groups = decode_protobuf(&request(vec![span])).unwrap();
+    let span = &groups[0].spans[0];
+    assert_eq!(
+        span.trace_id.to_string(),
+        "00000000000000005b8efff798038103"
+    );
+    assert_eq!(span.span_id.to_string(), "07".repeat(8));
+    assert_eq!(
+        span.parent_span_id.unwrap().to_string(),
+        format!("{:016x}", 9)
+    );
+    assert_eq!(span.links.len(), 2);
+    assert_eq!(
+        span.links[1].trace_id.to_string(),
+        format!("{}{}", "00".repeat(8), "02".repeat(8))
+    );
+    assert_eq!(span.dropped_links_count, 2);
 }
 
 #[test]

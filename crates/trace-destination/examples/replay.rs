@@ -23,7 +23,7 @@ use trace_destination_otlp::{OtlpFile, Refused, ResourceSpans};
 #[derive(Parser)]
 #[command(name = "replay", after_help = EXIT_STATUS)]
 struct Args {
-    /// Captured traces: OTLP protobuf (.binpb) or OTLP/JSON with one request per line (.jsonl).
+    /// Captured traces: OTLP protobuf (.binpb) or OTLP/JSON (.jsonl).
     file: PathBuf,
 
     /// Destinations, such as 'sqlite:///traces.db?experiment_name=replay'. Each gets every span.
@@ -36,14 +36,13 @@ struct Args {
 }
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 if every span was stored at every destination, 1 if some were not, 2 if the file \
-cannot be read to its end or the command line is wrong.";
+Exit status: 0 if every span was stored at every destination, 1 if some were not, 2 if the file is \
+damaged (what could be read is stored) or the command line is wrong.";
 
 fn main() -> ExitCode {
     let args = Args::parse();
     match replay(&args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(status) => status,
         Err(error) => {
             eprintln!("error: {}", in_full(&error));
             ExitCode::from(2)
@@ -51,8 +50,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every span was stored at every destination.
-fn replay(args: &Args) -> Result<bool, Error> {
+/// Reads the file to its end and waits until what was in it is stored.
+fn replay(args: &Args) -> Result<ExitCode, Error> {
     let legs = args.uris.iter().map(|u| trace_destination::destination(u));
     let destination = Destination::all(legs.collect::<Result<Vec<_>, _>>()?)?;
     let mut file = OtlpFile::open(&args.file)?;
@@ -69,12 +68,11 @@ fn replay(args: &Args) -> Result<bool, Error> {
     let started = Instant::now();
     let bar = progress_bar(file.size());
     let mut read = Read::default();
-    let mut damage = None;
     while let Some(groups) = file.next() {
         bar.set_position(file.position());
         match groups {
             Ok(groups) => read.send(groups, &pipeline, &destination),
-            Err(error) => damage = Some(error),
+            Err(error) => read.damaged(error),
         }
         bar.set_message(format!("{} spans", read.spans));
     }
@@ -85,24 +83,42 @@ fn replay(args: &Args) -> Result<bool, Error> {
     let report = pipeline.shutdown(timeout).wait();
     bar.finish_and_clear();
 
-    if damage.is_none() && read.spans == 0 && read.invalid == 0 {
-        damage = Some(
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("read {}", args.file.display()),
-                "it holds no spans",
-            )
-            .mend("give a file of OTLP traces; metrics and logs have none"),
-        );
+    read.other_signals = file.other_signals();
+    if read.damage.is_empty() && read.spans == 0 && read.invalid == 0 {
+        let cause = match read.other_signals {
+            0 => "it holds no spans".to_owned(),
+            n => format!(
+                "it holds {} of metrics or logs and no spans",
+                count(n, "request")
+            ),
+        };
+        let operation = format!("read {}", args.file.display());
+        return Err(Error::new(ErrorKind::Corrupt, operation, cause)
+            .mend("give a file of OTLP traces; metrics and logs have none"));
     }
     if read.spans > 0 || read.invalid > 0 {
         print_summary(args, &read, &destination, &report, started.elapsed());
     }
-    match damage {
-        Some(error) => Err(error),
-        None => Ok(read.all_stored(&destination, &report)),
+    for text in &read.damage {
+        eprintln!("error: {text}");
     }
+    if read.damages > SHOWN as u64 {
+        eprintln!(
+            "error: {} more",
+            count(read.damages - SHOWN as u64, "damaged place")
+        );
+    }
+    Ok(if read.damages > 0 {
+        ExitCode::from(2)
+    } else if read.all_stored(&destination, &report) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
+
+/// How many damaged places are named.
+const SHOWN: usize = 20;
 
 /// What the file held.
 #[derive(Default)]
@@ -113,6 +129,12 @@ struct Read {
     /// Spans in the file that are no valid spans.
     invalid: u64,
     first_invalid: Option<Refused>,
+    /// Requests of metrics and logs.
+    other_signals: u64,
+    /// Places where the file is damaged, or holds what is no trace.
+    damages: u64,
+    /// The first of them.
+    damage: Vec<String>,
 }
 
 impl Read {
@@ -124,8 +146,22 @@ impl Read {
             if self.first_invalid.is_none() {
                 self.first_invalid = group.refused.into_iter().next();
             }
+            for fault in group.faults {
+                self.damage_at(|| format!("{}: {}", fault.position, in_full(&fault.error)));
+            }
             // What is dropped here is in the report, with its reason.
             let _ = pipeline.ingest(group.resource, group.scope, group.spans, destination);
+        }
+    }
+
+    fn damaged(&mut self, error: Error) {
+        self.damage_at(|| in_full(&error));
+    }
+
+    fn damage_at(&mut self, text: impl FnOnce() -> String) {
+        self.damages += 1;
+        if self.damage.len() < SHOWN {
+            self.damage.push(text());
         }
     }
 
@@ -152,10 +188,20 @@ fn print_summary(
     );
     if let Some(first) = &read.first_invalid {
         println!(
-            "{} not sent: {}",
+            "{} not sent; the first is {}: {}",
             count(read.invalid, "invalid span"),
+            first.position,
             in_full(&first.error)
         );
+    }
+    if read.other_signals > 0 {
+        println!(
+            "{} of metrics and logs passed over",
+            count(read.other_signals, "request")
+        );
+    }
+    if read.damages > 0 {
+        println!("{} passed over", count(read.damages, "damaged place"));
     }
     for location in destination.locations() {
         let uri = location.uri();

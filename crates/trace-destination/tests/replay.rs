@@ -142,20 +142,63 @@ fn spans_that_were_not_stored_are_exit_status_1() {
     let text = std::fs::read(folder.path().join("text.db")).unwrap();
     assert_eq!(text, b"this is no database at all");
 
-    // A span that is none: the others are stored, and the count says so.
+    // A span that is none: the others are stored, and the count shows it.
     let ids = r#""traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174""#;
-    let spans = format!(r#"{{{ids},"name":"good"}},{{{ids},"name":"\ud800"}}"#);
+    let spans = format!(r#"{{{ids},"name":"good"}},{{{ids},"name":5}}"#);
     let line = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{spans}]}}]}}]}}"#);
     std::fs::write(folder.path().join("bad-span.jsonl"), line).unwrap();
     let ran = replay(folder.path(), &["bad-span.jsonl", "memory:x"]);
     assert_eq!(ran.status, 1, "{}{}", ran.out, ran.err);
     assert!(
         ran.out
-            .contains("1 invalid span not sent: decode OTLP span: "),
+            .contains("1 invalid span not sent; the first is line 1: resourceSpans[0].scopeSpans[0].spans[1]: decode OTLP span: `name` is `5`, expected a text"),
         "{}",
         ran.out
     );
     assert!(ran.out.contains("memory:x: 1 stored"), "{}", ran.out);
+}
+
+/// Signals share a file where a collector writes all of them there.
+#[test]
+fn what_mlflow_takes_is_stored_and_other_signals_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../otlp/tests/data/cases");
+    for (name, spans) in [
+        ("mixed_signals.jsonl", 3),
+        ("bad_resource.jsonl", 3),
+        ("bad_resource.binpb", 2),
+        ("bad_text_in_span.jsonl", 2),
+        ("bad_text_in_span.binpb", 2),
+        ("short_status_names.jsonl", 5),
+        ("duplicate_json_key.jsonl", 2),
+        ("short_trace_id.jsonl", 1),
+        ("short_trace_id.binpb", 1),
+    ] {
+        let file = cases.join(name);
+        let uri = format!("sqlite:///{name}.db?experiment_name=x");
+        let ran = replay(folder.path(), &[file.to_str().unwrap(), &uri]);
+        assert_eq!(ran.status, 0, "{name}: {}{}", ran.out, ran.err);
+        assert!(
+            ran.out.contains(&format!(": {spans} stored\n")),
+            "{}",
+            ran.out
+        );
+        assert_eq!(spans_in(&folder.path().join(format!("{name}.db"))), spans);
+        let passed_over = ran
+            .out
+            .contains("2 requests of metrics and logs passed over\n");
+        assert_eq!(passed_over, name == "mixed_signals.jsonl", "{}", ran.out);
+    }
+
+    let file = cases.join("snake_case.jsonl");
+    let ran = replay(folder.path(), &[file.to_str().unwrap(), "memory:x"]);
+    assert_eq!(ran.status, 2, "{}{}", ran.out, ran.err);
+    assert!(
+        ran.err.contains("camelCase") && ran.err.contains("hex"),
+        "{}",
+        ran.err
+    );
+    assert!(!ran.err.contains("metrics"), "{}", ran.err);
 }
 
 #[test]
@@ -193,7 +236,10 @@ fn a_wrong_file_or_command_line_is_exit_status_2() {
             &["prose.jsonl", "memory:x"],
             "prose.jsonl: it is not a file of OTLP traces",
         ),
-        (&["metrics.jsonl", "memory:x"], "but `resourceMetrics`"),
+        (
+            &["metrics.jsonl", "memory:x"],
+            "metrics.jsonl: it holds 1 request of metrics or logs and no spans",
+        ),
         (&["none.jsonl", "memory:x"], "none.jsonl: it holds no spans"),
         (&["empty.binpb", "memory:x"], "empty.binpb: it is empty"),
         (&[jsonl], "<URI>..."),
@@ -218,6 +264,37 @@ fn a_wrong_file_or_command_line_is_exit_status_2() {
     assert!(ran.err.contains("late.jsonl: line 2: "), "{}", ran.err);
     assert!(ran.out.contains(": 252 stored"), "{}", ran.out);
     assert_eq!(spans_in(&folder.path().join("late.db")), 252);
+
+    // What follows it too.
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../otlp/tests/data/cases");
+    let case = |name: &str| cases.join(name).to_str().unwrap().to_owned();
+    let ran = replay(folder.path(), &[&case("damaged_line.jsonl"), "memory:x"]);
+    assert_eq!(ran.status, 2, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("memory:x: 4 stored"), "{}", ran.out);
+    assert!(
+        ran.out.contains("3 damaged places passed over"),
+        "{}",
+        ran.out
+    );
+    for line in [2, 4, 5] {
+        let place = format!("damaged_line.jsonl: line {line}: ");
+        assert_eq!(ran.err.matches(&place).count(), 1, "{}", ran.err);
+    }
+    let mut many = whole.trim().to_owned();
+    (0..1000).for_each(|n| many.push_str(&format!("\nGET /{n} 200")));
+    std::fs::write(folder.path().join("many.jsonl"), &many).unwrap();
+    let ran = replay(folder.path(), &["many.jsonl", "memory:x"]);
+    assert_eq!(ran.status, 2);
+    assert!(
+        ran.out.contains("1000 damaged places passed over"),
+        "{}",
+        ran.out
+    );
+    assert!(
+        ran.err.ends_with("980 damaged places more\n"),
+        "{}",
+        ran.err
+    );
 
     let help = replay(folder.path(), &["--help"]);
     assert_eq!(help.status, 0);

@@ -9,8 +9,9 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
 use trace_destination_core::{AnyValue, Attribute};
 
-const LENIENT: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
@@ -57,30 +58,36 @@ impl<'de> Deserialize<'de> for Value {
                 let mut value = AnyValue::Empty;
                 while let Some(key) = map.next_key::<String>()? {
                     let field = match key.as_str() {
-                        "stringValue" => map
+                        "stringValue" | "string_value" => map
                             .next_value::<Option<String>>()?
                             .map(|v| AnyValue::String(v.into())),
-                        "boolValue" => map.next_value::<Option<bool>>()?.map(AnyValue::Bool),
-                        "intValue" => match map.next_value::<Option<Integer>>()? {
+                        "boolValue" | "bool_value" => {
+                            map.next_value::<Option<bool>>()?.map(AnyValue::Bool)
+                        }
+                        "intValue" | "int_value" => match map.next_value::<Option<Integer>>()? {
                             Some(v) => Some(AnyValue::Int(v.get().map_err(de::Error::custom)?)),
                             None => None,
                         },
-                        "doubleValue" => map
+                        "doubleValue" | "double_value" => map
                             .next_value::<Option<Double>>()?
                             .map(|v| AnyValue::Double(v.0)),
-                        "bytesValue" => map
+                        "bytesValue" | "bytes_value" => map
                             .next_value::<Option<Base64>>()?
                             .map(|v| AnyValue::Bytes(v.0)),
-                        "arrayValue" => map.next_value::<Option<ArrayValue>>()?.map(|v| {
-                            let values = v.values.unwrap_or_default().into_iter();
-                            AnyValue::Array(
-                                values.map(|v| v.map(|v| v.0).unwrap_or_default()).collect(),
-                            )
-                        }),
-                        "kvlistValue" => map.next_value::<Option<KeyValueList>>()?.map(|v| {
-                            let values = v.values.unwrap_or_default().into_iter();
-                            AnyValue::Map(values.map(Attribute::from).collect())
-                        }),
+                        "arrayValue" | "array_value" => {
+                            map.next_value::<Option<ArrayValue>>()?.map(|v| {
+                                let values = v.values.unwrap_or_default().into_iter();
+                                AnyValue::Array(
+                                    values.map(|v| v.map(|v| v.0).unwrap_or_default()).collect(),
+                                )
+                            })
+                        }
+                        "kvlistValue" | "kvlist_value" => {
+                            map.next_value::<Option<KeyValueList>>()?.map(|v| {
+                                let values = v.values.unwrap_or_default().into_iter();
+                                AnyValue::Map(values.map(Attribute::from).collect())
+                            })
+                        }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                             None
@@ -108,11 +115,21 @@ impl Integer {
             .map_err(|_| de::Error::custom(format_args!("{} is out of range", self.0)))
     }
 
+    /// As a count, clamped to what fits.
+    pub(super) fn count(value: Option<Self>) -> u32 {
+        value.map_or(0, |v| clamped(v.0))
+    }
+
     pub(super) fn get_or_zero<T: TryFrom<i128> + Default>(
         value: Option<Self>,
     ) -> Result<T, serde_json::Error> {
         value.map_or_else(|| Ok(T::default()), Self::get)
     }
+}
+
+/// A count as near as 32 bits come to it.
+pub(super) fn clamped(value: i128) -> u32 {
+    u32::try_from(value).unwrap_or(if value < 0 { 0 } else { u32::MAX })
 }
 
 impl<'de> Deserialize<'de> for Integer {
@@ -134,7 +151,8 @@ impl<'de> Deserialize<'de> for Integer {
             }
 
             fn visit_f64<E: de::Error>(self, v: f64) -> Result<Integer, E> {
-                if v.fract() == 0.0 && v.abs() < 2f64.powi(64) {
+                // A larger one may have been an integer, of which the last digits are lost here.
+                if v.fract() == 0.0 && v.abs() < 2f64.powi(63) {
                     Ok(Integer(v as i128))
                 } else {
                     Err(E::invalid_value(de::Unexpected::Float(v), &self))
@@ -217,6 +235,23 @@ impl<'de> Deserialize<'de> for Base64 {
     }
 }
 
+/// Bytes in base64 as Python's decoder takes them: of either alphabet, up to the padding, where
+/// everything else than its digits is passed over. `None` if a digit stands alone at the end.
+pub(super) fn loose_base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.split('=').find(|part| !part.is_empty());
+    let digits: String = digits
+        .unwrap_or_default()
+        .chars()
+        .filter_map(|c| match c {
+            '-' => Some('+'),
+            '_' => Some('/'),
+            '+' | '/' | '0'..='9' | 'A'..='Z' | 'a'..='z' => Some(c),
+            _ => None,
+        })
+        .collect();
+    STANDARD.decode(digits).ok()
+}
+
 /// An enum, written as its number (what OTLP asks for) or as its name (what the protobuf JSON
 /// mapping writes).
 pub(super) enum EnumValue {
@@ -225,22 +260,54 @@ pub(super) enum EnumValue {
 }
 
 impl EnumValue {
-    /// The number, where `names` are the names in the order of their numbers.
-    pub(super) fn number(value: Option<Self>, names: &[&str]) -> Result<i32, serde_json::Error> {
+    /// The number; an unknown name is 0, which means unset.
+    pub(super) fn number(value: Option<Self>, names: Names) -> i32 {
         match value {
-            None => Ok(0),
-            Some(Self::Number(n)) => Ok(n),
-            Some(Self::Name(name)) => names
-                .iter()
-                .position(|n| *n == name)
-                .and_then(|n| i32::try_from(n).ok())
-                .ok_or_else(|| {
-                    de::Error::custom(format_args!(
-                        "`{}` is none of {}",
-                        name.escape_debug(),
-                        names.join(", ")
-                    ))
-                }),
+            None => 0,
+            Some(Self::Number(n)) => n,
+            Some(Self::Name(name)) => names.number(&name),
+        }
+    }
+}
+
+pub(super) const SPAN_KINDS: Names = Names {
+    prefix: "SPAN_KIND_",
+    names: &[
+        "UNSPECIFIED",
+        "INTERNAL",
+        "SERVER",
+        "CLIENT",
+        "PRODUCER",
+        "CONSUMER",
+    ],
+};
+pub(super) const STATUS_CODES: Names = Names {
+    prefix: "STATUS_CODE_",
+    names: &["UNSET", "OK", "ERROR"],
+};
+
+/// The names of an enum's values.
+#[derive(Clone, Copy)]
+pub(super) struct Names {
+    /// What each name begins with in OTLP, and does not begin with where people write it by hand.
+    pub(super) prefix: &'static str,
+    /// The names without it, in the order of their numbers from 0.
+    pub(super) names: &'static [&'static str],
+}
+
+impl Names {
+    /// The number of a name with or without its prefix, in any case; a number as text is itself.
+    /// 0 if it is neither.
+    pub(super) fn number(self, text: &str) -> i32 {
+        let text = text.trim();
+        let name = match text.split_at_checked(self.prefix.len()) {
+            Some((prefix, name)) if prefix.eq_ignore_ascii_case(self.prefix) => name,
+            _ => text,
+        };
+        let mut names = self.names.iter();
+        match names.position(|n| n.eq_ignore_ascii_case(name)) {
+            Some(number) => i32::try_from(number).unwrap_or_default(),
+            None => text.parse().unwrap_or_default(),
         }
     }
 }
