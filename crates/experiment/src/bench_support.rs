@@ -1,11 +1,12 @@
 //! The rows of a batch as plain values, for measuring a bare `rusqlite` that inserts the same; not
 //! part of the API.
 
+use crate::connection::{Database, Manner};
+use crate::error::Fault;
 use crate::experiment::Resolved;
 use crate::rows::Rows;
 use crate::schema;
 use crate::sql::{self, Statements};
-use crate::{connection::Database, error::Fault};
 use rusqlite::types::Value;
 use std::path::Path;
 use trace_destination_core::{Error, TraceBatch};
@@ -41,7 +42,7 @@ pub fn rows(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<R
 }
 
 fn collect(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<Row>, Fault> {
-    let mut database = Database::open(path, Some(crate::Access::Owner))?;
+    let mut database = open(path)?;
     let (conn, _) = database.look()?;
     conn.execute(
         "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) \
@@ -92,15 +93,26 @@ fn collect(batch: &TraceBatch, experiment_id: i64, path: &Path) -> Result<Vec<Ro
     Ok(found)
 }
 
+fn open(path: &Path) -> Result<Database, Fault> {
+    let manner = Manner {
+        create: Some(crate::Access::Owner),
+        ..Manner::default()
+    };
+    Database::open(path, manner, false)
+}
+
 /// A new file with its tables, in write-ahead mode, as the sink makes it.
 ///
 /// # Errors
 /// Whatever keeps the file from being made.
 pub fn create(path: &Path) -> Result<rusqlite::Connection, Error> {
-    Database::open(path, Some(crate::Access::Owner))
+    open(path)
         .and_then(|mut database| {
             database.set_synchronous(crate::Synchronous::Normal)?;
-            Ok(database.conn)
+            let conn = database.conn;
+            // SQLite's own, in place of the sink's way of merging.
+            conn.pragma_update_and_check(None, "wal_autocheckpoint", 1000, |_| Ok(()))?;
+            Ok(conn)
         })
         .map_err(|fault| fault.during("create bench file"))
 }

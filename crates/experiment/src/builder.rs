@@ -2,8 +2,8 @@
 
 use crate::config::{
     ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
-    EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, MAX_EXPERIMENT_NAME, PARAMS, SCHEME,
-    SYNCHRONOUS_PARAM, TRACKING_URI_VAR,
+    EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, JOURNAL_MODE_PARAM, MAX_EXPERIMENT_NAME, PARAMS,
+    SCHEME, SYNCHRONOUS_PARAM, TRACKING_URI_VAR,
 };
 use crate::error::BUILD;
 use crate::location::{ExperimentLocation, Target};
@@ -46,6 +46,22 @@ pub enum Access {
     Umask,
 }
 
+/// The kind of log SQLite keeps for a file (`PRAGMA journal_mode`). Set when the file is opened; one
+/// that another program uses at that moment keeps its mode until the next time.
+///
+/// Where locations of one file differ, `Wal` goes before `Delete`, and that before `Keep`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum JournalMode {
+    /// Files that are made here use write-ahead logging; those that exist keep their mode.
+    #[default]
+    Keep,
+    /// A rollback journal: readers and a writer wait for each other, and a batch takes several
+    /// times as long. The only mode for network file systems.
+    Delete,
+    /// Write-ahead logging: readers and a writer go on side by side.
+    Wal,
+}
+
 /// Builds an [`ExperimentLocation`]; see [`ExperimentLocation::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct ExperimentLocationBuilder {
@@ -56,6 +72,7 @@ pub struct ExperimentLocationBuilder {
     synchronous: Synchronous,
     artifact_root: Option<String>,
     access: Access,
+    journal_mode: JournalMode,
     deferred: Vec<Error>,
 }
 
@@ -113,6 +130,13 @@ impl ExperimentLocationBuilder {
         self
     }
 
+    /// The kind of log SQLite keeps for the file.
+    #[must_use]
+    pub fn with_journal_mode(mut self, journal_mode: JournalMode) -> Self {
+        self.journal_mode = journal_mode;
+        self
+    }
+
     /// Everything a URI such as `sqlite:///traces.db?experiment_name=checkout` says. Values it
     /// does not give stay as they are.
     #[must_use]
@@ -153,6 +177,13 @@ impl ExperimentLocationBuilder {
                     _ => Err(unexpected(key, value, "owner or umask")),
                 }
                 .map(|v| self.access = v),
+                JOURNAL_MODE_PARAM => match value {
+                    "keep" => Ok(JournalMode::Keep),
+                    "delete" => Ok(JournalMode::Delete),
+                    "wal" => Ok(JournalMode::Wal),
+                    _ => Err(unexpected(key, value, "keep, wal or delete")),
+                }
+                .map(|v| self.journal_mode = v),
                 _ => Err(
                     invalid(format!("parameter `{}` is unknown", key.escape_debug()))
                         .mend(format!("use one of {}", PARAMS.join(", "))),
@@ -244,6 +275,7 @@ impl ExperimentLocationBuilder {
             synchronous: self.synchronous,
             artifact_root: self.artifact_root,
             access: self.access,
+            journal_mode: self.journal_mode,
         })
     }
 }

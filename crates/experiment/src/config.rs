@@ -18,15 +18,18 @@ pub const SYNCHRONOUS_PARAM: &str = "synchronous";
 pub const ARTIFACT_ROOT_PARAM: &str = "artifact_root";
 /// URI parameter: `owner` (default) or `umask`; see [`Access`](crate::Access).
 pub const ACCESS_PARAM: &str = "access";
+/// URI parameter: `keep` (default), `wal` or `delete`; see [`JournalMode`](crate::JournalMode).
+pub const JOURNAL_MODE_PARAM: &str = "journal_mode";
 
 /// Every URI parameter; any other is an error.
-pub(crate) const PARAMS: [&str; 6] = [
+pub(crate) const PARAMS: [&str; 7] = [
     EXPERIMENT_NAME_PARAM,
     EXPERIMENT_ID_PARAM,
     CREATE_PARAM,
     SYNCHRONOUS_PARAM,
     ARTIFACT_ROOT_PARAM,
     ACCESS_PARAM,
+    JOURNAL_MODE_PARAM,
 ];
 
 /// Environment variable: MLflow's tracking URI; taken here if its scheme is [`SCHEME`].
@@ -57,6 +60,18 @@ pub(crate) const BUSY_DELAYS: [Duration; 4] = [
     Duration::from_millis(10),
     Duration::from_millis(25),
 ];
+
+/// Pages in the write-ahead log after which it is merged into the file, as SQLite's own
+/// `wal_autocheckpoint` has it: 4 MiB.
+pub(crate) const MERGE_AFTER_PAGES: i64 = 1000;
+
+/// How long a commit may be in the log alone: after this the log is merged and emptied, so that a
+/// plain copy of the file has everything.
+pub(crate) const MERGE_AFTER: Duration = Duration::from_secs(2);
+
+/// To this size the log is cut once it is begun anew, in bytes. It grows beyond that only while
+/// another program reads an old state of the file.
+pub(crate) const LOG_LIMIT_BYTES: i64 = 16 << 20;
 
 /// Most memory SQLite uses for the pages of one file, in KiB. Trace ids are random, so each batch
 /// touches pages all over the indexes; with SQLite's own 2,000 they are read again and again.

@@ -1,30 +1,78 @@
-//! One connection: opened, created, checked, and opened again when its file was replaced.
+//! One connection: opened, created, checked, merged, and opened again when its file was replaced.
 
-use crate::builder::{Access, Synchronous};
-use crate::config::{BUSY_SLICE, UPGRADE_GRACE};
+mod made;
+
+use crate::beside::{Mark, beside};
+use crate::builder::{Access, JournalMode, Synchronous};
+use crate::config::{BUSY_SLICE, BUSY_TIMEOUT, LOG_LIMIT_BYTES, MERGE_AFTER_PAGES, UPGRADE_GRACE};
 use crate::error::Fault;
+use crate::pairing::{self, Hold};
 use crate::process::{Process, Slot};
 use crate::schema::{self, Shape};
 use crate::sql::Statements;
+use crate::stamp::{FileId, Stamp};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::fs;
-use std::io;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
+
+/// How a file is opened, as the locations want it that share the connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manner {
+    /// An absent or empty file is made, for these users.
+    pub(crate) create: Option<Access>,
+    pub(crate) journal_mode: JournalMode,
+}
 
 /// An open database, with its shape as of the last look.
 pub(crate) struct Database {
     pub(crate) conn: Connection,
     path: PathBuf,
-    identity: Option<(u64, u64)>,
+    /// The file as it was when this connection or another one that was noticed wrote it last.
+    stamp: Stamp,
+    /// The write-ahead log, and its index.
+    beside: [Option<FileId>; 2],
     /// The log is a write-ahead log; otherwise `synchronous=NORMAL` would not be safe.
     wal: bool,
+    log: LogState,
+    /// A mark lies beside the file.
+    marked: bool,
     synchronous: Option<Synchronous>,
     /// Memory for pages, in KiB.
     cache: i64,
     known: Option<Known>,
     _slot: Slot,
+}
+
+/// Pages in the write-ahead log, and how many of them are merged into the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LogState {
+    pages: i64,
+    merged: i64,
+}
+
+/// What became of the file of an open connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// It is at its path, and nobody but SQLite wrote it.
+    Same,
+    /// Its log was deleted or replaced.
+    WithoutLog,
+    /// Somebody wrote into it past SQLite.
+    Overwritten,
+    /// Another file is at its path, or none.
+    Elsewhere,
+}
+
+/// How a merge ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merged {
+    /// The file is complete without its log.
+    Whole,
+    /// Another program reads what was there before, or merges.
+    Hindered,
 }
 
 /// A shape, and what it was read from.
@@ -37,29 +85,42 @@ pub(crate) struct Known {
 }
 
 impl Database {
-    /// Opens a file that holds an MLflow database this crate can write. With `create`, a file that
-    /// is absent or empty becomes one first, in one transaction; folders are made as needed.
-    pub(crate) fn open(path: &Path, create: Option<Access>) -> Result<Self, Fault> {
+    /// Opens a file that holds an MLflow database this crate can write. Where the manner allows it,
+    /// a file that is absent or empty becomes one first, in one transaction. `overwritten`:
+    /// somebody wrote into the file while it was open before.
+    pub(crate) fn open(path: &Path, manner: Manner, overwritten: bool) -> Result<Self, Fault> {
         let process = Process::current();
         process.may_open(path)?;
-        match (fs::metadata(path), create) {
-            (Ok(meta), _) if meta.is_dir() => return Err(Fault::Folder(path.into())),
-            (Ok(_), _) => {}
-            (Err(e), None) if e.kind() == io::ErrorKind::NotFound => return Err(no_file(path)),
-            (Err(e), Some(access)) if e.kind() == io::ErrorKind::NotFound => make(path, access)?,
-            (Err(e), _) => return Err(Fault::Io(path.into(), e)),
+        let there = made::is_there(path, manner.create.is_some())?;
+        pairing::settle(path, overwritten)?;
+        if let (false, Some(access)) = (there, manner.create) {
+            made::make(path, access)?;
         }
+        let io = |e| Fault::Io(path.into(), e);
+        let absent = || no_file(path);
+        let before = Stamp::of(path).map_err(io)?.ok_or_else(absent)?;
+        if before.len == 0 && manner.create.is_none() {
+            return Err(no_file(path));
+        }
+        let journal = made::journal_mode(path, manner.journal_mode, before.len == 0)?;
         let slot = process.connections.slot();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(path, flags).map_err(|e| why_not_opened(path, e))?;
+        let conn = Connection::open_with_flags(path, flags)?;
         conn.busy_timeout(BUSY_SLICE)?;
         conn.set_prepared_statement_cache_capacity(64);
         conn.pragma_update(None, "foreign_keys", true)?;
+        if journal.is_of_network {
+            // Its index is in the memory of this process then, and nobody else gets in.
+            conn.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+        }
         let mut database = Self {
             conn,
             path: path.into(),
-            identity: None,
+            stamp: before,
+            beside: [None; 2],
             wal: false,
+            log: LogState::default(),
+            marked: false,
             synchronous: None,
             cache: 0,
             known: None,
@@ -67,23 +128,341 @@ impl Database {
         };
         database.fit_cache(process.connections.cache_kib())?;
         if schema::is_empty(&database.conn).map_err(|f| database.translated(f))? {
-            if create.is_none() {
+            if manner.create.is_none() {
                 return Err(no_file(path));
             }
-            database.prefer_wal()?;
+            database.set_journal_mode(journal.wanted.or(Some("wal")))?;
             database.create()?;
         } else {
             database.look()?;
-            database.prefer_wal()?;
+            database.set_journal_mode(journal.wanted)?;
         }
-        database.identity = identity(path);
+        if journal.is_of_network {
+            let conn = &database.conn;
+            conn.pragma_update_and_check(None, "locking_mode", "NORMAL", |_| Ok(()))?;
+            // Let go at the next access.
+            schema::is_empty(conn)?;
+        }
+        if database.wal {
+            // Merging is this crate's, so that it is known who wrote the file.
+            database.pragma("wal_autocheckpoint", 0)?;
+            database.pragma("journal_size_limit", LOG_LIMIT_BYTES)?;
+            database.log = database.log_state()?;
+        }
+        let id = |suffix| Some(Stamp::of(&beside(path, suffix)).ok()??.id);
+        database.beside = [id("-wal"), id("-shm")];
+        match Stamp::of(path).map_err(io)? {
+            Some(after) if after.id == before.id => database.stamp = after,
+            _ => return Err(Fault::Replaced(path.into())),
+        }
         Ok(database)
     }
 
-    /// Whether the path still leads to the file that is open. A file that was deleted or replaced
-    /// would take writes that nobody ever sees.
-    pub(crate) fn is_current(&self) -> bool {
-        identity(&self.path) == self.identity
+    fn pragma(&self, name: &str, value: i64) -> Result<(), Fault> {
+        Ok(self
+            .conn
+            .pragma_update_and_check(None, name, value, |_| Ok(()))?)
+    }
+
+    /// What became of the file since the last transaction. One that was deleted or replaced would
+    /// take writes that nobody ever sees; one that was overwritten would be damaged by them.
+    pub(crate) fn seen(&mut self) -> Seen {
+        let Ok(Some(now)) = Stamp::of(&self.path) else {
+            return Seen::Elsewhere;
+        };
+        if now.id != self.stamp.id {
+            return Seen::Elsewhere;
+        }
+        if !self.wal {
+            // Every program writes into it, and SQLite notices by itself.
+            self.stamp = now;
+            return Seen::Same;
+        }
+        if now != self.stamp {
+            if now.len == 0 || !self.was_merged_by_others() {
+                return Seen::Overwritten;
+            }
+            self.stamp = now;
+            self.mark(false);
+        }
+        let log = Stamp::of(&beside(&self.path, "-wal"));
+        match self.beside[0] {
+            Some(id) if !matches!(log, Ok(Some(log)) if log.id == id) => Seen::WithoutLog,
+            _ => Seen::Same,
+        }
+    }
+
+    /// Whether another program merged the log into the file, which writes it.
+    fn was_merged_by_others(&mut self) -> bool {
+        let Ok(now) = self.log_state() else {
+            return false;
+        };
+        let before = std::mem::replace(&mut self.log, now);
+        now.merged > before.merged || now.pages < before.pages
+    }
+
+    fn log_state(&self) -> Result<LogState, Fault> {
+        let mut statement = self.conn.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+        Ok(statement.query_row([], |row| {
+            Ok(LogState {
+                pages: row.get(1)?,
+                merged: row.get(2)?,
+            })
+        })?)
+    }
+
+    /// Begins a transaction that reads.
+    pub(crate) fn begin_read(&mut self) -> Result<(), Fault> {
+        self.begin("BEGIN")
+    }
+
+    /// Begins a transaction that writes, in a file that is still the one that was opened.
+    pub(crate) fn begin_write(&mut self) -> Result<(), Fault> {
+        self.prepare_to_write()?;
+        self.begin("BEGIN IMMEDIATE")?;
+        // Looked at again: the lock may have taken a while.
+        let begun = match self.seen() {
+            Seen::Same => self.count(),
+            _ => Err(Fault::Replaced(self.path.clone())),
+        };
+        if begun.is_err() {
+            self.roll_back();
+        }
+        begun
+    }
+
+    fn begin(&mut self, how: &str) -> Result<(), Fault> {
+        // A panic may have left one open.
+        if !self.conn.is_autocommit() {
+            self.conn.execute_batch("ROLLBACK")?;
+        }
+        self.conn.prepare_cached(how)?.execute([])?;
+        Ok(())
+    }
+
+    /// Commits, or rolls everything back.
+    pub(crate) fn finish<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+        let result = result.and_then(|value| {
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+            Ok(value)
+        });
+        if result.is_err() {
+            self.roll_back();
+        }
+        result
+    }
+
+    /// Commits, or rolls everything back. What was committed counts only if the file was in its
+    /// place the whole time.
+    pub(crate) fn finish_write<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+        let value = self.finish(result)?;
+        if self.seen() != Seen::Same {
+            return Err(Fault::Replaced(self.path.clone()));
+        }
+        if self.wal {
+            self.log = self.log_state()?;
+            // Where a reader is in the way, not again with every transaction.
+            let unmerged = self.log.pages - self.log.merged;
+            if unmerged >= MERGE_AFTER_PAGES
+                && let Err(fault) = self.merge("PASSIVE")
+            {
+                // What was committed is stored, wherever it lies.
+                tracing::debug!(error = ?fault, "the log of a database could not be merged yet");
+            }
+        }
+        Ok(value)
+    }
+
+    fn roll_back(&self) {
+        // Some failures end the transaction by themselves.
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "a failed transaction could not be rolled back");
+        }
+    }
+
+    /// Before the first transaction that writes: gives the file a count of changes that no copy of
+    /// it has, and marks it, so that after a crash its log is known to be its own.
+    fn prepare_to_write(&mut self) -> Result<(), Fault> {
+        if self.marked || !self.wal {
+            return Ok(());
+        }
+        let times = 1 + RandomState::new().hash_one(&self.path) % 8;
+        for _ in 0..times {
+            self.begin("BEGIN IMMEDIATE")?;
+            let counted = self.count();
+            self.finish(counted)?;
+        }
+        self.log = self.log_state()?;
+        self.marked = true;
+        self.merge("PASSIVE")?;
+        Ok(())
+    }
+
+    /// Counts a change in the file's header, within a transaction. In a write-ahead log SQLite does
+    /// so only for transactions that change page 1, and by itself not twice while it has that page
+    /// in memory; taking back a change makes it look at the page again.
+    fn count(&self) -> Result<(), Fault> {
+        let version: i64 = self
+            .conn
+            .prepare_cached("PRAGMA user_version")?
+            .query_row([], |row| row.get(0))?;
+        // The value it has: nothing else changes.
+        let touch = format!("PRAGMA user_version = {version}");
+        for statement in [
+            &touch,
+            "SAVEPOINT counted",
+            &touch,
+            "ROLLBACK TO counted",
+            "RELEASE counted",
+        ] {
+            self.conn.prepare_cached(statement)?.execute([])?;
+        }
+        Ok(())
+    }
+
+    /// Moves what is in the log into the file. The file must have been seen to be the same.
+    fn merge(&mut self, how: &str) -> Result<Merged, Fault> {
+        self.mark(true);
+        let mut statement = self
+            .conn
+            .prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?;
+        let merged = statement.query_row([], |row| {
+            let state = LogState {
+                pages: row.get(1)?,
+                merged: row.get(2)?,
+            };
+            Ok((row.get::<_, i64>(0)? != 0, state))
+        });
+        drop(statement);
+        if let Ok(Some(now)) = Stamp::of(&self.path)
+            && now.id == self.stamp.id
+        {
+            self.stamp = now;
+        }
+        self.mark(false);
+        let (busy, state) = merged?;
+        self.log = state;
+        Ok(match busy || state.merged < state.pages {
+            true => Merged::Hindered,
+            false => Merged::Whole,
+        })
+    }
+
+    /// Makes the file complete without its log, and the log empty.
+    pub(crate) fn merge_all(&mut self) -> Result<Merged, Fault> {
+        if !self.wal || self.log_state()?.pages == 0 {
+            return Ok(Merged::Whole);
+        }
+        match self.seen() {
+            Seen::Same => self.merge("TRUNCATE"),
+            _ => Err(Fault::Replaced(self.path.clone())),
+        }
+    }
+
+    fn mark(&self, merging: bool) {
+        if self.marked
+            && let Err(error) = Mark::new(&self.stamp, merging).write(&self.path)
+        {
+            tracing::debug!(%error, "a database could not be marked");
+        }
+    }
+
+    /// Merges the log and closes the file, which is still the one at its path.
+    ///
+    /// # Errors
+    /// `Unmerged` where another program that reads the file keeps the log from being merged.
+    pub(crate) fn close(mut self) -> Result<(), Fault> {
+        let began = Instant::now();
+        let mut merged = self.merge_all();
+        while merged
+            .as_ref()
+            .is_ok_and(|merged| *merged == Merged::Hindered)
+            && began.elapsed() < BUSY_TIMEOUT
+        {
+            std::thread::sleep(BUSY_SLICE);
+            merged = self.merge_all();
+        }
+        let (path, marked) = (self.path, self.marked);
+        // Deletes the log, unless another program has the file open.
+        self.conn.close().map_err(|(_conn, e)| e)?;
+        match merged? {
+            Merged::Whole => {
+                if marked {
+                    Mark::remove(&path);
+                }
+                Ok(())
+            }
+            Merged::Hindered => Err(Fault::Unmerged(path)),
+        }
+    }
+
+    /// Closes a file that is not at its path any more, or not as it was left. Nothing is written
+    /// to the file at the path.
+    ///
+    /// # Errors
+    /// The connection, and why it must stay open for now.
+    pub(crate) fn retire(mut self, seen: Seen) -> Result<(), (Box<Self>, Fault)> {
+        match seen {
+            Seen::Same => Ok(()),
+            Seen::Overwritten => {
+                // The log stays as it is: whether it belongs is for the next to find out.
+                let quiet = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+                match self.conn.set_db_config(quiet, true) {
+                    Ok(_) => Ok(()),
+                    Err(e) => Err((Box::new(self), e.into())),
+                }
+            }
+            Seen::WithoutLog => match self.merge("TRUNCATE") {
+                Ok(Merged::Whole) => Ok(()),
+                Ok(Merged::Hindered) => {
+                    let fault = Fault::Unmerged(self.path.clone());
+                    Err((Box::new(self), fault))
+                }
+                Err(fault) => Err((Box::new(self), fault)),
+            },
+            Seen::Elsewhere if !self.wal => Ok(()),
+            Seen::Elsewhere => {
+                // Whoever has the file at the path open may share the log with this one.
+                let hold = match Hold::take(&self.path) {
+                    Err(e) if pairing::is_held(&e) => {
+                        let fault = Fault::InUse(self.path.clone());
+                        return Err((Box::new(self), fault));
+                    }
+                    hold => hold,
+                };
+                // Into the file that this is about, wherever it is by now.
+                let merged = self.merge("TRUNCATE");
+                if let Ok(Merged::Hindered) = merged {
+                    let fault = Fault::InUse(self.path.clone());
+                    return Err((Box::new(self), fault));
+                }
+                let ([log, index], path) = (self.beside, self.path.clone());
+                // SQLite sees that the file was moved, and leaves what is at the path alone.
+                drop(self);
+                let is_at = |id: FileId, suffix| {
+                    let found = Stamp::of(&beside(&path, suffix));
+                    matches!(found, Ok(Some(found)) if found.id == id)
+                };
+                if let Some(log) = log
+                    && is_at(log, "-wal")
+                {
+                    let _ = match merged {
+                        Ok(_) => fs::remove_file(beside(&path, "-wal")),
+                        Err(_) => crate::beside::set_aside(&path, "-wal"),
+                    };
+                }
+                if let Some(index) = index
+                    && is_at(index, "-shm")
+                {
+                    let _ = fs::remove_file(beside(&path, "-shm"));
+                }
+                Mark::remove(&path);
+                drop(hold);
+                Ok(())
+            }
+        }
     }
 
     /// The file.
@@ -167,13 +546,16 @@ impl Database {
         Ok(())
     }
 
-    /// Switches to write-ahead logging, which lets readers and a writer go on side by side. A
-    /// file that is in use at this moment, or whose file system cannot do it, stays as it is.
-    fn prefer_wal(&mut self) -> Result<(), Fault> {
-        let mode = |sql| self.conn.query_row(sql, [], |row| row.get::<_, String>(0));
+    /// Switches to another kind of log, where one is wanted. A file that is in use at this moment
+    /// stays as it is.
+    fn set_journal_mode(&mut self, wanted: Option<&str>) -> Result<(), Fault> {
+        let mode = |sql: &str| self.conn.query_row(sql, [], |row| row.get::<_, String>(0));
         let mut found = mode("PRAGMA journal_mode")?;
-        if found != "wal" {
-            match mode("PRAGMA journal_mode = WAL") {
+        // Of those that are not write-ahead, each is as good as another.
+        if let Some(wanted) = wanted
+            && (wanted == "wal") != (found == "wal")
+        {
+            match mode(&format!("PRAGMA journal_mode = {wanted}")) {
                 Ok(now) => found = now,
                 Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
                 Err(e) => return Err(e.into()),
@@ -221,38 +603,6 @@ fn look(conn: &Connection, known: Option<Known>) -> Result<Known, Fault> {
     })
 }
 
-/// Makes an empty file, and the folders it is in, before SQLite would make one that everybody may
-/// read. SQLite gives the log and its index the mode of the file.
-fn make(path: &Path, access: Access) -> Result<(), Fault> {
-    let folder = path.parent().unwrap_or(path);
-    let mut folders = fs::DirBuilder::new();
-    let mut file = fs::OpenOptions::new();
-    folders.recursive(true);
-    file.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-        let (of_folder, of_file) = match access {
-            Access::Owner => (0o700, 0o600),
-            Access::Umask => (0o777, 0o666),
-        };
-        folders.mode(of_folder);
-        file.mode(of_file);
-    }
-    #[cfg(not(unix))]
-    let _ = access;
-    folders
-        .create(folder)
-        .map_err(|e| Fault::Io(folder.into(), e))?;
-    match file.open(path) {
-        Ok(_) => Ok(()),
-        // Somebody else was quicker: the file is as they made it.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        // The folder is at fault, not the file.
-        Err(e) => Err(Fault::Io(folder.into(), e)),
-    }
-}
-
 fn no_file(path: &Path) -> Fault {
     Fault::NoFile {
         path: path.into(),
@@ -260,81 +610,20 @@ fn no_file(path: &Path) -> Fault {
     }
 }
 
-/// SQLite only says that it could not open the file; the file system says why.
-fn why_not_opened(path: &Path, e: rusqlite::Error) -> Fault {
-    if e.sqlite_error_code() != Some(ErrorCode::CannotOpen) {
-        return e.into();
-    }
-    match fs::OpenOptions::new().read(true).write(true).open(path) {
-        Err(cause) => Fault::Io(path.into(), cause),
-        Ok(_) => e.into(),
-    }
-}
-
 fn changed_lately(path: &Path) -> bool {
-    let log = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    [path.to_owned(), log("-wal"), log("-journal")]
-        .iter()
-        .filter_map(|p| fs::metadata(p).and_then(|m| m.modified()).ok())
-        .any(|at| {
-            SystemTime::now()
-                .duration_since(at)
-                .map_or(true, |age| age < UPGRADE_GRACE)
-        })
-}
-
-#[cfg(unix)]
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
-}
-
-#[cfg(not(unix))]
-fn identity(_path: &Path) -> Option<(u64, u64)> {
-    // An open database cannot be deleted or renamed there.
-    None
+    [
+        path.to_owned(),
+        beside(path, "-wal"),
+        beside(path, "-journal"),
+    ]
+    .iter()
+    .filter_map(|p| fs::metadata(p).and_then(|m| m.modified()).ok())
+    .any(|at| {
+        SystemTime::now()
+            .duration_since(at)
+            .map_or(true, |age| age < UPGRADE_GRACE)
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn synchronous(database: &Database) -> i64 {
-        let sql = "PRAGMA synchronous";
-        database.conn.query_row(sql, [], |row| row.get(0)).unwrap()
-    }
-
-    #[test]
-    fn normal_is_for_write_ahead_logs_only() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let mut database = Database::open(&dir.path().join("x.db"), Some(Access::Owner)).unwrap();
-        assert!(database.wal);
-        for (wanted, found) in [(Synchronous::Normal, 1), (Synchronous::Full, 2)] {
-            database.set_synchronous(wanted).unwrap();
-            assert_eq!(synchronous(&database), found);
-        }
-        database.wal = false;
-        database.set_synchronous(Synchronous::Normal).unwrap();
-        assert_eq!(synchronous(&database), 2);
-    }
-
-    #[test]
-    fn a_file_in_another_mode_is_switched_once_nobody_uses_it() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("x.db");
-        let other = Connection::open(&path).unwrap();
-        other.execute_batch("BEGIN").unwrap();
-        schema::create(&other).unwrap();
-        other.execute_batch("COMMIT; BEGIN").unwrap();
-        assert!(!schema::is_empty(&other).unwrap(), "a reader");
-        let database = Database::open(&path, None).unwrap();
-        assert!(!database.wal);
-        drop(database);
-        other.execute_batch("COMMIT").unwrap();
-        assert!(Database::open(&path, None).unwrap().wal);
-    }
-}
+mod tests;

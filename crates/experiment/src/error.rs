@@ -23,6 +23,25 @@ pub(crate) enum Fault {
     Folder(PathBuf),
     /// There is no file and none may be created.
     NoFile { path: PathBuf, why: &'static str },
+    /// The folder that the file's own folder would be made in does not exist.
+    NoFolder(PathBuf),
+    /// The file system has no room left.
+    NoRoom(PathBuf),
+    /// This process, or the machine, may not open any more files.
+    TooManyFiles { limit: u64 },
+    /// A write-ahead log on a network file system.
+    NetworkLog { path: PathBuf, kind: &'static str },
+    /// The file was moved, replaced or overwritten while it was open.
+    Replaced(PathBuf),
+    /// Somebody is writing the file past SQLite.
+    Replacing(PathBuf),
+    /// The file was replaced, and another program has it, or the one before, open together with a
+    /// log that is not its own.
+    InUse(PathBuf),
+    /// A log beside the file may belong to it or to another.
+    Unsure(PathBuf),
+    /// Another program keeps the log from being merged into the file.
+    Unmerged(PathBuf),
     /// The file is a database, but none of MLflow's.
     Foreign { tables: String },
     /// MLflow tables without a usable revision, not touched lately.
@@ -64,12 +83,20 @@ impl From<rusqlite::Error> for Fault {
 }
 
 impl Fault {
-    /// Whether somebody else holds the file for the moment.
+    /// Whether somebody else holds the file, or what it takes to open it, for the moment.
     pub(crate) fn is_busy(&self) -> bool {
-        matches!(self, Self::Sqlite(e) if matches!(
-            e.sqlite_error_code(),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-        ))
+        match self {
+            Self::Sqlite(e) => matches!(
+                e.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ),
+            Self::Replaced(_)
+            | Self::Replacing(_)
+            | Self::InUse(_)
+            | Self::Unmerged(_)
+            | Self::TooManyFiles { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether only these rows are at fault, so that other batches of the transaction may succeed
@@ -111,6 +138,86 @@ impl From<Failed> for Error {
             Fault::NoFile { path, why } => {
                 error(K::NotFound, format!("`{}` does not exist", path.display())).mend(why)
             }
+            Fault::NoFolder(folder) => error(
+                K::NotFound,
+                format!("the folder `{}` does not exist", folder.display()),
+            )
+            .mend("create it, or correct the path: only the last folder of a path is made"),
+            Fault::NoRoom(folder) => error(
+                K::StorageFull,
+                format!("no room is left in `{}`", folder.display()),
+            )
+            .mend("free some space; it is tried again")
+            .retryable(),
+            Fault::TooManyFiles { limit } => error(
+                K::Unavailable,
+                format!("no further file can be opened: this process may have {limit} open"),
+            )
+            .mend("raise the limit (`ulimit -n`), or write to fewer files; it is tried again")
+            .retryable(),
+            Fault::NetworkLog { path, kind } => error(
+                K::Unsupported,
+                format!(
+                    "`{}` is on a network file system ({kind}), where write-ahead logging can \
+                     damage it",
+                    path.display()
+                ),
+            )
+            .mend(
+                "keep the file on a local disk, or add `journal_mode=delete`, which is slower; \
+                 end other programs that have it open first",
+            ),
+            Fault::Replaced(path) => error(
+                K::Unavailable,
+                format!(
+                    "`{}` was moved, replaced or overwritten while it was open",
+                    path.display()
+                ),
+            )
+            .mend("it is tried again with the file that is there then")
+            .retryable(),
+            Fault::Replacing(path) => error(
+                K::Unavailable,
+                format!(
+                    "`{}` is being overwritten by another program",
+                    path.display()
+                ),
+            )
+            .mend("it is tried again; if it stays, the file was copied in part: copy it again")
+            .retryable(),
+            Fault::InUse(path) => error(
+                K::Locked,
+                format!(
+                    "`{}` was replaced while another program has it open, together with the log \
+                     of the file before it",
+                    path.display()
+                ),
+            )
+            .mend("end or restart the other program, as MLflow's server; it is tried again")
+            .retryable(),
+            Fault::Unsure(log) => error(
+                K::Corrupt,
+                format!(
+                    "`{}` was left by a program that was killed, and the database beside it \
+                     changed since, so that it may be the log of another file",
+                    log.display()
+                ),
+            )
+            .mend(
+                "where the database was restored or replaced, rename the log; where it was not, \
+                 open the database once with `sqlite3`; it is tried again",
+            )
+            .retryable(),
+            Fault::Unmerged(path) => error(
+                K::Locked,
+                format!(
+                    "another program reads `{}`, so that its newest rows are in its log, \
+                     beside it",
+                    path.display()
+                ),
+            )
+            .mend("nothing is lost; take the `-wal` file along when the file is copied or moved")
+            .retryable(),
             Fault::Foreign { tables } => error(
                 K::Unsupported,
                 format!("the database is not MLflow's: it holds {tables}"),

@@ -99,21 +99,25 @@
 //! the parent was using at the moment of the fork is refused there with `Unsupported`: its locks
 //! cannot be told from the parent's. So fork after a complete `flush`, or after `shutdown`.
 
+mod beside;
 mod builder;
 mod config;
 mod connection;
 mod derive;
 mod error;
 mod experiment;
+mod file_system;
 mod holes;
 mod location;
 mod memory;
+mod pairing;
 mod pool;
 mod process;
 mod requests;
 mod rows;
 mod schema;
 mod sql;
+mod stamp;
 mod store;
 mod trace;
 mod writer;
@@ -123,9 +127,10 @@ pub mod bench_support;
 #[doc(hidden)]
 pub mod test_support;
 
-pub use builder::{Access, ExperimentLocationBuilder, MissingExperiment, Synchronous};
+pub use builder::{Access, ExperimentLocationBuilder, JournalMode, MissingExperiment, Synchronous};
 pub use config::{
     ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
-    EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, SCHEME, SYNCHRONOUS_PARAM, TRACKING_URI_VAR,
+    EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, JOURNAL_MODE_PARAM, SCHEME, SYNCHRONOUS_PARAM,
+    TRACKING_URI_VAR,
 };
 pub use location::ExperimentLocation;

@@ -1,9 +1,11 @@
 //! The location and its sink: thin, over the store that all locations of one file share.
 
-use crate::builder::{Access, ExperimentLocationBuilder, MissingExperiment, Synchronous};
+use crate::builder::{
+    Access, ExperimentLocationBuilder, JournalMode, MissingExperiment, Synchronous,
+};
 use crate::config::{
     ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_NAME_PARAM,
-    PREFERRED_BATCH, SCHEME, SYNCHRONOUS_PARAM,
+    JOURNAL_MODE_PARAM, PREFERRED_BATCH, SCHEME, SYNCHRONOUS_PARAM,
 };
 use crate::error::{BUILD, CLOSE};
 use crate::holes;
@@ -51,6 +53,7 @@ pub(crate) struct Target {
     pub(crate) synchronous: Synchronous,
     pub(crate) artifact_root: Option<String>,
     pub(crate) access: Access,
+    pub(crate) journal_mode: JournalMode,
 }
 
 impl ExperimentLocation {
@@ -99,6 +102,14 @@ impl ExperimentLocation {
             (
                 ACCESS_PARAM,
                 (target.access == Access::Umask).then_some("umask"),
+            ),
+            (
+                JOURNAL_MODE_PARAM,
+                match target.journal_mode {
+                    JournalMode::Keep => None,
+                    JournalMode::Delete => Some("delete"),
+                    JournalMode::Wal => Some("wal"),
+                },
             ),
         ];
         let uri = LocationUri::from_parts(
@@ -196,7 +207,7 @@ impl TraceSink for ExperimentSink {
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
-        // The last sink of a file closes its connection, which moves the log into the file.
+        // The log is merged into the file; the last sink closes its connection.
         self.seat
             .leave()
             .await

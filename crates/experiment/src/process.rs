@@ -135,6 +135,15 @@ impl Process {
             idle.disconnect_if_idle();
         }
     }
+
+    /// Closes a connection that nobody is using, because no further file can be opened; false where
+    /// there is none. From now on fewer stay open. Blocks.
+    pub(crate) fn free_files(&self) -> bool {
+        self.connections
+            .to_be_freed()
+            .iter()
+            .any(|store| store.disconnect_if_idle())
+    }
 }
 
 impl std::fmt::Debug for Process {

@@ -98,6 +98,11 @@ impl Answers {
         self.opens.push((open, answer));
     }
 
+    /// Whether a location was opened.
+    pub(crate) fn has_opened(&self) -> bool {
+        self.opens.iter().any(|(_, answer)| answer.is_ok())
+    }
+
     pub(crate) fn of_write(&mut self, write: Writing, answer: Result<Stored, Error>) {
         self.writes.push((write, answer));
     }

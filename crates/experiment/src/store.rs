@@ -7,11 +7,13 @@
 //! a transaction runs share the next one.
 
 use crate::config::{
-    BUSY_DELAYS, BUSY_TIMEOUT, MAX_OPENS_PER_TRANSACTION, MAX_SPANS_PER_TRANSACTION, ROWS_KIB,
+    BUSY_DELAYS, BUSY_TIMEOUT, MAX_OPENS_PER_TRANSACTION, MAX_SPANS_PER_TRANSACTION, MERGE_AFTER,
+    ROWS_KIB,
 };
 use crate::connection::Database;
-use crate::error::{Fault, OPEN, WRITE};
+use crate::error::{CLOSE, Fault, OPEN, WRITE};
 use crate::experiment::{self, Resolved};
+use crate::file_system;
 use crate::location::Target;
 use crate::pool::{Class, OVERDUE};
 use crate::process::{Process, lock};
@@ -23,7 +25,7 @@ use rusqlite::Connection;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 use std::time::Instant;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
@@ -50,6 +52,10 @@ pub(crate) struct Store {
     remembered: AtomicUsize,
     /// Used since the last look for idle connections.
     used: AtomicBool,
+    /// Written since the log was merged into the file.
+    unmerged: AtomicBool,
+    /// A task waits for the time to merge.
+    merging: AtomicBool,
 }
 
 #[derive(Default)]
@@ -92,6 +98,8 @@ impl Store {
             connected: AtomicBool::new(false),
             remembered: AtomicUsize::new(0),
             used: AtomicBool::new(false),
+            unmerged: AtomicBool::new(false),
+            merging: AtomicBool::new(false),
         }
     }
 
@@ -195,7 +203,7 @@ impl Store {
         let mut busy = false;
         let (opens, writes, answers) = work.parts();
         if !opens.is_empty()
-            && let Err(fault) = writer.resolve(opens, answers)
+            && let Err(fault) = self.with_files(&mut writer, |w| w.resolve(opens, answers))
         {
             busy = fault.is_busy();
             if last || !busy {
@@ -205,17 +213,23 @@ impl Store {
                 }
             }
         }
-        if !writes.is_empty()
-            && (last || !busy)
-            && let Err(fault) = writer.write(writes, answers)
-        {
-            busy = fault.is_busy();
-            if last || !busy {
-                let error = fault.during(WRITE);
-                for write in writes.drain(..) {
-                    answers.of_write(write, Err(error.clone()));
+        if !writes.is_empty() && (last || !busy) {
+            match self.with_files(&mut writer, |w| w.write(writes, answers)) {
+                Ok(()) => self.unmerged.store(true, Ordering::Relaxed),
+                Err(fault) => {
+                    busy = fault.is_busy();
+                    if last || !busy {
+                        let error = fault.during(WRITE);
+                        for write in writes.drain(..) {
+                            answers.of_write(write, Err(error.clone()));
+                        }
+                    }
                 }
             }
+        }
+        if self.seats.load(Ordering::Relaxed) == 0 && !answers.has_opened() && !busy {
+            // Locations that cannot be opened leave nothing open.
+            let _ = writer.close();
         }
         let connected = writer.is_connected();
         self.remembered
@@ -228,6 +242,29 @@ impl Store {
         }
         work.tell();
         connected && !busy && began.elapsed() < OVERDUE
+    }
+
+    /// Does something with the file. Where no further file can be opened, connections that are not
+    /// in use are closed, one after the other, until it can.
+    fn with_files(
+        &self,
+        writer: &mut Writer,
+        mut run: impl FnMut(&mut Writer) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        loop {
+            let fault = match run(writer) {
+                Ok(()) => return Ok(()),
+                Err(fault) => file_system::explained(fault, &self.path),
+            };
+            if !matches!(fault, Fault::TooManyFiles { .. }) {
+                return Err(fault);
+            }
+            // What is half open would keep its files.
+            let _ = writer.close();
+            if !self.process.free_files() {
+                return Err(fault);
+            }
+        }
     }
 
     fn class(&self) -> Class {
@@ -251,20 +288,51 @@ impl Store {
         self.proven.load(Ordering::Relaxed)
     }
 
-    /// Closes the connection, unless somebody uses it. Blocks.
-    pub(crate) fn disconnect_if_idle(&self) {
-        if let Ok(mut writer) = self.writer.try_lock() {
-            self.connected.store(false, Ordering::Relaxed);
-            // Closed under the lock: whoever opens the file next finds it at rest.
-            drop(writer.take_database());
+    /// Closes the connection, unless somebody uses it. True where it was closed. Blocks.
+    pub(crate) fn disconnect_if_idle(&self) -> bool {
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(writer)) => writer.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let was_connected = writer.is_connected();
+        // Closed under the lock: whoever opens the file next finds it at rest.
+        if let Err(fault) = self.close(&mut writer) {
+            let error = fault.during(CLOSE);
+            tracing::debug!(file = %self.path.display(), %error, "an idle database was closed");
         }
+        was_connected
     }
 
-    /// Closes the connection when nobody uses it any more. Blocks.
-    fn disconnect(&self) {
+    /// Merges the log and closes the connection when nobody uses it any more. Blocks.
+    fn disconnect(&self) -> Result<(), Fault> {
+        self.close(&mut lock(&self.writer))
+    }
+
+    fn close(&self, writer: &mut Writer) -> Result<(), Fault> {
+        let closed = writer.close();
+        self.connected
+            .store(writer.is_connected(), Ordering::Relaxed);
+        self.unmerged.store(false, Ordering::Relaxed);
+        closed.map_err(|fault| file_system::explained(fault, &self.path))
+    }
+
+    /// Makes the file complete without its log, where something was written since the last time.
+    /// Blocks.
+    fn merge(&self) -> Result<(), Fault> {
         let mut writer = lock(&self.writer);
-        self.connected.store(false, Ordering::Relaxed);
-        drop(writer.take_database());
+        if self.unmerged.swap(false, Ordering::Relaxed) && !writer.merge()? {
+            self.unmerged.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that what was written is merged before long, if that has not been done.
+    fn merge_soon(self: &Arc<Self>) {
+        if self.unmerged.load(Ordering::Relaxed) && !self.merging.swap(true, Ordering::Relaxed) {
+            let turn = MergeTurn(Arc::downgrade(self));
+            tokio::spawn(turn.run());
+        }
     }
 
     /// Takes the connection out; an error if a thread was using it. For a child that was forked.
@@ -307,18 +375,18 @@ impl Drop for Store {
             .writer
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        let database = writer.take_database();
         if !self.process.is_current() {
-            if let Some(database) = database {
+            if let Some(database) = writer.take_database() {
                 Process::current().adopt(database);
             }
             return;
         }
         self.process.forget(&self.path);
         // Sinks were dropped without being closed.
-        if let (Some(database), Ok(runtime)) = (database, Handle::try_current()) {
+        if let (true, Ok(runtime)) = (writer.is_connected(), Handle::try_current()) {
             let process = self.process.clone();
-            let close = move || drop(database);
+            let mut writer = std::mem::replace(writer, Writer::new(self.path.clone()));
+            let close = move || drop(writer.close());
             runtime.spawn(async move { process.pool.run(Class::Unproven, close).await });
         }
     }
@@ -337,21 +405,65 @@ impl Seat {
         &self.0
     }
 
-    /// Gives the share up, and closes the connection if it was the last.
+    /// Gives the share up. Closes the connection if it was the last, else merges the log.
     pub(crate) async fn leave(self) -> Result<(), Fault> {
         let store = self.0.clone();
         drop(self);
-        if store.seats.load(Ordering::Relaxed) > 0 || !store.process.is_current() {
+        if !store.process.is_current() || !store.is_connected() {
+            return Ok(());
+        }
+        let others = store.seats.load(Ordering::Relaxed) > 0;
+        if others && !store.unmerged.load(Ordering::Relaxed) {
             return Ok(());
         }
         let (process, class) = (store.process.clone(), store.class());
-        process.pool.run(class, move || store.disconnect()).await
+        let closing = move || match others {
+            // Those who stay merge what could not be merged now.
+            true => {
+                let _ = store.merge();
+                Ok(())
+            }
+            false => store.disconnect(),
+        };
+        process.pool.run(class, closing).await?
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.seats.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The duty to merge the log of a file some time after it was written.
+struct MergeTurn(Weak<Store>);
+
+impl MergeTurn {
+    async fn run(self) {
+        loop {
+            tokio::time::sleep(MERGE_AFTER).await;
+            let Some(store) = self.0.upgrade() else {
+                return;
+            };
+            if !store.is_connected() || !store.unmerged.load(Ordering::Relaxed) {
+                return;
+            }
+            let (process, class) = (store.process.clone(), store.class());
+            // Where it fails, what was written is still in the log, and the next turn tries again.
+            let merge = move || store.merge();
+            if let Ok(Err(fault)) = process.pool.run(class, merge).await {
+                tracing::debug!(error = ?fault, "the log of a database could not be merged yet");
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for MergeTurn {
+    fn drop(&mut self) {
+        if let Some(store) = self.0.upgrade() {
+            store.merging.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -398,6 +510,7 @@ impl Duty {
             let (rest, proven) = process.pool.run(self.store.class(), step).await?;
             work = rest;
             self.store.proven.store(proven, Ordering::Relaxed);
+            self.store.merge_soon();
             if work.is_empty() {
                 break;
             }

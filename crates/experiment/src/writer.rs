@@ -1,11 +1,12 @@
 //! One transaction per set of ready batches.
 
-use crate::builder::{Access, Synchronous};
-use crate::connection::Database;
+use crate::builder::Synchronous;
+use crate::connection::{Database, Manner, Merged, Seen};
 use crate::error::{Fault, OPEN, WRITE};
 use crate::experiment;
 use crate::location::Target;
 use crate::memory::Memory;
+use crate::pairing;
 use crate::process::Process;
 use crate::requests::{Answers, Entry, Opening, Stored, Writing};
 use crate::schema::Shape;
@@ -54,6 +55,8 @@ impl Care {
 pub(crate) struct Writer {
     path: PathBuf,
     database: Option<Database>,
+    /// Somebody wrote into the file while it was open; it was not opened since.
+    overwritten: bool,
     memory: Memory,
     /// SQLite's count of changes by others, as of the last transaction.
     foreign_changes: i64,
@@ -64,6 +67,7 @@ impl Writer {
         Self {
             path,
             database: None,
+            overwritten: false,
             memory: Memory::new(),
             foreign_changes: 0,
         }
@@ -79,14 +83,14 @@ impl Writer {
         opens: &mut Vec<Opening>,
         answers: &mut Answers,
     ) -> Result<(), Fault> {
-        let create = may_create(opens.iter().map(|open| &*open.what));
-        let database = self.connect(create)?;
+        let manner = manner(opens.iter().map(|open| &*open.what));
+        let database = self.connect(manner)?;
         // Looking does not wait for writers, and most locations find what they name.
-        begin(database, "BEGIN")?;
+        database.begin_read()?;
         let found = with_shape(database, |conn, shape| {
             each(opens, |target| experiment::find(conn, shape, target))
         });
-        let found = finish(database, found)?;
+        let found = database.finish(found)?;
         let mut missing = Vec::new();
         for (open, found) in std::mem::take(opens).into_iter().zip(found) {
             match found {
@@ -100,7 +104,7 @@ impl Writer {
             return Ok(());
         };
         database.set_synchronous(synchronous)?;
-        begin(database, "BEGIN IMMEDIATE")?;
+        database.begin_write()?;
         let made = with_shape(database, |conn, shape| {
             each(opens, |target| {
                 let mut resolved = None;
@@ -112,7 +116,7 @@ impl Writer {
                 Ok(refused.and_then(|()| resolved.ok_or_else(|| Fault::Abandoned.during(OPEN))))
             })
         });
-        let made = finish(database, made)?;
+        let made = database.finish_write(made)?;
         for (open, made) in opens.drain(..).zip(made) {
             answers.of_open(open, made.unwrap_or_else(|fault| Err(fault.during(OPEN))));
         }
@@ -147,13 +151,13 @@ impl Writer {
 
     fn try_write(&mut self, writes: &[Writing], care: Care) -> Result<Vec<Answer>, Fault> {
         let targets = || writes.iter().map(|write| &*write.what.experiment.target);
-        self.connect(may_create(targets()))?;
+        self.connect(manner(targets()))?;
         let Some(database) = &mut self.database else {
             return Err(Fault::Abandoned);
         };
         let synchronous = targets().map(|t| t.synchronous).max();
         database.set_synchronous(synchronous.unwrap_or(Synchronous::Normal))?;
-        begin(database, "BEGIN IMMEDIATE")?;
+        database.begin_write()?;
         let written = write_all(
             database,
             &mut self.memory,
@@ -161,24 +165,68 @@ impl Writer {
             writes.iter().map(|write| &write.what),
             care,
         );
-        finish(database, written)
+        database.finish_write(written)
     }
 
     /// Opens the file if it is not open, or is no longer the one at its path.
-    fn connect(&mut self, create: Option<Access>) -> Result<&mut Database, Fault> {
-        let open = self.database.take().filter(Database::is_current);
-        let mut database = match open {
+    fn connect(&mut self, manner: Manner) -> Result<&mut Database, Fault> {
+        if let Some(mut open) = self.database.take() {
+            let seen = open.seen();
+            if seen == Seen::Same {
+                self.database = Some(open);
+            } else {
+                self.retire(open, seen)?;
+            }
+        }
+        let database = match self.database.take() {
             Some(database) => database,
             None => {
-                // The one before is closed by now, so that it cannot touch its successor's files.
                 self.memory.forget();
-                Database::open(&self.path, create)?
+                let database = Database::open(&self.path, manner, self.overwritten)?;
+                self.overwritten = false;
+                database
             }
         };
+        let database = self.database.insert(database);
         let shares = &Process::current().connections;
         database.fit_cache(shares.cache_kib())?;
         self.memory.set_limit(shares.remembered_bytes());
-        Ok(self.database.insert(database))
+        Ok(database)
+    }
+
+    /// Closes a connection whose file is not in its place any more, or keeps it where that is not
+    /// safe yet.
+    fn retire(&mut self, open: Database, seen: Seen) -> Result<(), Fault> {
+        tracing::debug!(file = %self.path.display(), ?seen, "a database changed while it was open");
+        self.memory.forget();
+        self.overwritten |= seen == Seen::Overwritten;
+        open.retire(seen).map_err(|(open, fault)| {
+            self.database = Some(*open);
+            fault
+        })
+    }
+
+    /// Makes the file complete without its log. True where nothing is left to do.
+    pub(crate) fn merge(&mut self) -> Result<bool, Fault> {
+        match &mut self.database {
+            Some(database) => Ok(database.merge_all()? == Merged::Whole),
+            None => Ok(true),
+        }
+    }
+
+    /// Merges the log and closes the file; the next request opens it again. A log that belongs to
+    /// another file by now is renamed, so that nobody replays it.
+    pub(crate) fn close(&mut self) -> Result<(), Fault> {
+        let Some(mut open) = self.take_database() else {
+            return Ok(());
+        };
+        match open.seen() {
+            Seen::Same => open.close(),
+            seen => {
+                open.retire(seen).map_err(|(_open, fault)| fault)?;
+                pairing::settle(&self.path, seen == Seen::Overwritten)
+            }
+        }
     }
 
     /// Takes the connection out; the next request opens another.
@@ -207,12 +255,15 @@ impl Writer {
     }
 }
 
-/// How an absent file is to be made, where any of the targets may make it.
-fn may_create<'a>(targets: impl Iterator<Item = &'a Target>) -> Option<Access> {
-    targets
-        .filter(|target| experiment::may_create(target))
-        .map(|target| target.access)
-        .max()
+/// How the file is to be opened for all of the targets: an absent one is made where any of them may
+/// make it.
+fn manner<'a>(targets: impl Iterator<Item = &'a Target>) -> Manner {
+    targets.fold(Manner::default(), |manner, target| Manner {
+        create: manner
+            .create
+            .max(experiment::may_create(target).then_some(target.access)),
+        journal_mode: manner.journal_mode.max(target.journal_mode),
+    })
 }
 
 /// Does the same for each target; a failure of the database ends it for all.
@@ -235,31 +286,6 @@ fn with_shape<T>(
 ) -> Result<T, Fault> {
     let (conn, known) = database.look()?;
     run(conn, &known.shape)
-}
-
-fn begin(database: &Database, how: &str) -> Result<(), Fault> {
-    // A panic may have left one open.
-    if !database.conn.is_autocommit() {
-        database.conn.execute_batch("ROLLBACK")?;
-    }
-    database.conn.prepare_cached(how)?.execute([])?;
-    Ok(())
-}
-
-/// Commits, or rolls everything back.
-fn finish<T>(database: &Database, result: Result<T, Fault>) -> Result<T, Fault> {
-    let result = result.and_then(|value| {
-        database.conn.prepare_cached("COMMIT")?.execute([])?;
-        Ok(value)
-    });
-    // Some failures end the transaction by themselves.
-    if result.is_err()
-        && !database.conn.is_autocommit()
-        && let Err(error) = database.conn.execute_batch("ROLLBACK")
-    {
-        tracing::warn!(%error, "a failed transaction could not be rolled back");
-    }
-    result
 }
 
 fn write_all<'e>(

@@ -18,6 +18,8 @@ fn transactions(path: &Path) -> usize {
     let page = number(8) as usize;
     (32..log.len())
         .step_by(24 + page)
+        // Frames of before the log was begun anew have other salts.
+        .take_while(|at| log[at + 8..at + 16] == log[16..24])
         .filter(|at| number(at + 4) != 0)
         .count()
 }

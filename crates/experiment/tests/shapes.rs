@@ -14,7 +14,7 @@ const METADATA: &str = "SELECT \"key\", value FROM trace_request_metadata ORDER 
 #[test]
 fn a_new_file_has_the_oldest_shape_and_rows_for_names_and_usage() {
     let dir = TempDir::new().unwrap();
-    let path = dir.path().join("deep/er/new.db");
+    let path = dir.path().join("deeper/new.db");
     run(store(&at(&path, "checkout"), &batch(conversation(7)))).unwrap();
 
     let root = path.parent().unwrap().canonicalize().unwrap();

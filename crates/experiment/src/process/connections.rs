@@ -5,6 +5,7 @@ use crate::config::{
     CACHE_KIB, MIN_CACHE_KIB, MIN_REMEMBERED_BYTES, REMEMBERED_BYTES, TOTAL_CACHE_KIB,
     TOTAL_REMEMBERED_BYTES,
 };
+use crate::file_system::open_files_limit;
 use crate::store::Store;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,16 +14,14 @@ use std::sync::{Arc, Mutex, Weak};
 /// Files that SQLite keeps open for a connection: the database, its log and the log's index.
 const FILES: u64 = 3;
 /// Bounds of the number of connections that stay open.
-const BOUNDS: (u64, u64) = (16, 512);
-/// The number of files a process may open, where it cannot be asked for.
-#[cfg(not(unix))]
-const USUAL_FILES: u64 = 1024;
+const BOUNDS: (usize, usize) = (2, 512);
 
 /// The open connections of a process.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    /// Connections that stay open while they are not used.
-    limit: usize,
+    /// Connections that stay open while they are not used. Goes down where the application leaves
+    /// fewer files than half.
+    limit: AtomicUsize,
     open: Arc<AtomicUsize>,
     /// Stores in the order in which their connections were opened, or last found in use.
     order: Mutex<VecDeque<Weak<Store>>>,
@@ -41,9 +40,9 @@ impl Drop for Slot {
 impl Connections {
     pub(super) fn new() -> Self {
         // Half of the files are left to the application.
-        let connections = (files() / 2 / FILES).clamp(BOUNDS.0, BOUNDS.1);
+        let connections = usize::try_from(open_files_limit() / 2 / FILES).unwrap_or(usize::MAX);
         Self {
-            limit: usize::try_from(connections).unwrap_or(usize::MAX),
+            limit: AtomicUsize::new(connections.clamp(BOUNDS.0, BOUNDS.1)),
             open: Arc::default(),
             order: Mutex::default(),
         }
@@ -79,7 +78,7 @@ impl Connections {
     /// The store that should give up its connection before another is opened; `None` where there
     /// is room, or all are in use.
     pub(super) fn one_too_many(&self) -> Option<Arc<Store>> {
-        if self.open.load(Ordering::Relaxed) < self.limit {
+        if self.open.load(Ordering::Relaxed) < self.limit.load(Ordering::Relaxed) {
             return None;
         }
         let mut order = lock(&self.order);
@@ -97,16 +96,15 @@ impl Connections {
         }
         None
     }
-}
 
-/// How many files this process may have open.
-#[cfg(unix)]
-fn files() -> u64 {
-    use rustix::process::{Resource, getrlimit};
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
-#[cfg(not(unix))]
-fn files() -> u64 {
-    USUAL_FILES
+    /// The stores with a connection, those first that were not used for longest, where no further
+    /// file could be opened.
+    pub(super) fn to_be_freed(&self) -> Vec<Arc<Store>> {
+        let open = self.open.load(Ordering::Relaxed);
+        let fewer = open.saturating_sub(1).max(BOUNDS.0);
+        self.limit.fetch_min(fewer, Ordering::Relaxed);
+        let mut order = lock(&self.order);
+        order.retain(|weak| weak.upgrade().is_some_and(|store| store.is_connected()));
+        order.iter().filter_map(Weak::upgrade).collect()
+    }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::builder::{Access, MissingExperiment, Synchronous};
+use crate::builder::{Access, JournalMode, MissingExperiment, Synchronous};
 use trace_destination_core::{BatchId, TraceBatch};
 
 fn empty() -> TraceBatch {
@@ -31,6 +31,7 @@ fn a_runtime_that_ends_before_the_job_ran_leaves_the_store_usable() {
         synchronous: Synchronous::Normal,
         artifact_root: None,
         access: Access::Owner,
+        journal_mode: JournalMode::Keep,
     });
     let store = Process::current().store(&path);
     let first = runtime();

@@ -1,0 +1,404 @@
+//! Whether a log that lies beside a database file belongs to it.
+//!
+//! SQLite pairs a database with its log by name alone, and replays what it finds. After a crash, or
+//! while a program has the file open, a backup that is moved or copied over the database gets the
+//! log of the file before it, and both are damaged. So a log with content is compared with its
+//! file before SQLite sees either:
+//!
+//! - Every transaction of this crate changes page 1, whose header counts changes. A write-ahead log
+//!   continues the count of the file it was begun on, or the file equals one of the log's own pages
+//!   because it was merged that far.
+//! - The [`Mark`] beside an open file has its size and time as of the last merge. A file that still
+//!   has both was not touched since.
+//!
+//! A log that does not belong is renamed, never deleted: it may hold the last spans of a file that
+//! was moved away.
+
+use crate::beside::{Mark, beside, set_aside};
+use crate::error::Fault;
+use crate::stamp::Stamp;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// A file that somebody else overwrites counts as whole once it has been left alone for this long,
+/// or has the size that its header states.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Bytes of the database header that are read.
+const HEADER: usize = 100;
+const MAGIC: &[u8] = b"SQLite format 3\0";
+/// Where in page 1 the counters are.
+const CHANGES: usize = 24;
+const PAGES: usize = 28;
+const COOKIE: usize = 40;
+
+/// Makes sure that what lies beside the file belongs to it, before SQLite replays it. Logs that
+/// belong to another file are renamed. `overwritten`: somebody wrote into the file while it was
+/// open. No connection of this process may be open to it.
+///
+/// # Errors
+/// `Replacing` while somebody writes the file, `InUse` where another program has it open together
+/// with a log that is not its own, `Unsure` where it cannot be told.
+pub(crate) fn settle(path: &Path, overwritten: bool) -> Result<(), Fault> {
+    for log in [Log::Ahead, Log::Rollback] {
+        let there = fs::metadata(beside(path, log.suffix()));
+        if !there.is_ok_and(|meta| meta.len() > log.header()) {
+            continue;
+        }
+        let failed = |e| Fault::Io(path.into(), e);
+        if log.pairing(path).map_err(failed)? == Pairing::Sound {
+            continue;
+        }
+        if changed_just_now(path) {
+            return Err(Fault::Replacing(path.into()));
+        }
+        let hold = match Hold::take(path) {
+            Ok(hold) => hold,
+            Err(e) if is_held(&e) => match log.pairing(path).map_err(failed)? {
+                // Who has both open has paired them.
+                Pairing::Unsure => continue,
+                Pairing::Sound => continue,
+                Pairing::Stale => return Err(Fault::InUse(path.into())),
+            },
+            Err(e) => return Err(failed(e)),
+        };
+        // Nobody else has it open, so what is seen now stays.
+        match log.pairing(path).map_err(failed)? {
+            Pairing::Sound => {}
+            Pairing::Stale => set_aside(path, log.suffix()).map_err(failed)?,
+            Pairing::Unsure => return Err(Fault::Unsure(beside(path, log.suffix()))),
+        }
+        drop(hold);
+    }
+    if overwritten && changed_just_now(path) && !is_whole(path) {
+        return Err(Fault::Replacing(path.into()));
+    }
+    Ok(())
+}
+
+/// The header of a file, as far as it has one.
+pub(crate) fn uses_write_ahead_log(path: &Path) -> io::Result<bool> {
+    let mut header = [0; HEADER];
+    let mut file = File::open(path)?;
+    Ok(read_at(&mut file, 0, &mut header)? && header.starts_with(MAGIC) && header[18] == 2)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pairing {
+    /// The log belongs to the file, or holds nothing that would be replayed.
+    Sound,
+    /// It belongs to another file, or to another state of this one.
+    Stale,
+    /// It may belong to either.
+    Unsure,
+}
+
+/// The two kinds of logs that SQLite replays.
+#[derive(Clone, Copy)]
+enum Log {
+    Ahead,
+    Rollback,
+}
+
+impl Log {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Ahead => "-wal",
+            Self::Rollback => "-journal",
+        }
+    }
+
+    /// Bytes before the first page.
+    fn header(self) -> u64 {
+        match self {
+            Self::Ahead => AHEAD_HEADER,
+            Self::Rollback => 28,
+        }
+    }
+
+    fn pairing(self, path: &Path) -> io::Result<Pairing> {
+        let mut log = match File::open(beside(path, self.suffix())) {
+            Ok(log) => log,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Pairing::Sound),
+            Err(e) => return Err(e),
+        };
+        let stamp = Stamp::of(path)?;
+        let mark = Mark::read(path);
+        match self {
+            Self::Ahead => {
+                let Some(frames) = Frames::read(&mut log)? else {
+                    return Ok(Pairing::Sound);
+                };
+                let Some(stamp) = stamp.filter(|stamp| stamp.len > 0) else {
+                    return Ok(Pairing::Stale);
+                };
+                // Not opened where the mark suffices: closing a file ends the locks that other
+                // connections of this process may hold on it.
+                if mark.is_some_and(|mark| mark.is_of(&stamp) && !mark.merging) {
+                    return Ok(Pairing::Sound);
+                }
+                let mut main = File::open(path)?;
+                Ok(match frames.content(&mut main, &mut log)? {
+                    Content::Merged => Pairing::Sound,
+                    Content::Other => Pairing::Stale,
+                    Content::Begun | Content::Partly | Content::Unknown => match mark {
+                        Some(mark) if !mark.merging => Pairing::Unsure,
+                        _ => Pairing::Sound,
+                    },
+                })
+            }
+            Self::Rollback => {
+                let Some(page) = first_page_before(&mut log)? else {
+                    return Ok(Pairing::Sound);
+                };
+                if stamp.is_none_or(|stamp| stamp.len == 0) {
+                    return Ok(Pairing::Stale);
+                }
+                let mut header = [0; HEADER];
+                if !read_at(&mut File::open(path)?, 0, &mut header)? {
+                    return Ok(Pairing::Stale);
+                }
+                // The transaction that the journal takes back may have counted already.
+                let (was, is) = (number(&page, CHANGES), number(&header, CHANGES));
+                let same = header.starts_with(MAGIC) && (is == was || is == was.wrapping_add(1));
+                Ok(match same {
+                    true => Pairing::Sound,
+                    false => Pairing::Stale,
+                })
+            }
+        }
+    }
+}
+
+const AHEAD_HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
+
+/// What a database file is to a write-ahead log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// It has the count of changes that the log goes on from.
+    Begun,
+    /// The log was merged into it, up to the end of a transaction.
+    Merged,
+    /// Its first page is of the log, others are not.
+    Partly,
+    /// None of these.
+    Other,
+    /// The log has no first page.
+    Unknown,
+}
+
+/// The frames of a write-ahead log, of the writers since it was last begun.
+struct Frames {
+    page_size: usize,
+    /// Number of the page, and whether a transaction ends with it.
+    pages: Vec<(u32, bool)>,
+}
+
+impl Frames {
+    /// `None` where there is none.
+    fn read(log: &mut File) -> io::Result<Option<Self>> {
+        let mut header = [0; AHEAD_HEADER as usize];
+        if !read_at(log, 0, &mut header)? || number(&header, 0) & !1 != 0x377f_0682 {
+            return Ok(None);
+        }
+        let page_size = number(&header, 8) as usize;
+        if !page_size.is_power_of_two() || !(512..=65536).contains(&page_size) {
+            return Ok(None);
+        }
+        let mut frames = Self {
+            page_size,
+            pages: Vec::new(),
+        };
+        let len = log.metadata()?.len();
+        let mut frame = [0; FRAME_HEADER as usize];
+        while frames.offset(frames.pages.len() + 1) <= len
+            && read_at(log, frames.offset(frames.pages.len()), &mut frame)?
+            && frame[8..16] == header[16..24]
+            && number(&frame, 0) > 0
+        {
+            let ends = number(&frame, 4) > 0;
+            frames.pages.push((number(&frame, 0), ends));
+        }
+        Ok((!frames.pages.is_empty()).then_some(frames))
+    }
+
+    fn offset(&self, frame: usize) -> u64 {
+        AHEAD_HEADER + frame as u64 * (FRAME_HEADER + self.page_size as u64)
+    }
+
+    fn page(&self, log: &mut File, frame: usize, page: &mut [u8]) -> io::Result<bool> {
+        read_at(log, self.offset(frame) + FRAME_HEADER, page)
+    }
+
+    fn content(&self, main: &mut File, log: &mut File) -> io::Result<Content> {
+        let mut first = vec![0; self.page_size];
+        let mut page = vec![0; self.page_size];
+        if !read_at(main, 0, &mut first)? || !first.starts_with(MAGIC) {
+            return Ok(Content::Other);
+        }
+        // 65,536 does not fit.
+        let size = u16::from_be_bytes([first[16], first[17]]);
+        if size as usize != self.page_size & 0xffff && size != 1 {
+            return Ok(Content::Other);
+        }
+        let mut begun = None;
+        let mut merged = None;
+        for (frame, _) in self.pages.iter().enumerate().filter(|(_, (p, _))| *p == 1) {
+            if !self.page(log, frame, &mut page)? {
+                break;
+            }
+            begun.get_or_insert_with(|| goes_on(&first, &page));
+            if page == first {
+                merged = Some(frame);
+            }
+        }
+        match (begun, merged) {
+            (None, _) => Ok(Content::Unknown),
+            (Some(_), Some(frame)) => match self.is_merged(frame, main, log)? {
+                true => Ok(Content::Merged),
+                false => Ok(Content::Partly),
+            },
+            (Some(true), None) => Ok(Content::Begun),
+            (Some(false), None) => Ok(Content::Other),
+        }
+    }
+
+    /// Whether everything up to the end of the transaction that `frame` is of is in the file.
+    fn is_merged(&self, frame: usize, main: &mut File, log: &mut File) -> io::Result<bool> {
+        let rest = &self.pages[frame..];
+        let Some(ends) = rest.iter().position(|(_, ends)| *ends) else {
+            return Ok(false);
+        };
+        let upto = &self.pages[..=frame + ends];
+        let last: HashMap<u32, usize> =
+            upto.iter().enumerate().map(|(i, (p, _))| (*p, i)).collect();
+        let mut there = vec![0; self.page_size];
+        let mut page = vec![0; self.page_size];
+        for (number, frame) in last {
+            let offset = u64::from(number - 1) * self.page_size as u64;
+            if !read_at(main, offset, &mut there)?
+                || !self.page(log, frame, &mut page)?
+                || there != page
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether `next` is page 1 one transaction after `first`.
+fn goes_on(first: &[u8], next: &[u8]) -> bool {
+    let counts = number(first, CHANGES).wrapping_add(1) == number(next, CHANGES);
+    // The tables' definitions begin behind the header, and may change only with their version.
+    let same = number(first, COOKIE) != number(next, COOKIE) || first[HEADER..] == next[HEADER..];
+    counts && same
+}
+
+/// Page 1 as it was before the transaction that a rollback journal takes back; `None` where the
+/// journal takes nothing back, or does not have that page.
+fn first_page_before(log: &mut File) -> io::Result<Option<Vec<u8>>> {
+    let mut header = [0; 28];
+    let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    if !read_at(log, 0, &mut header)? || header[..8] != magic {
+        return Ok(None);
+    }
+    let (sector, size) = (u64::from(number(&header, 20)), number(&header, 24) as usize);
+    if !size.is_power_of_two() || !(512..=65536).contains(&size) {
+        return Ok(None);
+    }
+    let mut record = vec![0; size + 8];
+    let mut offset = sector;
+    while read_at(log, offset, &mut record)? {
+        if number(&record, 0) == 1 {
+            return Ok(Some(record[4..size + 4].to_vec()));
+        }
+        offset += record.len() as u64;
+    }
+    Ok(None)
+}
+
+/// Whether the file is as large as its header states. One that is being copied is not.
+fn is_whole(path: &Path) -> bool {
+    let mut header = [0; HEADER];
+    let Ok(mut file) = File::open(path) else {
+        return false;
+    };
+    if !read_at(&mut file, 0, &mut header).unwrap_or(false) || !header.starts_with(MAGIC) {
+        return false;
+    }
+    let size = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65536,
+        size => u64::from(size),
+    };
+    let states = size * u64::from(number(&header, PAGES));
+    file.metadata().is_ok_and(|meta| meta.len() >= states)
+}
+
+fn changed_just_now(path: &Path) -> bool {
+    let modified = fs::metadata(path).and_then(|meta| meta.modified());
+    modified.is_ok_and(|at| {
+        let age = SystemTime::now().duration_since(at);
+        age.is_ok_and(|age| age < QUIET)
+    })
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    let mut four = [0; 4];
+    four.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_be_bytes(four)
+}
+
+/// Fills the buffer from a position; false where the file ends before.
+fn read_at(file: &mut File, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(offset))?;
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Holds a lock that no connection of another process goes beside: as long as it lasts, nobody has
+/// the file open.
+#[derive(Debug)]
+pub(crate) struct Hold(
+    #[expect(dead_code, reason = "the lock ends when it is closed")] Option<File>,
+);
+
+impl Hold {
+    /// `WouldBlock` where another process has the file open. Holds nothing where there is no file.
+    #[cfg(unix)]
+    pub(crate) fn take(path: &Path) -> io::Result<Self> {
+        use rustix::fs::{FlockOperation, fcntl_lock};
+        let file = match File::options().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self(None)),
+            Err(e) => return Err(e),
+        };
+        fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self(Some(file)))
+    }
+
+    /// An open database can be neither replaced nor locked from outside there.
+    #[cfg(not(unix))]
+    pub(crate) fn take(_path: &Path) -> io::Result<Self> {
+        Ok(Self(None))
+    }
+}
+
+/// Whether another process has the file open.
+pub(crate) fn is_held(e: &io::Error) -> bool {
+    // Some systems answer `EACCES`, which opening the file gives as well; both are tried again.
+    matches!(
+        e.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy
+    )
+}
+
+#[cfg(test)]
+mod tests;
