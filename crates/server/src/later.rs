@@ -365,3 +365,6 @@ impl<J> Drop for Driver<J> {
         drop(waiting);
     }
 }
+
+#[cfg(test)]
+mod tests;

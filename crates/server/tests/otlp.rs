@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::http::{Reply, Server};
-use support::{batch, builder, location, open, root, script, updated};
+use support::{batch, builder, location, open, root, script, updated, write};
 use trace_destination_core::{ErrorKind, LocationUri, Retry, TraceLocation as _, TraceUpdate};
 use trace_destination_server::{Compression, ServerLocation};
 
@@ -293,5 +293,150 @@ async fn values_of_a_trace_are_told_to_be_lost() {
             "{text}"
         );
         assert_eq!(server.requests().len(), requests);
+    }
+}
+
+/// What a server answers that reads no gzip: the same is sent once without, and the host is
+/// remembered, also when its sink was opened anew.
+#[tokio::test]
+async fn a_server_that_reads_no_gzip() {
+    for status in [400, 406, 415, 500] {
+        let server = Server::start(move |r| match r.header("content-encoding") {
+            Some(_) => Reply::text(status, "no gzip here"),
+            None => Reply::stored(),
+        });
+        let location = builder(&otlp(&server))
+            .with_compression(Compression::Gzip)
+            .build()
+            .unwrap();
+        for n in 0..3 {
+            let sink = open(&location).await.unwrap();
+            let spans = (1..=40).map(|t| root(n * 100 + t));
+            let written = sink.write(&batch(spans)).await.unwrap();
+            assert!(written.refused.is_empty(), "{status}: {written:?}");
+        }
+        let sent = server.requests();
+        let packed = sent.iter().map(|r| r.header("content-encoding").is_some());
+        let packed: Vec<bool> = packed.collect();
+        assert_eq!(packed, [true, false, false, false], "{status}");
+    }
+    // One that takes gzip is believed: a 400 is about the spans then, and an encoding's own status
+    // is about gzip even so.
+    for (status, tried_plain) in [(400, false), (500, false), (406, true), (415, true)] {
+        let first = std::sync::atomic::AtomicBool::new(true);
+        let server = Server::start(move |r| match r.header("content-encoding") {
+            Some(_) if !first.swap(false, Ordering::SeqCst) => Reply::text(status, "no more"),
+            _ => Reply::stored(),
+        });
+        let location = builder(&otlp(&server))
+            .with_compression(Compression::Gzip)
+            .build()
+            .unwrap();
+        let sink = open(&location).await.unwrap();
+        sink.write(&batch((1..=40).map(root))).await.unwrap();
+        server.forget();
+        let written = sink.write(&batch((101..=140).map(root))).await.unwrap();
+        assert!(written.refused.is_empty(), "{status}: {written:?}");
+        let sizes = server.requests().into_iter().skip(1).map(|r| {
+            let packed = r.header("content-encoding").is_some();
+            (packed, support::decode::request(&r.body()).unwrap().len())
+        });
+        let whole = sizes.into_iter().any(|s| s == (false, 40));
+        assert_eq!(whole, tried_plain, "{status}");
+    }
+}
+
+/// A 500 of an OTLP endpoint may come after a part was stored: an empty request comes first, and the
+/// same request does not come again.
+#[tokio::test]
+async fn a_request_in_doubt_is_not_repeated() {
+    let bad = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_bad = bad.clone();
+    let server = Server::start(move |_| match is_bad.load(Ordering::SeqCst) {
+        true => Reply::text(500, "restarting"),
+        false => Reply::stored(),
+    });
+    let location = location(&otlp(&server));
+    let batch = batch((1..=8).map(root));
+    let counts = |server: &Server| -> Vec<usize> {
+        let sent = server.requests().into_iter();
+        let sent = sent.map(|r| support::decode::request(&r.body()).unwrap().len());
+        sent.collect()
+    };
+    for _ in 0..3 {
+        let error = write(&location, &batch).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.retry()),
+            (ErrorKind::Unavailable, Retry::Never),
+            "{error}"
+        );
+    }
+    assert_eq!(counts(&server), [8, 0, 0, 0]);
+    bad.store(false, Ordering::SeqCst);
+    assert!(write(&location, &batch).await.unwrap().refused.is_empty());
+    assert_eq!(counts(&server)[4..], [0, 4, 4]);
+}
+
+/// A span that is refused in a batch of its own, by a server that refuses empty requests too: it does
+/// not hold the lane for good, since the server has taken others.
+#[tokio::test]
+async fn a_poison_span_alone_ends_after_some_attempts() {
+    let server = Server::start(|r| {
+        let spans = support::decode::request(&r.body()).unwrap();
+        let poison = |s: &trace_destination_conformance::StoredSpan| s.span.name == *"poison";
+        match spans.is_empty() || spans.iter().any(poison) {
+            true => Reply::text(400, "no"),
+            false => Reply::stored(),
+        }
+    });
+    let mut poison = root(7);
+    poison.name = "poison".into();
+    let poison = batch([poison]);
+    let fresh = location(&format!("{}/fresh", otlp(&server)));
+    for _ in 0..20 {
+        // Nothing shows that this place takes spans at all: they are kept.
+        let error = write(&fresh, &poison).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.retry()),
+            (ErrorKind::Unsupported, Retry::Never)
+        );
+    }
+    let proven = location(&format!("{}/proven", otlp(&server)));
+    write(&proven, &batch([root(1)])).await.unwrap();
+    let mut attempts = 1;
+    let written = loop {
+        match write(&proven, &poison).await {
+            Ok(written) => break written,
+            Err(error) => assert_eq!(error.retry(), Retry::Never, "{error}"),
+        }
+        attempts += 1;
+        assert!(attempts < 20, "it holds the lane");
+    };
+    assert_eq!(written.refused.len(), 1);
+    assert!(attempts >= 8, "{attempts}: a moment must not cost it");
+    write(&proven, &batch([root(2)])).await.unwrap();
+}
+
+/// A failure that comes only with spans: a batch that is alone is worth some attempts.
+#[tokio::test]
+async fn a_moment_in_which_only_spans_fail_costs_none() {
+    for count in [1, 3] {
+        let left = std::sync::atomic::AtomicI64::new(7);
+        let server = Server::start(move |r| {
+            let is_empty = support::decode::request(&r.body()).unwrap().is_empty();
+            match !is_empty && left.fetch_sub(1, Ordering::SeqCst) > 0 {
+                true => Reply::text(500, "the exporter behind is away"),
+                false => Reply::stored(),
+            }
+        });
+        let location = location(&otlp(&server));
+        let batch = batch((1..=count).map(root));
+        let written = loop {
+            match write(&location, &batch).await {
+                Ok(written) => break written,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+            }
+        };
+        assert!(written.refused.is_empty(), "{written:?}");
     }
 }

@@ -161,12 +161,13 @@ impl Api<'_> {
                 .with_json(&serde_json::json!({ "trace_ids": chunk }));
             match self.ask::<Found>(call).await {
                 Ok(found) => all.extend(found.trace_infos),
-                // Not there before some 3.x: one by one, then.
+                // Not there before some 3.x: one by one, then. Which it is only if those are answered
+                // as MLflow does: a proxy without a way to it answers everything so.
                 Err(fault) if matches!(fault.status(), Some(404 | 405)) => {
-                    self.host.mlflow.note_no_batch_get();
                     for id in chunk {
                         all.extend(self.trace(id).await?);
                     }
+                    self.host.mlflow.note_no_batch_get();
                 }
                 Err(fault) => return Err(fault),
             }
@@ -186,7 +187,8 @@ impl Api<'_> {
         let found = self.ask::<Found>(Call::get(format!("/api/3.0/mlflow/traces/{id}")));
         match found.await {
             Ok(found) => Ok(Some(found.trace.trace_info)),
-            Err(fault) if fault.status() == Some(404) => Ok(None),
+            // MLflow's own word; any other 404 says nothing of the trace.
+            Err(fault) if fault.status() == Some(404) && fault.code().is_some() => Ok(None),
             Err(fault) => Err(fault),
         }
     }
