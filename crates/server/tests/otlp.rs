@@ -440,3 +440,71 @@ async fn a_moment_in_which_only_spans_fail_costs_none() {
         assert!(written.refused.is_empty(), "{written:?}");
     }
 }
+
+/// 413 before the request was read, with the connection closed upon it, so that the answer may be
+/// lost: what is too large is sent in parts, and no part is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_refused_before_it_is_read() {
+    use std::io::{Read as _, Write as _};
+    const LIMIT: usize = 300_000;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let stored = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = stored.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, kept) = (stream.unwrap(), kept.clone());
+            std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                let head = loop {
+                    let mut some = [0; 2048];
+                    let n = stream.read(&mut some).unwrap_or(0);
+                    seen.extend_from_slice(&some[..n]);
+                    let end = seen.windows(4).position(|w| w == b"\r\n\r\n");
+                    match end {
+                        Some(end) => break end + 4,
+                        None if n == 0 => return,
+                        None => {}
+                    }
+                };
+                let text = String::from_utf8_lossy(&seen[..head]).to_lowercase();
+                let length = text
+                    .lines()
+                    .find_map(|l| l.strip_prefix("content-length: "));
+                let length: usize = length.unwrap().trim().parse().unwrap();
+                let status = match length > LIMIT {
+                    true => 413,
+                    false => {
+                        let mut rest = vec![0; head + length - seen.len()];
+                        stream.read_exact(&mut rest).unwrap();
+                        seen.extend(rest);
+                        let spans = support::decode::request(&seen[head..]).unwrap();
+                        kept.lock()
+                            .unwrap()
+                            .extend(spans.iter().map(|s| s.span.trace_id));
+                        200
+                    }
+                };
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                );
+                let _ = stream.write_all(answer.as_bytes());
+            });
+        }
+    });
+    let location = location(&format!("otlp+http://{address}"));
+    let large = |t| root(t).with_attribute("text", "x".repeat(100_000));
+    let batch = batch((1..=16).map(large));
+    let mut attempts = 0;
+    let written = loop {
+        match write(&location, &batch).await {
+            Ok(written) => break written,
+            Err(error) => assert_eq!(error.retry(), Retry::Backoff, "{error}"),
+        }
+        attempts += 1;
+        assert!(attempts < 20, "it is never sent in parts");
+    };
+    assert!(written.refused.is_empty(), "{written:?}");
+    let stored: std::collections::HashSet<_> = stored.lock().unwrap().iter().copied().collect();
+    assert_eq!(stored.len(), 16);
+}

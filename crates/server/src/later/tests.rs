@@ -36,7 +36,9 @@ impl Complete<u32> for Calls {
     }
 }
 
-fn calls() -> (Arc<Later<u32>>, Arc<Calls>, Arc<dyn Complete<u32>>) {
+type With = Arc<dyn Complete<u32>>;
+
+fn calls() -> (Arc<Later<u32>>, Arc<Calls>, With) {
     let calls = Arc::new(Calls {
         uri: "http://h?experiment_id=1".parse().unwrap(),
         memory: TraceMemory::default(),

@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::fmt::Write as _;
 use trace_destination_core::ErrorKind;
-use trace_destination_http::json;
+use trace_destination_http::{encoded, json};
 
 /// Most traces that `link-to-run` takes, and as many as are asked for at once.
 const CHUNK: usize = 100;
@@ -121,8 +121,7 @@ impl Api<'_> {
         struct Found {
             experiment: Experiment,
         }
-        let value =
-            percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
+        let value = encoded(value);
         let call = Call::get(format!("/api/2.0/mlflow/experiments/{call}{value}"));
         let found = self.ask::<Found>(call).await?.experiment;
         experiment_id(&found.experiment_id)?;
