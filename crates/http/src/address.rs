@@ -1,11 +1,24 @@
 //! Addresses: where requests may go, and how they are shown.
 
 use crate::secret::MASK;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 /// Hosts that are warned of one by one; beyond them, one line speaks for all.
 const WARNED_HOSTS: usize = 256;
+
+/// What stands for itself anywhere in an address (RFC 3986, section 2.3, "unreserved").
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// A name as one segment of a path, or as a value in a query.
+pub fn encoded(name: &str) -> String {
+    utf8_percent_encode(name, UNRESERVED).to_string()
+}
 
 /// Scheme and authority of an address.
 pub fn origin(address: &str) -> &str {
@@ -85,6 +98,17 @@ pub fn warn_of_plain(address: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_addresses() {
+        for (name, expected) in [
+            ("a-b_c.d~e", "a-b_c.d~e"),
+            ("a b&c/d?e#f%", "a%20b%26c%2Fd%3Fe%23f%25"),
+            ("é@", "%C3%A9%40"),
+        ] {
+            assert_eq!(encoded(name), expected);
+        }
+    }
 
     #[test]
     fn origins() {

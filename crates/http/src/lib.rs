@@ -34,7 +34,7 @@ mod times;
 mod tls;
 mod weak;
 
-pub use address::{is_loopback, origin, redacted, warn_of_plain};
+pub use address::{encoded, is_loopback, origin, redacted, warn_of_plain};
 pub use bounded::{Answer, error_code, json, message};
 pub use claims::{Claims, InUse};
 pub use client::{Client, Request};

@@ -12,6 +12,8 @@ use trace_destination_core::{Error, ErrorKind, LateUpdate, LocationUri};
 
 /// Longest time that a batch waits for its calls.
 const PROMPT: Duration = Duration::from_secs(5);
+/// Longest time of the last try, when the location is closed.
+const LAST: Duration = Duration::from_secs(2);
 /// Longest time of one round apart from the batches.
 const ROUND: Duration = Duration::from_secs(30);
 /// Traces tried in one round.
@@ -125,7 +127,7 @@ impl<J: Clone + Send + 'static> Later<J> {
         if taken.is_empty() {
             return;
         }
-        let left = attempt(&**with, jobs_of(&taken), PROMPT).await;
+        let left = attempt(&**with, jobs_of(&taken), LAST).await;
         self.settle(&**with, taken, left);
     }
 
@@ -365,3 +367,6 @@ impl<J> Drop for Driver<J> {
         drop(waiting);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::http::{Reply, Server};
-use support::{batch, builder, location, open, root, script, updated};
+use support::{batch, builder, location, open, root, script, updated, write};
 use trace_destination_core::{ErrorKind, LocationUri, Retry, TraceLocation as _, TraceUpdate};
 use trace_destination_server::{Compression, ServerLocation};
 
@@ -294,4 +294,224 @@ async fn values_of_a_trace_are_told_to_be_lost() {
         );
         assert_eq!(server.requests().len(), requests);
     }
+}
+
+/// What a server answers that reads no gzip: the same is sent once without, and the host is
+/// remembered, also when its sink was opened anew.
+#[tokio::test]
+async fn a_server_that_reads_no_gzip() {
+    for status in [400, 406, 415, 500] {
+        let server = Server::start(move |r| match r.header("content-encoding") {
+            Some(_) => Reply::text(status, "no gzip here"),
+            None => Reply::stored(),
+        });
+        let location = builder(&otlp(&server))
+            .with_compression(Compression::Gzip)
+            .build()
+            .unwrap();
+        for n in 0..3 {
+            let sink = open(&location).await.unwrap();
+            let spans = (1..=40).map(|t| root(n * 100 + t));
+            let written = sink.write(&batch(spans)).await.unwrap();
+            assert!(written.refused.is_empty(), "{status}: {written:?}");
+        }
+        let sent = server.requests();
+        let packed = sent.iter().map(|r| r.header("content-encoding").is_some());
+        let packed: Vec<bool> = packed.collect();
+        assert_eq!(packed, [true, false, false, false], "{status}");
+    }
+    // One that takes gzip is believed: a 400 is about the spans then, and an encoding's own status
+    // is about gzip even so.
+    for (status, tried_plain) in [(400, false), (500, false), (406, true), (415, true)] {
+        let first = std::sync::atomic::AtomicBool::new(true);
+        let server = Server::start(move |r| match r.header("content-encoding") {
+            Some(_) if !first.swap(false, Ordering::SeqCst) => Reply::text(status, "no more"),
+            _ => Reply::stored(),
+        });
+        let location = builder(&otlp(&server))
+            .with_compression(Compression::Gzip)
+            .build()
+            .unwrap();
+        let sink = open(&location).await.unwrap();
+        sink.write(&batch((1..=40).map(root))).await.unwrap();
+        server.forget();
+        let written = sink.write(&batch((101..=140).map(root))).await.unwrap();
+        assert!(written.refused.is_empty(), "{status}: {written:?}");
+        let sizes = server.requests().into_iter().skip(1).map(|r| {
+            let packed = r.header("content-encoding").is_some();
+            (packed, support::decode::request(&r.body()).unwrap().len())
+        });
+        let whole = sizes.into_iter().any(|s| s == (false, 40));
+        assert_eq!(whole, tried_plain, "{status}");
+    }
+}
+
+/// A 500 of an OTLP endpoint may come after a part was stored: an empty request comes first, and the
+/// same request does not come again.
+#[tokio::test]
+async fn a_request_in_doubt_is_not_repeated() {
+    let bad = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_bad = bad.clone();
+    let server = Server::start(move |_| match is_bad.load(Ordering::SeqCst) {
+        true => Reply::text(500, "restarting"),
+        false => Reply::stored(),
+    });
+    let location = location(&otlp(&server));
+    let batch = batch((1..=8).map(root));
+    let counts = |server: &Server| -> Vec<usize> {
+        let sent = server.requests().into_iter();
+        let sent = sent.map(|r| support::decode::request(&r.body()).unwrap().len());
+        sent.collect()
+    };
+    for _ in 0..3 {
+        let error = write(&location, &batch).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.retry()),
+            (ErrorKind::Unavailable, Retry::Never),
+            "{error}"
+        );
+    }
+    assert_eq!(counts(&server), [8, 0, 0, 0]);
+    bad.store(false, Ordering::SeqCst);
+    assert!(write(&location, &batch).await.unwrap().refused.is_empty());
+    assert_eq!(counts(&server)[4..], [0, 4, 4]);
+}
+
+/// A span that is refused in a batch of its own, by a server that refuses empty requests too: it does
+/// not hold the lane for good, since the server has taken others.
+#[tokio::test]
+async fn a_poison_span_alone_ends_after_some_attempts() {
+    let server = Server::start(|r| {
+        let spans = support::decode::request(&r.body()).unwrap();
+        let poison = |s: &trace_destination_conformance::StoredSpan| s.span.name == *"poison";
+        match spans.is_empty() || spans.iter().any(poison) {
+            true => Reply::text(400, "no"),
+            false => Reply::stored(),
+        }
+    });
+    let mut poison = root(7);
+    poison.name = "poison".into();
+    let poison = batch([poison]);
+    let fresh = location(&format!("{}/fresh", otlp(&server)));
+    for _ in 0..20 {
+        // Nothing shows that this place takes spans at all: they are kept.
+        let error = write(&fresh, &poison).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.retry()),
+            (ErrorKind::Unsupported, Retry::Never)
+        );
+    }
+    let proven = location(&format!("{}/proven", otlp(&server)));
+    write(&proven, &batch([root(1)])).await.unwrap();
+    let mut attempts = 1;
+    let written = loop {
+        match write(&proven, &poison).await {
+            Ok(written) => break written,
+            Err(error) => assert_eq!(error.retry(), Retry::Never, "{error}"),
+        }
+        attempts += 1;
+        assert!(attempts < 20, "it holds the lane");
+    };
+    assert_eq!(written.refused.len(), 1);
+    assert!(attempts >= 8, "{attempts}: a moment must not cost it");
+    write(&proven, &batch([root(2)])).await.unwrap();
+}
+
+/// A failure that comes only with spans: a batch that is alone is worth some attempts.
+#[tokio::test]
+async fn a_moment_in_which_only_spans_fail_costs_none() {
+    for count in [1, 3] {
+        let left = std::sync::atomic::AtomicI64::new(7);
+        let server = Server::start(move |r| {
+            let is_empty = support::decode::request(&r.body()).unwrap().is_empty();
+            match !is_empty && left.fetch_sub(1, Ordering::SeqCst) > 0 {
+                true => Reply::text(500, "the exporter behind is away"),
+                false => Reply::stored(),
+            }
+        });
+        let location = location(&otlp(&server));
+        let batch = batch((1..=count).map(root));
+        let written = loop {
+            match write(&location, &batch).await {
+                Ok(written) => break written,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+            }
+        };
+        assert!(written.refused.is_empty(), "{written:?}");
+    }
+}
+
+/// 413 before the request was read, with the connection closed upon it, so that the answer may be
+/// lost: what is too large is sent in parts, and no part is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_refused_before_it_is_read() {
+    for answer_is_lost in [false, true] {
+        refused_early(answer_is_lost).await;
+    }
+}
+
+async fn refused_early(answer_is_lost: bool) {
+    use std::io::{Read as _, Write as _};
+    const LIMIT: usize = 300_000;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let stored = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = stored.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, kept) = (stream.unwrap(), kept.clone());
+            std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                let head = loop {
+                    let mut some = [0; 2048];
+                    let n = stream.read(&mut some).unwrap_or(0);
+                    seen.extend_from_slice(&some[..n]);
+                    let end = seen.windows(4).position(|w| w == b"\r\n\r\n");
+                    match end {
+                        Some(end) => break end + 4,
+                        None if n == 0 => return,
+                        None => {}
+                    }
+                };
+                let text = String::from_utf8_lossy(&seen[..head]).to_lowercase();
+                let length = text
+                    .lines()
+                    .find_map(|l| l.strip_prefix("content-length: "));
+                let length: usize = length.unwrap().trim().parse().unwrap();
+                let status = match length > LIMIT {
+                    true if answer_is_lost => return,
+                    true => 413,
+                    false => {
+                        let mut rest = vec![0; head + length - seen.len()];
+                        stream.read_exact(&mut rest).unwrap();
+                        seen.extend(rest);
+                        let spans = support::decode::request(&seen[head..]).unwrap();
+                        kept.lock()
+                            .unwrap()
+                            .extend(spans.iter().map(|s| s.span.trace_id));
+                        200
+                    }
+                };
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                );
+                let _ = stream.write_all(answer.as_bytes());
+            });
+        }
+    });
+    let location = location(&format!("otlp+http://{address}"));
+    let large = |t| root(t).with_attribute("text", "x".repeat(100_000));
+    let batch = batch((1..=16).map(large));
+    let mut attempts = 0;
+    let written = loop {
+        match write(&location, &batch).await {
+            Ok(written) => break written,
+            Err(error) => assert_eq!(error.retry(), Retry::Backoff, "{error}"),
+        }
+        attempts += 1;
+        assert!(attempts < 20, "it is never sent in parts");
+    };
+    assert!(written.refused.is_empty(), "{written:?}");
+    let stored: std::collections::HashSet<_> = stored.lock().unwrap().iter().copied().collect();
+    assert_eq!(stored.len(), 16);
 }

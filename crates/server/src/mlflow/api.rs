@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::fmt::Write as _;
 use trace_destination_core::ErrorKind;
-use trace_destination_http::json;
+use trace_destination_http::{encoded, json};
 
 /// Most traces that `link-to-run` takes, and as many as are asked for at once.
 const CHUNK: usize = 100;
@@ -121,8 +121,7 @@ impl Api<'_> {
         struct Found {
             experiment: Experiment,
         }
-        let value =
-            percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
+        let value = encoded(value);
         let call = Call::get(format!("/api/2.0/mlflow/experiments/{call}{value}"));
         let found = self.ask::<Found>(call).await?.experiment;
         experiment_id(&found.experiment_id)?;
@@ -161,12 +160,13 @@ impl Api<'_> {
                 .with_json(&serde_json::json!({ "trace_ids": chunk }));
             match self.ask::<Found>(call).await {
                 Ok(found) => all.extend(found.trace_infos),
-                // Not there before some 3.x: one by one, then.
+                // Not there before some 3.x: one by one, then. Which it is only if those are answered
+                // as MLflow does: a proxy without a way to it answers everything so.
                 Err(fault) if matches!(fault.status(), Some(404 | 405)) => {
-                    self.host.mlflow.note_no_batch_get();
                     for id in chunk {
                         all.extend(self.trace(id).await?);
                     }
+                    self.host.mlflow.note_no_batch_get();
                 }
                 Err(fault) => return Err(fault),
             }
@@ -186,7 +186,8 @@ impl Api<'_> {
         let found = self.ask::<Found>(Call::get(format!("/api/3.0/mlflow/traces/{id}")));
         match found.await {
             Ok(found) => Ok(Some(found.trace.trace_info)),
-            Err(fault) if fault.status() == Some(404) => Ok(None),
+            // MLflow's own word; any other 404 says nothing of the trace.
+            Err(fault) if fault.status() == Some(404) && fault.code().is_some() => Ok(None),
             Err(fault) => Err(fault),
         }
     }

@@ -9,6 +9,7 @@ mod catalog_server;
 mod lake;
 
 mod auth;
+mod bad_moment;
 mod create;
 mod errors;
 mod support;

@@ -21,13 +21,13 @@ use crate::name::TableName;
 use crate::storage::{Renewal, StorageOptions, parse_url, same_place};
 use async_trait::async_trait;
 use object_store::ObjectStore;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime;
 use trace_destination_core::{Error, ErrorKind};
-use trace_destination_http::{WeakMap, shorten};
+use trace_destination_http::{WeakMap, encoded, shorten};
 use url::Url;
 
 /// Longest value of a table's property the open-source server stores (0.6); a longer one is a 500
@@ -38,13 +38,6 @@ const MAX_PROPERTY: usize = 255;
 const MAX_PLACE: usize = 8 << 10;
 /// How often a place may be percent-encoded over and over.
 const MAX_ENCODINGS: usize = 3;
-
-/// A name inside a path.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'_')
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'@');
 
 /// A server, and how its tables' storage is opened.
 #[derive(Debug)]
@@ -93,17 +86,17 @@ impl RestCatalog {
         let schema = format!("{}.{}", name.catalog, name.schema);
         let client = self.client()?;
         let answer = client
-            .get(&format!("/schemas/{}", segment(&schema)))
+            .get(&format!("/schemas/{}", encoded(&schema)))
             .await?;
         if let Some(root) = root(&answer) {
             return Ok(Some(root));
         }
-        let catalog = format!("/catalogs/{}", segment(&name.catalog));
+        let catalog = format!("/catalogs/{}", encoded(&name.catalog));
         Ok(root(&client.get(&catalog).await?))
     }
 
     async fn look_up(&self, name: &TableName) -> Result<Option<TableEntry>, Fault> {
-        let table = segment(&name.to_string());
+        let table = encoded(&name.to_string());
         let client = self.client()?;
         let fault = match client.get(&format!("/tables/{table}")).await {
             Ok(answer) => return self.entry(name, &answer).map(Some),
@@ -117,7 +110,7 @@ impl RestCatalog {
             _ => {
                 let schema = format!("{}.{}", name.catalog, name.schema);
                 client
-                    .get(&format!("/schemas/{}", segment(&schema)))
+                    .get(&format!("/schemas/{}", encoded(&schema)))
                     .await
                     .map(|_| None)
             }
@@ -356,10 +349,6 @@ fn shared(server: &CatalogServer, runtime: runtime::Id) -> Result<Arc<Client>, E
     (way.storage_root, way.storage_credentials) = (None, StorageCredentials::Vended);
     let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
     clients.get_or_insert((way, runtime), || Client::new(server))
-}
-
-fn segment(name: &str) -> String {
-    utf8_percent_encode(name, SEGMENT).to_string()
 }
 
 /// The storage root a catalog or schema has.
