@@ -183,7 +183,10 @@ impl Table {
             if !sorted.repeated.is_empty() {
                 let left_out = &sorted.repeated;
                 let columns = shape.columns;
-                encoded = self.encoder.encoded_without(batch, columns, left_out).await?;
+                encoded = self
+                    .encoder
+                    .encoded_without(batch, columns, left_out)
+                    .await?;
             }
             let Encoded { file, refused, .. } = encoded;
             let Some(file) = file else {

@@ -59,9 +59,8 @@ impl Recent {
         let identities: Vec<Identity> = spans.map(identity).collect();
         let mut seen = HashSet::default();
         seen.reserve(identities.len());
-        let is_repeated = |id: &Identity| {
-            self.young.contains(id) || self.old.contains(id) || !seen.insert(*id)
-        };
+        let is_repeated =
+            |id: &Identity| self.young.contains(id) || self.old.contains(id) || !seen.insert(*id);
         let repeated = identities.iter().map(is_repeated).enumerate();
         let repeated = repeated.filter_map(|(index, repeated)| repeated.then_some(index));
         Sorted {

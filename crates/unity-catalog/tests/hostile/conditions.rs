@@ -39,7 +39,7 @@ async fn one_request_finds_out() {
     let _alone = ALONE.lock().await;
     let world = World::start().await;
     let puts = || {
-        let requests = world.store.server.requests_to("/bucket/");
+        let requests = world.store.server.requests();
         requests.iter().filter(|r| r.method == "PUT").count()
     };
     let before = puts();
