@@ -4,7 +4,8 @@ use crate::access::{Access, Source};
 use crate::catalog::local::root_url;
 use crate::catalog::rest::CatalogServer;
 use crate::config::{
-    CREATE_PARAM, DEFAULT_ROOT, DURABLE_PARAM, PARAMS, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT,
+    CREATE_PARAM, DEFAULT_ROOT, DURABLE_PARAM, PARAMS, ROOT_PARAM, SCHEME, SERVER_PARAM,
+    UNITY_CATALOG_ROOT,
 };
 use crate::error::BUILD;
 use crate::location::UnityCatalogLocation;

@@ -36,6 +36,7 @@
 //! | `root` | a folder, or the URL of a place in an object store, that is itself the catalog: tables are `<root>/<catalog>/<schema>/<table>` |
 //! | `server` | the address of a Unity Catalog server or Databricks workspace |
 //! | `create` | `false`: create and register no table |
+//! | `durable` | `false`: local files need not be on the disk before a batch counts as stored |
 //!
 //! Any other parameter is an error. With neither root nor server, the environment says which; if it
 //! does not either, the root is the folder `lakehouse` in the current directory. The canonical URI
@@ -108,14 +109,23 @@
 //! So what an open table holds in memory does not grow with the table, and opening reads the log
 //! without its files.
 //!
-//! Ids of writers are let go of after 30 days (`delta.setTransactionRetentionDuration`, in tables
+//! Ids of writers are let go of after a day (`delta.setTransactionRetentionDuration`, in tables
 //! created here): every run of a process is a writer. No batch is tried for nearly as long.
+//!
+//! A span that comes again in another batch gets no second row if it is among the last 32,768 to
+//! 65,536 that this open table stored (1,048,576 in all tables of a process): its ids, its start, its
+//! end and its kind are what makes it the same, and the first one stays. What was stored before the
+//! table was opened, or by another process, is not known.
 //!
 //! # Durability
 //! A batch that was reported stored is committed: every reader sees it from then on, and it survives
 //! the end of the process in any way. In an object store it survives what the store survives. In
-//! local files a power failure may take back what the system had not yet written to the disk, or
-//! leave a commit whose file is incomplete: `object_store` 0.13 does not flush files to the disk.
+//! local files it survives a power failure: a file is flushed, then gets its name, then its folder is
+//! flushed, first for the batch's file and then for its commit. `durable=false` leaves that to the
+//! system, which is quicker.
+//!
+//! Checkpoints and other optional files of a log that are damaged are done without where the commits
+//! are there, with a warning and a new checkpoint; a damaged commit is an error.
 //!
 //! # Batches
 //! Files and commits are to be few: a batch is sealed at 16,384 spans, 8 MiB or 5 s, whichever comes
@@ -149,7 +159,9 @@ pub use catalog::rest::{
     UNITY_CATALOG_CLIENT_SECRET, UNITY_CATALOG_STORAGE_CREDENTIALS, UNITY_CATALOG_STORAGE_ROOT,
     UNITY_CATALOG_TIMEOUT, UNITY_CATALOG_TOKEN, UNITY_CATALOG_TOKEN_URL, UNITY_CATALOG_URI,
 };
-pub use config::{CREATE_PARAM, DURABLE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT};
+pub use config::{
+    CREATE_PARAM, DURABLE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT,
+};
 pub use location::UnityCatalogLocation;
 pub use maintenance::TableMaintenance;
 pub use storage::{

@@ -104,10 +104,7 @@ impl TableMaintenance {
         };
         let partial = self.log.partial_files(kept, dry).await;
         let partial = partial.map_err(|e| e.at(&self.uri))?;
-        let mut vacuum = table
-            .vacuum()
-            .with_mode(VacuumMode::Full)
-            .with_dry_run(dry);
+        let mut vacuum = table.vacuum().with_mode(VacuumMode::Full).with_dry_run(dry);
         if let Some(age) = older_than {
             let age = chrono::Duration::from_std(age)
                 .map_err(|e| self.failed("reading the age of orphans", e))?;

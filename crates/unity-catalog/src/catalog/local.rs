@@ -92,8 +92,8 @@ pub(crate) fn root_url(text: &str) -> Result<Url, Error> {
         Error::new(ErrorKind::InvalidConfig, BUILD, cause)
             .mend("name a folder, or a URL such as s3://bucket/lakehouse")
     };
-    if let Some((cause, mend)) = misspelt(text) {
-        return Err(invalid(format!("the root {cause}")).mend(mend));
+    if let Some((kind, cause, mend)) = misspelt(text) {
+        return Err(Error::new(kind, BUILD, format!("the root {cause}")).mend(mend));
     }
     let shown = text.escape_debug();
     // A drive letter is no scheme.
@@ -196,13 +196,11 @@ mod tests {
             "s3://key:secret@bucket/x",
             "s3://b/x?key=secret",
             "s3://secret:9000/b",
-            "http://",
             "file:/x",
             "s3:/b",
             "~/x",
             " /x",
             "/x\n",
-            "http://host/x",
             "file://host/x",
         ] {
             let error = root_url(text).unwrap_err();

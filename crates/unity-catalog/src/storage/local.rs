@@ -6,11 +6,11 @@
 mod disk;
 
 use super::FolderAccess;
-use disk::{Folders, failed, make_private, write};
-pub(super) use disk::{Cached, Disk, Flush};
-pub(crate) use disk::partial_files;
 use async_trait::async_trait;
 use bytes::Bytes;
+pub(crate) use disk::partial_files;
+use disk::{Above, Folders, failed, make_private, write};
+pub(super) use disk::{Cached, Disk, Flush};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
@@ -37,27 +37,37 @@ const PER_ROOT: usize = 4;
 const LISTED: usize = 1024;
 
 static ALL: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(THREADS)));
-static ROOTS: Mutex<Option<HashMap<PathBuf, Weak<Semaphore>>>> = Mutex::new(None);
+static ROOTS: Mutex<Option<HashMap<PathBuf, Weak<Root>>>> = Mutex::new(None);
 
-/// The turns of one root. Tables are `<root>/<catalog>/<schema>/<table>`.
-fn turns(location: &FilePath) -> Arc<Semaphore> {
+/// What the tables beneath one root share.
+#[derive(Debug)]
+struct Root {
+    turns: Arc<Semaphore>,
+    settled: Above,
+}
+
+/// That of a table: tables are `<root>/<catalog>/<schema>/<table>`.
+fn root_of(location: &FilePath) -> Arc<Root> {
     let root = location.ancestors().nth(3).unwrap_or(location);
     let mut roots = ROOTS.lock().unwrap_or_else(PoisonError::into_inner);
     let roots = roots.get_or_insert_default();
-    if let Some(turns) = roots.get(root).and_then(Weak::upgrade) {
-        return turns;
+    if let Some(found) = roots.get(root).and_then(Weak::upgrade) {
+        return found;
     }
-    roots.retain(|_, turns| turns.strong_count() > 0);
-    let turns = Arc::new(Semaphore::new(PER_ROOT));
-    roots.insert(root.to_owned(), Arc::downgrade(&turns));
-    turns
+    roots.retain(|_, root| root.strong_count() > 0);
+    let new = Arc::new(Root {
+        turns: Arc::new(Semaphore::new(PER_ROOT)),
+        settled: Above::default(),
+    });
+    roots.insert(root.to_owned(), Arc::downgrade(&new));
+    new
 }
 
 /// The local file system, with the root `/`.
 #[derive(Clone, Debug)]
 pub(super) struct Local {
     files: LocalFileSystem,
-    root: Arc<Semaphore>,
+    root: Arc<Root>,
     folders: Folders,
 }
 
@@ -73,16 +83,18 @@ type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 impl Local {
     /// The file system for a table at `location`; `flush` is how files get to the disk.
     pub(super) fn new(location: &FilePath, access: FolderAccess, flush: Arc<dyn Flush>) -> Self {
+        let root = root_of(location);
+        let above = root.settled.clone();
         Self {
             files: LocalFileSystem::new(),
-            root: turns(location),
-            folders: Folders::new(location, access, flush),
+            root,
+            folders: Folders::new(location, access, flush, above),
         }
     }
 
     async fn turn(&self) -> Result<Turn> {
         // This root may be what hangs: waiting for it counts as waiting for the place.
-        let own = self.root.clone().acquire_owned().await;
+        let own = self.root.turns.clone().acquire_owned().await;
         let any = waiting_for_turn(ALL.clone().acquire_owned()).await;
         // Never closed.
         let closed = |e| failed("waiting for a turn", FilePath::new(""), io::Error::other(e));

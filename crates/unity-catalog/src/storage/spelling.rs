@@ -8,13 +8,12 @@ use trace_destination_core::{Error, ErrorKind};
 use url::Url;
 
 /// The schemes of stores, in every spelling.
-pub(super) const KNOWN: [&str; 8] = [
-    "file", "s3", "s3a", "abfs", "abfss", "az", "azure", "gs",
-];
+pub(super) const KNOWN: [&str; 8] = ["file", "s3", "s3a", "abfs", "abfss", "az", "azure", "gs"];
 
 /// Why a root is not one, and what mends it. The text is not repeated: it may hold a secret.
-pub(crate) fn misspelt(text: &str) -> Option<(String, String)> {
-    let wrong = |cause: &str, mend: &str| Some((cause.to_owned(), mend.to_owned()));
+pub(crate) fn misspelt(text: &str) -> Option<(ErrorKind, String, String)> {
+    let kind = ErrorKind::InvalidConfig;
+    let wrong = |cause: &str, mend: &str| Some((kind, cause.to_owned(), mend.to_owned()));
     if text.trim() != text {
         return wrong("has blanks around it", "leave them out");
     }
@@ -57,6 +56,7 @@ pub(crate) fn misspelt(text: &str) -> Option<(String, String)> {
     let is_known = KNOWN.contains(&scheme.as_str());
     match rest.strip_prefix("//") {
         Some(_) if !is_known => Some((
+            ErrorKind::Unsupported,
             format!("has the scheme `{scheme}:`, which is not one of a store"),
             format!("write one of {SCHEMES}, or a path"),
         )),
@@ -69,10 +69,12 @@ pub(crate) fn misspelt(text: &str) -> Option<(String, String)> {
             "write file:///path, or the path alone",
         ),
         None if is_known => Some((
+            kind,
             format!("has too few slashes after `{scheme}:`"),
             format!("write {scheme}://bucket/…"),
         )),
         None => Some((
+            kind,
             format!("begins as a URL of the scheme `{scheme}:` does, which is not one of a store"),
             format!("write one of {SCHEMES}, or ./… for a folder of that name"),
         )),
@@ -122,8 +124,12 @@ pub(super) fn check_options(options: &BTreeMap<String, Secret>, url: &Url) -> Re
         if let Some((cause, mend)) = wrong_value(name, value.expose()) {
             let shown = name.escape_debug();
             let cause = format!("the storage option `{shown}` {cause}");
-            return Err(Error::new(ErrorKind::InvalidConfig, OPEN, cause)
-                .mend(format!("{mend}: {}", shown.to_string().to_ascii_uppercase())));
+            return Err(
+                Error::new(ErrorKind::InvalidConfig, OPEN, cause).mend(format!(
+                    "{mend}: {}",
+                    shown.to_string().to_ascii_uppercase()
+                )),
+            );
         }
     }
     Ok(())
@@ -214,7 +220,7 @@ mod tests {
             ("C:/x", "another system"),
             ("c:\\x", "another system"),
         ] {
-            let (said, mend) = misspelt(text).unwrap_or_else(|| panic!("{text:?} is taken"));
+            let (_, said, mend) = misspelt(text).unwrap_or_else(|| panic!("{text:?} is taken"));
             assert!(said.contains(cause), "{text:?}: {said}");
             assert!(!mend.is_empty());
         }

@@ -242,11 +242,7 @@ impl Log {
         }
     }
 
-    async fn transaction_of(
-        &self,
-        loaded: Loaded,
-        app_id: String,
-    ) -> Result<Option<i64>, Error> {
+    async fn transaction_of(&self, loaded: Loaded, app_id: String) -> Result<Option<i64>, Error> {
         let Loaded { snapshot, fetched } = loaded;
         let _turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
         self.reading(fetched, move |engine, _| {
@@ -287,7 +283,9 @@ impl Log {
     pub(crate) async fn settle(&self, version: u64) -> Result<(), Error> {
         let mut extensions = Extensions::new();
         extensions.insert(Settled);
-        let options = GetOptions::new().with_head(true).with_extensions(extensions);
+        let options = GetOptions::new()
+            .with_head(true)
+            .with_extensions(extensions);
         let path = commit_uri_from_version(Some(version));
         match self.store.get_opts(&path, options).await {
             // It was cleaned up, and is in a checkpoint.

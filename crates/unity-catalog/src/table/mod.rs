@@ -28,9 +28,8 @@ use file::{Encoded, check_size, fingerprint};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use protocol::{Shape, shape_of};
-use recent::Recent;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use recent::Memory;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -52,9 +51,7 @@ pub(crate) struct Table {
     log: Log,
     state: Mutex<State>,
     checkpoint: std::sync::Mutex<Option<JoinHandle<()>>>,
-    recent: std::sync::Mutex<Recent>,
-    /// Spans that came again.
-    repeated: AtomicU64,
+    memory: Memory,
 }
 
 #[derive(Debug)]
@@ -136,8 +133,7 @@ impl Table {
             log,
             state: Mutex::new(state),
             checkpoint: std::sync::Mutex::default(),
-            recent: std::sync::Mutex::default(),
-            repeated: AtomicU64::new(0),
+            memory: Memory::default(),
         })
     }
 
@@ -179,15 +175,18 @@ impl Table {
             if self.is_stored(state, batch.id(), &stamp).await? {
                 return self.found(state, batch, encoded.refused).await;
             }
-            let sorted = self.recent().sort(batch);
+            let sorted = self.memory.sort(batch);
             if !sorted.repeated.is_empty() {
                 let left_out = &sorted.repeated;
                 let columns = shape.columns;
-                encoded = self.encoder.encoded_without(batch, columns, left_out).await?;
+                encoded = self
+                    .encoder
+                    .encoded_without(batch, columns, left_out)
+                    .await?;
             }
             let Encoded { file, refused, .. } = encoded;
             let Some(file) = file else {
-                self.tell_repeated(sorted.repeated.len());
+                self.memory.tell(&sorted);
                 return Ok(written(refused));
             };
             check_size(&file)?;
@@ -205,8 +204,8 @@ impl Table {
                 Outcome::Committed(version) => {
                     state.version = version;
                     state.writer = Some((batch.id().writer, Some(stamp.sequence)));
-                    self.recent().remember(&sorted, &refused);
-                    self.tell_repeated(sorted.repeated.len());
+                    self.memory.remember(&sorted, &refused);
+                    self.memory.tell(&sorted);
                     self.checkpoint_if_due(version, shape.checkpoint_interval);
                     return Ok(written(refused));
                 }
@@ -240,9 +239,7 @@ impl Table {
         refused: Vec<Refusal>,
     ) -> Result<Written, Error> {
         self.log.settle(state.version).await?;
-        let mut recent = self.recent();
-        let sorted = recent.sort(batch);
-        recent.remember(&sorted, &refused);
+        self.memory.remember(&self.memory.sort(batch), &refused);
         Ok(written(refused))
     }
 
@@ -286,28 +283,8 @@ impl Table {
         };
         *state = State::of(snapshot)?;
         // It may be another table, which has none of them.
-        self.recent().clear();
+        self.memory.clear();
         Ok(())
-    }
-
-    fn recent(&self) -> MutexGuard<'_, Recent> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts spans that were not stored because they are in the table.
-    fn tell_repeated(&self, count: usize) {
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        if count == 0 {
-            return;
-        }
-        let before = self.repeated.fetch_add(count, Ordering::Relaxed);
-        match before {
-            0 => tracing::info!(
-                count,
-                "spans came again that were stored a moment ago; they get no second row"
-            ),
-            _ => tracing::debug!(count, total = before + count, "spans came again"),
-        }
     }
 
     fn stamp(&self, id: BatchId) -> Result<Stamp, Error> {

@@ -7,12 +7,12 @@
 
 use foldhash::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use trace_destination_core::{Refusal, Span, TraceBatch};
 
 /// Spans that one open table remembers, at least half of them: four batches of the largest size.
-pub(super) const PER_TABLE: usize = 65_536;
+const PER_TABLE: usize = 65_536;
 /// Spans that all open tables of this process remember: some 40 MiB.
 const IN_PROCESS: usize = 1 << 20;
 
@@ -22,10 +22,10 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
 
 /// What makes a span the same as another.
-pub(super) type Identity = u128;
+type Identity = u128;
 
 /// The identity of a span.
-pub(super) fn identity(span: &Span) -> Identity {
+fn identity(span: &Span) -> Identity {
     let mut bytes = [0_u8; 41];
     bytes[..16].copy_from_slice(&span.trace_id().to_bytes());
     bytes[16..24].copy_from_slice(&span.span_id().to_bytes());
@@ -44,24 +44,65 @@ pub(super) struct Sorted {
     pub(super) repeated: HashSet<usize>,
 }
 
-/// What a table remembers. Two generations: the older is let go of when the younger is half of what
+/// What one open table remembers, and how much came again.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    recent: Mutex<Recent>,
+    repeated: AtomicU64,
+}
+
+impl Memory {
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at a batch.
+    pub(super) fn sort(&self, batch: &TraceBatch) -> Sorted {
+        self.recent().sort(batch)
+    }
+
+    /// Remembers the spans of a batch that is stored, but for those that were refused.
+    pub(super) fn remember(&self, sorted: &Sorted, refused: &[Refusal]) {
+        self.recent().remember(sorted, refused);
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        self.recent().clear();
+    }
+
+    /// Counts the spans that were not stored because they are in the table.
+    pub(super) fn tell(&self, sorted: &Sorted) {
+        let count = u64::try_from(sorted.repeated.len()).unwrap_or(u64::MAX);
+        if count == 0 {
+            return;
+        }
+        match self.repeated.fetch_add(count, Ordering::Relaxed) {
+            0 => tracing::info!(
+                count,
+                "spans came again that were stored a moment ago; they get no second row"
+            ),
+            before => tracing::debug!(count, total = before + count, "spans came again"),
+        }
+    }
+}
+
+/// The spans of a table, by identity. Two generations: the older is let go of when the younger is half of what
 /// fits, so that nothing is kept for every single one but itself.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+struct Recent {
     young: HashSet<Identity>,
     old: HashSet<Identity>,
 }
 
 impl Recent {
-    /// Looks at a batch.
-    pub(super) fn sort(&self, batch: &TraceBatch) -> Sorted {
+    fn sort(&self, batch: &TraceBatch) -> Sorted {
         let spans = batch.groups().iter().flat_map(|group| &group.spans);
         let identities: Vec<Identity> = spans.map(identity).collect();
         let mut seen = HashSet::default();
         seen.reserve(identities.len());
-        let is_repeated = |id: &Identity| {
-            self.young.contains(id) || self.old.contains(id) || !seen.insert(*id)
-        };
+        let is_repeated =
+            |id: &Identity| self.young.contains(id) || self.old.contains(id) || !seen.insert(*id);
         let repeated = identities.iter().map(is_repeated).enumerate();
         let repeated = repeated.filter_map(|(index, repeated)| repeated.then_some(index));
         Sorted {
@@ -70,8 +111,7 @@ impl Recent {
         }
     }
 
-    /// Remembers the spans of a batch that is stored, but for those that were refused.
-    pub(super) fn remember(&mut self, sorted: &Sorted, refused: &[Refusal]) {
+    fn remember(&mut self, sorted: &Sorted, refused: &[Refusal]) {
         let refused: HashSet<usize> = refused.iter().map(|refusal| refusal.index).collect();
         for (index, identity) in sorted.identities.iter().enumerate() {
             if refused.contains(&index) || sorted.repeated.contains(&index) {
@@ -100,8 +140,7 @@ impl Recent {
         HELD.fetch_sub(old.len(), Ordering::Relaxed);
     }
 
-    /// Forgets everything.
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.age();
         self.age();
     }

@@ -37,7 +37,9 @@ pub(super) fn stats(metadata: &ParquetMetaData, rows: i64) -> Value {
         let groups = metadata.row_groups().iter();
         let groups: Option<Vec<_>> = groups.map(|group| group.column(at).statistics()).collect();
         let Some(groups) = groups else { continue };
-        let null_counts = groups.iter().map(|s| s.null_count_opt().unwrap_or_default());
+        let null_counts = groups
+            .iter()
+            .map(|s| s.null_count_opt().unwrap_or_default());
         nulls.insert(name.clone(), json!(null_counts.sum::<u64>()));
         // A group of NULLs alone has no bounds, and needs none.
         let filled = groups.iter().filter(|s| has_values(s));

@@ -27,9 +27,12 @@ pub(crate) struct GovernedHarness {
     next: AtomicU64,
 }
 
-/// A location of a server on this machine, whose tables are in its folder.
+/// A location of a server on this machine, whose tables are in its folder, and left to the system as
+/// those of [`LakeHarness`].
 fn builder() -> UnityCatalogLocationBuilder {
-    let storage = StorageOptions::new().with_file_locations(true);
+    let storage = StorageOptions::new()
+        .with_file_locations(true)
+        .with_durable(false);
     UnityCatalogLocation::builder().with_storage(storage)
 }
 

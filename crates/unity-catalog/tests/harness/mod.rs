@@ -42,10 +42,14 @@ impl LakeHarness {
         format!("main.traces.{}-{n}", hint.to_lowercase())
     }
 
+    /// Left to the system: the suite makes thousands of tables, some cases are about how much drains
+    /// in a while, and a disk that others use takes its time. The order of flushing has tests of its
+    /// own (`storage/local/tests.rs`), and `tests/table.rs` flushes.
     fn location(&self, name: &str) -> Result<UnityCatalogLocation, Failure> {
         Ok(UnityCatalogLocation::builder()
             .with_name(name)
             .with_root(self.dir.path().display().to_string())
+            .with_durable(false)
             .build()?)
     }
 

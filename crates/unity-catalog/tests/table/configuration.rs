@@ -163,3 +163,23 @@ fn one_place_has_one_configuration() {
     }
     assert!(with(StorageOptions::new()).is_ok());
 }
+
+/// Neither sent nor a panic: nobody listens at the address, and nobody is asked.
+#[tokio::test]
+async fn a_token_that_cannot_be_sent_is_an_error_at_once() {
+    for token in ["hunter2\n", "hunt\r\ner2", "hunter2\0"] {
+        let server = CatalogServer::new("http://127.0.0.1:9").unwrap();
+        let location = UnityCatalogLocation::builder()
+            .with_name("main.traces.token")
+            .with_server(server.with_token(token))
+            .build();
+        let opened = match location {
+            Ok(location) => location.open().await.map(drop),
+            Err(error) => Err(error),
+        };
+        let error = opened.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert!(error.mend_hint().is_some(), "{error}");
+        assert!(!format!("{error} {error:?}").contains("er2"), "{error:?}");
+    }
+}

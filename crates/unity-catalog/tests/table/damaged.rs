@@ -25,8 +25,10 @@ fn checkpoint(log: &Path, version: u64) -> PathBuf {
     log.join(format!("{version:020}.checkpoint.parquet"))
 }
 
-/// Damages of a file.
-fn damages() -> Vec<(&'static str, fn(&Path))> {
+/// What happens to a file, and how.
+type Damage = (&'static str, fn(&Path));
+
+fn damages() -> Vec<Damage> {
     fn write(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = std::fs::read(path).unwrap();
         change(&mut bytes);
@@ -107,7 +109,11 @@ async fn a_damaged_pointer_stops_nobody() {
         std::fs::write(log.join("_last_checkpoint"), text).unwrap();
         goes_on(dir.path(), &format!("pointer {text:?}"), 4).await;
         std::fs::remove_file(log.join("_last_checkpoint")).unwrap_or_default();
-        assert_eq!(stored(&shop(dir.path())).await, expected(&[1], 5), "{text:?}");
+        assert_eq!(
+            stored(&shop(dir.path())).await,
+            expected(&[1], 5),
+            "{text:?}"
+        );
     }
 }
 

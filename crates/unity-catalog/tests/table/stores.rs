@@ -104,7 +104,6 @@ async fn roots_that_are_mistyped_make_no_folder() {
         " /tmp/x",
         "/tmp/x ",
         "\"/tmp/x\"",
-        "http://host/x",
         "dbfs:/x",
         "/tmp/x\ny",
     ] {

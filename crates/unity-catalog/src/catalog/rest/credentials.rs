@@ -138,7 +138,11 @@ fn vended(answer: Answer, options: &StorageOptions) -> Result<Vended, Fault> {
         Keys::None
     };
     let sent = match &keys {
-        Keys::Aws { key_id, secret, token } => {
+        Keys::Aws {
+            key_id,
+            secret,
+            token,
+        } => {
             let token = token.as_ref().map_or("", Secret::expose);
             vec![key_id, secret.expose(), token]
         }

@@ -66,21 +66,37 @@ impl Flush for Cached {
 pub(super) struct Folders {
     /// The folder above the root of tables: what is above that is somebody else's.
     top: PathBuf,
+    table: PathBuf,
     access: FolderAccess,
     flush: Arc<dyn Flush>,
-    /// Those whose own names are on the disk, up to the top.
+    /// Folders of the table whose own names are on the disk, and so are those above them.
     settled: Arc<Mutex<HashSet<PathBuf>>>,
+    /// The same of the folders above the table, for all tables beneath the root.
+    above: Above,
 }
+
+/// Folders above tables whose own names are on the disk.
+pub(super) type Above = Arc<Mutex<HashSet<PathBuf>>>;
+
+/// How many of them are remembered: there may be a schema for each tenant.
+const ABOVE: usize = 4_096;
 
 impl Folders {
     /// Those of the table at `location`, which is `<root>/<catalog>/<schema>/<table>`.
-    pub(super) fn new(location: &Path, access: FolderAccess, flush: Arc<dyn Flush>) -> Self {
+    pub(super) fn new(
+        location: &Path,
+        access: FolderAccess,
+        flush: Arc<dyn Flush>,
+        above: Above,
+    ) -> Self {
         let top = location.ancestors().nth(4).unwrap_or(location);
         Self {
             top: top.to_owned(),
+            table: location.to_owned(),
             access,
             flush,
             settled: Arc::default(),
+            above,
         }
     }
 
@@ -103,25 +119,48 @@ impl Folders {
         builder
             .create(parent)
             .map_err(|e| failed("making the folder", parent, e))?;
-        let settled = || self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        if made.is_empty() && settled().contains(parent) {
-            return Ok(());
-        }
+        let mut flushed = Vec::new();
         // Whose name is in which folder.
         for folder in parent.ancestors() {
             let Some(holder) = folder.parent() else { break };
             let is_ours = folder.starts_with(&self.top) && folder != self.top;
-            if !is_ours && !made.contains(folder) {
+            let is_new = made.contains(folder);
+            if !is_new && (!is_ours || self.is_settled(folder)) {
                 break;
             }
             match self.flush.folder(holder) {
                 // One that may be passed through and not be read was not made here.
-                Err(e) if e.kind() == ErrorKind::PermissionDenied && !made.contains(folder) => {}
-                flushed => flushed.map_err(|e| failed("flushing", holder, e))?,
+                Err(e) if e.kind() == ErrorKind::PermissionDenied && !is_new => {}
+                done => done.map_err(|e| failed("flushing", holder, e))?,
             }
+            flushed.push(folder);
         }
-        settled().insert(parent.to_owned());
+        self.are_settled(&flushed);
         Ok(())
+    }
+
+    /// Where it is remembered of a folder.
+    fn memory(&self, folder: &Path) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+        let memory = match folder.starts_with(&self.table) && folder != self.table {
+            true => &self.settled,
+            false => &self.above,
+        };
+        memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_settled(&self, folder: &Path) -> bool {
+        self.memory(folder).contains(folder)
+    }
+
+    fn are_settled(&self, folders: &[&Path]) {
+        // From above: whatever is remembered, what is above it is.
+        for folder in folders.iter().rev() {
+            let mut memory = self.memory(folder);
+            if memory.len() >= ABOVE {
+                memory.clear();
+            }
+            memory.insert((*folder).to_owned());
+        }
     }
 
     /// Makes sure that the name of a file, if it has one, stays.
@@ -269,7 +308,11 @@ const DEPTH: u32 = 8;
 ///
 /// # Errors
 /// If a folder cannot be read, or a file not be deleted.
-pub(crate) fn partial_files(table: &Path, older_than: Duration, dry: bool) -> io::Result<Vec<String>> {
+pub(crate) fn partial_files(
+    table: &Path,
+    older_than: Duration,
+    dry: bool,
+) -> io::Result<Vec<String>> {
     let before = SystemTime::now().checked_sub(older_than);
     let mut found = Vec::new();
     let mut folders = vec![(table.to_owned(), 0)];

@@ -110,7 +110,11 @@ async fn long_listings_are_complete() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_root_that_hangs_holds_up_no_other() {
     let (slow, fine) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let hangs = Local::new(&slow.path().join("a/b/c"), FolderAccess::Owner, Arc::new(Disk));
+    let hangs = Local::new(
+        &slow.path().join("a/b/c"),
+        FolderAccess::Owner,
+        Arc::new(Disk),
+    );
     let (release, wait) = std::sync::mpsc::channel::<()>();
     let wait = Arc::new(Mutex::new(wait));
     let running = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -127,7 +131,11 @@ async fn a_root_that_hangs_holds_up_no_other() {
     }
     assert!(given_up.iter().all(|given_up| *given_up));
     assert_eq!(running.load(std::sync::atomic::Ordering::SeqCst), PER_ROOT);
-    let others = Local::new(&fine.path().join("a/b/c"), FolderAccess::Owner, Arc::new(Disk));
+    let others = Local::new(
+        &fine.path().join("a/b/c"),
+        FolderAccess::Owner,
+        Arc::new(Disk),
+    );
     let file = at(fine.path(), "a/b/c/file");
     let written = put(&others, &file, PutMode::Create);
     tokio::time::timeout(Duration::from_secs(5), written)
@@ -194,7 +202,11 @@ impl Flush for Recorder {
             if path.is_file() && !path.to_string_lossy().contains('#') {
                 let content = std::fs::read(&path)?;
                 // Whatever has a name was flushed before it got it.
-                assert!(self.has_content(&content), "{} is not flushed", path.display());
+                assert!(
+                    self.has_content(&content),
+                    "{} is not flushed",
+                    path.display()
+                );
                 self.names.lock().unwrap().insert(path, content);
             }
         }
@@ -257,7 +269,11 @@ async fn data_then_commit_are_on_the_disk_before_a_batch_counts_as_stored() {
     let made = recorder.events();
     // Every folder's name is flushed in the one above it, up to the root's own.
     let root = lake(dir.path());
-    for folder in [root.as_path(), &root.join("main"), &root.join("main/traces")] {
+    for folder in [
+        root.as_path(),
+        &root.join("main"),
+        &root.join("main/traces"),
+    ] {
         let event = format!("folder {}", short(folder));
         assert!(made.contains(&event), "{event}: {made:?}");
     }
@@ -313,7 +329,8 @@ async fn a_commit_whose_folder_was_not_flushed_is_not_stored_yet() {
     let (location, recorder) = recorded(dir.path());
     let sink = location.open().await.unwrap();
     sink.write(&one_span(0)).await.unwrap();
-    let commit = lake(dir.path()).join("main/traces/shop_otel_spans/_delta_log/00000000000000000002.json");
+    let commit =
+        lake(dir.path()).join("main/traces/shop_otel_spans/_delta_log/00000000000000000002.json");
     let is_kept = || recorder.names.lock().unwrap().contains_key(&commit);
     // The data's folder, the commit's folder, and the look after it.
     for failures in 1..=3 {
@@ -327,7 +344,11 @@ async fn a_commit_whose_folder_was_not_flushed_is_not_stored_yet() {
     sink.write(&one_span(1)).await.unwrap();
     assert!(is_kept());
     let names = recorder.names.lock().unwrap();
-    assert!(!names.keys().any(|name| short(name).starts_with("00000000000000000003")));
+    assert!(
+        !names
+            .keys()
+            .any(|name| short(name).starts_with("00000000000000000003"))
+    );
 }
 
 #[tokio::test]
@@ -357,10 +378,22 @@ async fn every_way_to_make_a_file_flushes_it() {
 
 #[test]
 fn names_of_unfinished_files() {
-    for name in ["a.parquet#1", "0.json#12", "_last_checkpoint#1", "a#1.parquet#2"] {
+    for name in [
+        "a.parquet#1",
+        "0.json#12",
+        "_last_checkpoint#1",
+        "a#1.parquet#2",
+    ] {
         assert!(disk::is_partial(name), "{name}");
     }
-    for name in ["a.parquet", "a.parquet#", "a.parquet#x", "a#1", "#1", "a.parquet#1#"] {
+    for name in [
+        "a.parquet",
+        "a.parquet#",
+        "a.parquet#x",
+        "a#1",
+        "#1",
+        "a.parquet#1#",
+    ] {
         assert!(!disk::is_partial(name), "{name}");
     }
 }

@@ -39,7 +39,10 @@ fn only_what_is_stored_is_remembered() {
     recent.remember(&first, &[Refusal { index: 1, error }]);
     assert_eq!(recent.len(), 1);
     assert_eq!(
-        repeated(&recent, vec![span(1, 1), span(1, 2), span(2, 1), span(1, 1)]),
+        repeated(
+            &recent,
+            vec![span(1, 1), span(1, 2), span(2, 1), span(1, 1)]
+        ),
         [0, 3],
         "the second was refused"
     );

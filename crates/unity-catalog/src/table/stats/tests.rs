@@ -16,7 +16,10 @@ fn a_text_that_is_cut_at_the_greatest_character_is_within_its_bounds() {
             format!("{}\u{10ffff}x", &a[1..]),
             Some(format!("{}b", &a[2..])),
         ),
-        (format!("z{}x", "\u{10ffff}".repeat(PREFIX)), Some("{".into())),
+        (
+            format!("z{}x", "\u{10ffff}".repeat(PREFIX)),
+            Some("{".into()),
+        ),
         // The gap of the surrogates, and the end of each length in UTF-8.
         (
             format!("{}\u{d7ff}x", &a[1..]),
@@ -32,7 +35,10 @@ fn a_text_that_is_cut_at_the_greatest_character_is_within_its_bounds() {
         ),
         // Not cut.
         (a.clone(), Some(a.clone())),
-        ("\u{10ffff}".repeat(PREFIX), Some("\u{10ffff}".repeat(PREFIX))),
+        (
+            "\u{10ffff}".repeat(PREFIX),
+            Some("\u{10ffff}".repeat(PREFIX)),
+        ),
         (String::new(), Some(String::new())),
         // Nothing is greater that is not as long.
         ("\u{10ffff}".repeat(PREFIX + 1), None),
@@ -46,8 +52,21 @@ fn character() -> impl Strategy<Value = char> + Clone {
     prop_oneof![
         prop::char::any(),
         prop::sample::select(vec![
-            '\0', '\u{1f}', 'a', '\u{7f}', '\u{80}', '\u{7ff}', '\u{800}', '\u{d7ff}', '\u{e000}',
-            '\u{fffd}', '\u{ffff}', '\u{10000}', '\u{1f600}', '\u{10fffe}', '\u{10ffff}',
+            '\0',
+            '\u{1f}',
+            'a',
+            '\u{7f}',
+            '\u{80}',
+            '\u{7ff}',
+            '\u{800}',
+            '\u{d7ff}',
+            '\u{e000}',
+            '\u{fffd}',
+            '\u{ffff}',
+            '\u{10000}',
+            '\u{1f600}',
+            '\u{10fffe}',
+            '\u{10ffff}',
         ]),
     ]
 }
