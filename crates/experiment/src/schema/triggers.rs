@@ -11,7 +11,7 @@ pub(super) struct Trigger {
     tokens: Vec<Token>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Token {
     text: String,
     /// A name in quotes, or a text: never a keyword.
@@ -33,9 +33,12 @@ impl Trigger {
         }
     }
 
-    /// Whether this is the trigger that `sql` makes, however it is laid out.
+    /// Whether this is the trigger that `sql` makes, however it is laid out: SQLite itself puts
+    /// names into quotes when it renames a table.
     pub(super) fn is(&self, sql: &str) -> bool {
-        self.tokens == tokens(sql)
+        let other = tokens(sql);
+        let same = |(a, b): (&Token, &Token)| a.text.eq_ignore_ascii_case(&b.text);
+        self.tokens.len() == other.len() && self.tokens.iter().zip(&other).all(same)
     }
 
     /// Whether an insert or an update runs it.
