@@ -524,8 +524,8 @@ impl Database {
             tracing::warn!(
                 file = %self.path.display(),
                 revision = %known.revision.escape_debug(),
-                "the MLflow schema revision of the database is newer than this program; its tables \
-                 are as they are known, and are written"
+                "the MLflow schema revision of the database is not known to this program; its tables \
+                 take what is written, and are written"
             );
         }
         Ok((&self.conn, self.known.insert(known)))

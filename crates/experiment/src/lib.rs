@@ -54,7 +54,7 @@
 //! matter. Refused, with nothing written and the difference named (`Unsupported`): a column that
 //! must have a value and has no default, a type that changes values, a unique index that refuses
 //! rows of different keys, a reference that rows do not satisfy, a trigger that could change or
-//! refuse rows; a file without the `spans` table (run `mlflow db upgrade`), and a database with other
+//! drop rows; a file without the `spans` table (run `mlflow db upgrade`), and a database with other
 //! tables only (MLflow itself would add its tables to it). A file that changed in the last 30 s and
 //! lacks tables, columns or its revision counts as being upgraded and is tried again.
 //!

@@ -195,7 +195,7 @@ fn an_upgrade_between_two_batches_is_noticed() {
         let sink = at(&path, "checkout").open().await.unwrap();
         let all = conversation(7);
         sink.write(&batch(all[..1].to_vec())).await.unwrap();
-        // The part of MLflow's upgrade that concerns these tables.
+        // The part of MLflow's upgrade that concerns these tables. The columns of `spans` are there.
         let conn = rusqlite::Connection::open(&path).unwrap();
         conn.execute_batch(
             "BEGIN;
@@ -211,14 +211,10 @@ fn an_upgrade_between_two_batches_is_noticed() {
              ALTER TABLE trace_info ADD COLUMN input_cost FLOAT;
              ALTER TABLE trace_info ADD COLUMN output_cost FLOAT;
              ALTER TABLE trace_info ADD COLUMN total_cost FLOAT;
-             ALTER TABLE spans ADD COLUMN input_cost FLOAT;
-             ALTER TABLE spans ADD COLUMN output_cost FLOAT;
-             ALTER TABLE spans ADD COLUMN total_cost FLOAT;
-             ALTER TABLE spans ADD COLUMN model_name VARCHAR(500);
-             ALTER TABLE spans ADD COLUMN model_provider VARCHAR(500);
              UPDATE trace_info SET trace_name = 'chat', session_id = 's-1';
              DELETE FROM trace_tags WHERE \"key\" = 'mlflow.traceName';
              DELETE FROM trace_request_metadata WHERE \"key\" = 'mlflow.trace.session';
+             DROP TRIGGER trace_destination_keep_span_values;
              UPDATE alembic_version SET version_num = 'dc11669786a5';
              COMMIT;",
         )

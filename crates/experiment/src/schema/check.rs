@@ -82,7 +82,7 @@ pub(super) fn difference(
 pub(super) fn of_trigger(table: &str, trigger: &Trigger) -> Difference {
     Difference::new(
         format!(
-            "trigger `{}` of table `{table}` could change or refuse what is written",
+            "trigger `{}` of table `{table}` could change or drop what is written",
             shown(&trigger.name)
         ),
         format!(

@@ -4,8 +4,7 @@ use super::{Shape, shape, text};
 use crate::error::Fault;
 use crate::process::lock;
 use rusqlite::Connection;
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -26,18 +25,22 @@ pub(crate) struct Shapes {
 impl Shapes {
     /// The shape of a database at `revision`, looked up anew only for a schema that was not seen.
     pub(crate) fn of(&self, conn: &Connection, revision: &str) -> Result<Shape, Fault> {
-        let text = text(conn)?;
+        let schema = text(conn)?;
         {
             let seen = lock(&self.seen);
-            let same = |(r, t, _): &&(String, String, Shape)| r == revision && *t == text;
+            let same = |(r, t, _): &&(String, String, Shape)| r == revision && *t == schema;
             if let Some((_, _, shape)) = seen.iter().find(same) {
                 return Ok(shape.clone());
             }
         }
         let shape = shape(conn, revision)?;
-        let mut seen = lock(&self.seen);
-        seen.push_front((revision.to_owned(), text, shape.clone()));
-        seen.truncate(REMEMBERED);
+        // Outside of a transaction the schema may have changed between two looks, and the shape
+        // would be remembered for the wrong one.
+        if text(conn)? == schema {
+            let mut seen = lock(&self.seen);
+            seen.push_front((revision.to_owned(), schema, shape.clone()));
+            seen.truncate(REMEMBERED);
+        }
         Ok(shape)
     }
 

@@ -11,6 +11,11 @@ ALTER TABLE spans ADD COLUMN model_provider VARCHAR(500);
 CREATE TRIGGER trace_destination_keep_span_values
 AFTER UPDATE OF input_cost, output_cost, total_cost, model_name, model_provider ON spans
 WHEN NEW.content = OLD.content
+    AND (NEW.input_cost IS NULL AND OLD.input_cost IS NOT NULL
+        OR NEW.output_cost IS NULL AND OLD.output_cost IS NOT NULL
+        OR NEW.total_cost IS NULL AND OLD.total_cost IS NOT NULL
+        OR NEW.model_name IS NULL AND OLD.model_name IS NOT NULL
+        OR NEW.model_provider IS NULL AND OLD.model_provider IS NOT NULL)
 BEGIN
     UPDATE spans SET
         input_cost = COALESCE(NEW.input_cost, OLD.input_cost),

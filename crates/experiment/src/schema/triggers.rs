@@ -1,7 +1,7 @@
-//! Which triggers could change or stop the rows that are written.
+//! Which triggers could change the rows that are written, or keep them out without an error.
 //!
 //! SQLite has no list of what a trigger does, so its text is read. A trigger is taken for harmless
-//! only where it writes to tables of its own and cannot end a statement.
+//! only where it writes to tables of its own and undoes nothing.
 
 /// A trigger, as `sqlite_schema` has it.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub(super) struct Trigger {
     tokens: Vec<Token>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Token {
     text: String,
     /// A name in quotes, or a text: never a keyword.
@@ -33,9 +33,12 @@ impl Trigger {
         }
     }
 
-    /// Whether this is the trigger that `sql` makes, however it is laid out.
+    /// Whether this is the trigger that `sql` makes, however it is laid out: SQLite itself puts
+    /// names into quotes when it renames a table.
     pub(super) fn is(&self, sql: &str) -> bool {
-        self.tokens == tokens(sql)
+        let other = tokens(sql);
+        let same = |(a, b): (&Token, &Token)| a.text.eq_ignore_ascii_case(&b.text);
+        self.tokens.len() == other.len() && self.tokens.iter().zip(&other).all(same)
     }
 
     /// Whether an insert or an update runs it.
@@ -54,9 +57,13 @@ impl Trigger {
         }
     }
 
-    /// Whether it can end the statement that runs it, or make it do nothing.
-    fn raises(&self) -> bool {
-        self.body().iter().any(|t| t.is("RAISE"))
+    /// Whether it can make the statement that runs it do nothing, or take back the transaction.
+    /// One that ends the statement with an error is no harm: the row is refused alone.
+    fn undoes(&self) -> bool {
+        let body = self.body();
+        let ignores =
+            |i: usize| body[i].is("RAISE") && body.get(i + 2).is_some_and(|t| t.is("IGNORE"));
+        (0..body.len()).any(|i| ignores(i) || body[i].is("ROLLBACK"))
     }
 
     /// The tables its statements write to.
@@ -86,7 +93,7 @@ impl Trigger {
     }
 }
 
-/// The first trigger of a table that could change or stop rows of the written tables.
+/// The first trigger of a table that could change rows of the written tables, or keep them out.
 pub(super) fn harmful<'t>(
     triggers: &'t [Trigger],
     table: &str,
@@ -105,7 +112,7 @@ pub(super) fn harmful<'t>(
             while let Some(next) = open.pop() {
                 let trigger = &triggers[next];
                 let hits = |t: &str| written.iter().any(|w| w.eq_ignore_ascii_case(t));
-                if trigger.raises() || trigger.targets().any(hits) {
+                if trigger.undoes() || trigger.targets().any(hits) {
                     return Some(&triggers[i]);
                 }
                 for further in trigger.targets().flat_map(on) {
@@ -203,14 +210,16 @@ mod tests {
     }
 
     #[test]
-    fn what_could_change_or_stop_rows_is_harmful() {
+    fn what_could_change_rows_or_keep_them_out_is_harmful() {
         for sql in [
             "CREATE TRIGGER t AFTER INSERT ON spans BEGIN UPDATE spans SET name = 'x'; END",
             "create trigger t after insert on Spans begin update or ignore SPANS set name = 1; end",
             "CREATE TRIGGER t INSERT ON [spans] BEGIN DELETE FROM \"trace_info\"; END",
             "CREATE TRIGGER t UPDATE OF name ON spans BEGIN INSERT INTO `spans` VALUES (1); END",
             "CREATE TRIGGER t BEFORE INSERT ON spans BEGIN SELECT RAISE(IGNORE); END",
-            "CREATE TRIGGER t BEFORE INSERT ON spans BEGIN SELECT raise /**/ (ABORT, 'no'); END",
+            "CREATE TRIGGER t BEFORE INSERT ON spans BEGIN SELECT raise /**/ (ROLLBACK, 'no'); END",
+            "CREATE TRIGGER t AFTER INSERT ON spans BEGIN INSERT OR rollback INTO log VALUES (1); END",
+            "CREATE TRIGGER t BEFORE INSERT ON spans BEGIN SELECT CASE WHEN 1 THEN RAISE(ABORT, 'a') ELSE Raise(Ignore) END; END",
             "CREATE TRIGGER t BEFORE INSERT ON spans BEGIN REPLACE/* a */INTO--\n'spans' SELECT 1; END",
             "CREATE TRIGGER \"delete\" AFTER INSERT ON spans BEGIN UPDATE spans SET a = 1; END",
             "CREATE TRIGGER t AFTER INSERT ON spans WHEN 'BEGIN' <> 1 BEGIN UPDATE spans SET a = 1; END",
@@ -231,6 +240,9 @@ mod tests {
     fn what_only_looks_on_is_not() {
         for sql in [
             "CREATE TRIGGER t AFTER INSERT ON spans BEGIN INSERT INTO log SELECT name FROM spans; END",
+            "CREATE TRIGGER t BEFORE INSERT ON spans BEGIN SELECT RAISE(ABORT, 'no'); END",
+            "CREATE TRIGGER t BEFORE INSERT ON spans BEGIN SELECT RAISE(FAIL, 'no'); END",
+            "CREATE TRIGGER t AFTER INSERT ON spans BEGIN INSERT OR IGNORE INTO log VALUES (1); END",
             "CREATE TRIGGER t AFTER INSERT ON spans BEGIN SELECT 'RAISE', \"raise\", 'UPDATE spans'; END",
             "CREATE TRIGGER t AFTER INSERT ON spans BEGIN -- UPDATE spans SET a = 1\n SELECT 1; END",
             "CREATE TRIGGER t AFTER DELETE ON spans BEGIN DELETE FROM trace_info; END",
