@@ -349,6 +349,16 @@ fn damage_costs_what_is_damaged() {
         (format!("{a}\n\0\0\0\0{b}\n"), vec![1, 2], vec![2]),
         (format!("{a}{}", "\0".repeat(100_000)), vec![1], vec![1]),
         (format!("\0\n\0\0{a}\n{b}"), vec![1, 2], vec![1]),
+        (
+            format!("{}{a}\n{b}", "\0".repeat(100_000)),
+            vec![1, 2],
+            vec![1],
+        ),
+        (
+            format!("{}{a}", "GET / 200\n".repeat(500)),
+            vec![1],
+            (1..=500).collect(),
+        ),
         (format!("{}\0\0\0\n{b}", &a[..40]), vec![2], vec![1]),
         (format!("{}\0\0\0{b}", &a[..40]), vec![2], vec![1]),
         // Spread over lines and cut off.
