@@ -35,9 +35,11 @@ pub(crate) fn sniff(start: &[u8], path: &Path) -> Result<Format, Error> {
     let mut json = text.iter().filter(|b| !b.is_ascii_whitespace());
     let like_json =
         json.next() == Some(&b'{') && matches!(json.next(), None | Some(b'"') | Some(b'}'));
-    // Damaged at the start, or a log with requests in it.
-    let mut braces = (0..start.len()).filter(|at| start[*at] == b'{');
-    let has_request = braces.any(|at| begins_request(&start[at..]));
+    // Damaged at the start, or a log with requests in it. Looked for last, as it takes longest.
+    let has_request = || {
+        let mut braces = (0..start.len()).filter(|at| start[*at] == b'{');
+        braces.any(|at| begins_request(&start[at..]))
+    };
     let like_protobuf = start.first() == Some(&FIRST_TAG);
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
     let named_json = ["json", "jsonl", "ndjson"]
@@ -47,7 +49,9 @@ pub(crate) fn sniff(start: &[u8], path: &Path) -> Result<Format, Error> {
         [] => Err(read_error(ErrorKind::Corrupt, path, "it is empty").mend(NOT_OTLP)),
         // A protobuf message of 123 bytes begins like JSON after an empty line.
         _ if like_json && (!like_protobuf || named_json) => Ok(Format::JsonLines),
-        _ if named_json && (has_request || start.iter().all(|b| *b == 0)) => Ok(Format::JsonLines),
+        _ if named_json && (has_request() || start.iter().all(|b| *b == 0)) => {
+            Ok(Format::JsonLines)
+        }
         _ if like_protobuf && !named_json => Ok(Format::Protobuf),
         // No message reaches 256 MiB, so the first byte of its length is below 16.
         [0..=15, _, _, _, FIRST_TAG, ..] => Ok(Format::FramedProtobuf),
@@ -59,7 +63,7 @@ pub(crate) fn sniff(start: &[u8], path: &Path) -> Result<Format, Error> {
             Err(read_error(ErrorKind::Corrupt, path, "it is UTF-16 text")
                 .mend("convert it to UTF-8 (`iconv -f UTF-16 -t UTF-8`)"))
         }
-        _ if has_request => Ok(Format::JsonLines),
+        _ if has_request() => Ok(Format::JsonLines),
         _ => Err(
             read_error(ErrorKind::Corrupt, path, "it is not a file of OTLP traces").mend(NOT_OTLP),
         ),

@@ -40,6 +40,8 @@ pub(crate) struct JsonFile {
     pub(crate) step_line: u64,
     /// Whether the buffer ends with a line or the file; else there is more of its last line.
     whole_line: bool,
+    /// Whether the buffer is one line or a part of one, so that lines need not be counted.
+    one_line: bool,
     /// Longest request, in bytes.
     longest: usize,
 }
@@ -53,6 +55,7 @@ impl JsonFile {
             line: 1,
             step_line: 1,
             whole_line: true,
+            one_line: true,
             longest,
         }
     }
@@ -112,7 +115,10 @@ impl JsonFile {
     }
 
     fn advance(&mut self, len: usize) {
-        let passed = &self.buffer[self.at..self.at + len];
+        let mut passed = &self.buffer[self.at..self.at + len];
+        if self.one_line {
+            passed = &passed[passed.len().saturating_sub(1)..];
+        }
         self.line += passed.iter().map(|b| u64::from(*b == b'\n')).sum::<u64>();
         self.at += len;
     }
@@ -155,6 +161,7 @@ impl JsonFile {
     fn read(&mut self, input: &mut dyn BufRead, position: &mut u64) -> io::Result<bool> {
         self.buffer.drain(..self.at);
         self.at = 0;
+        self.one_line = self.buffer.is_empty();
         let read = input.take(CHUNK).read_until(b'\n', &mut self.buffer)?;
         *position += read as u64;
         self.whole_line = (read as u64) < CHUNK || self.buffer.ends_with(b"\n");
