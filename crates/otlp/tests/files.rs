@@ -487,6 +487,27 @@ fn refusals_in_a_file_have_the_place_of_their_request() {
     assert_eq!(groups[1].refused[0].position, position);
 }
 
+/// Each of many beginnings may be that of a request, and none of them ends.
+#[test]
+fn nothing_but_damage_takes_time_in_proportion() {
+    let a = one(1);
+    for start in [
+        r#"{"resourceSpans":["#,
+        r#"{"resourceSpans":"\""#,
+        r#"{"resourceSpans":"x"#,
+        r#"{"resourceSpans":[{"scopeSpans":"#,
+        "{",
+        "[{",
+        "{\n\"",
+        "{\"a\":\n",
+    ] {
+        let text = format!("{a}\n{}\n{a}\n", start.repeat(20_000));
+        let (spans, damaged, _) = survey(&text);
+        assert_eq!(spans, [1, 1], "{start}");
+        assert!(!damaged.is_empty());
+    }
+}
+
 /// Longer than what is read at once, so that requests are put together from parts.
 #[test]
 fn a_file_without_line_breaks_is_read_in_parts() {
