@@ -1,6 +1,7 @@
 //! Files of captured traces, read one request at a time.
 
-use crate::json_file::{BOM, Damage, JsonFile, Step, begins_request};
+use crate::format::{Format, NOT_OTLP, SNIFF, io_error, read_error, sniff};
+use crate::json_file::{Damage, JsonFile, Step};
 use crate::raw::{self, Part};
 use crate::request::ResourceSpans;
 use bytes::Bytes;
@@ -12,23 +13,6 @@ use trace_destination_core::{Error, ErrorKind};
 
 /// Longest request or message taken, in bytes: 256 MiB. Bounds what one step of the reader holds.
 const MAX_REQUEST: u64 = 256 << 20;
-
-/// How much of the beginning is looked at to tell the formats apart.
-const SNIFF: usize = 4096;
-
-/// How a file of captured traces is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// OTLP/JSON (`.jsonl`): one request per line, one after the other without line breaks, spread
-    /// over lines, or as a list.
-    JsonLines,
-    /// One protobuf `ExportTraceServiceRequest` (`.binpb`), or several one after the other, which
-    /// protobuf makes one.
-    Protobuf,
-    /// Protobuf requests, each after its length as four big-endian bytes: what the file exporter of
-    /// the OpenTelemetry Collector writes with `format: proto`.
-    FramedProtobuf,
-}
 
 /// A file of captured traces. Iterating gives the spans, one JSON request or one protobuf
 /// `ResourceSpans` at a time, so that memory follows the largest of these and not the file.
@@ -85,7 +69,7 @@ impl OtlpFile {
                 .mend("name a file of captured traces"));
         }
         let size = metadata.is_file().then_some(metadata.len());
-        let input = BufReader::with_capacity(SNIFF.max(64 << 10), file);
+        let input = BufReader::with_capacity(SNIFF, file);
         Self::new(Box::new(input), path, size)
     }
 
@@ -376,65 +360,3 @@ fn place(groups: &mut [ResourceSpans], request: impl Fn() -> String) {
 }
 
 const LENGTH_DELIMITED: u64 = 2;
-/// `resource_spans`, the only field of a request: number 1, length-delimited. Also a line feed.
-const FIRST_TAG: u8 = 0x0a;
-const NOT_OTLP: &str = "give OTLP traces: a protobuf ExportTraceServiceRequest (.binpb), or \
-                        OTLP/JSON with one request per line (.jsonl)";
-
-fn sniff(start: &[u8], path: &Path) -> Result<Format, Error> {
-    let text = start.strip_prefix(BOM).unwrap_or(start).trim_ascii_start();
-    let text = text.strip_prefix(b"[").unwrap_or(text);
-    let mut json = text.iter().filter(|b| !b.is_ascii_whitespace());
-    let like_json =
-        json.next() == Some(&b'{') && matches!(json.next(), None | Some(b'"') | Some(b'}'));
-    // Damaged at the start, or a log with requests in it.
-    let mut braces = (0..start.len()).filter(|at| start[*at] == b'{');
-    let has_request = braces.any(|at| begins_request(&start[at..]));
-    let like_protobuf = start.first() == Some(&FIRST_TAG);
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-    let named_json = ["json", "jsonl", "ndjson"]
-        .iter()
-        .any(|e| extension.eq_ignore_ascii_case(e));
-    match start {
-        [] => Err(read_error(ErrorKind::Corrupt, path, "it is empty").mend(NOT_OTLP)),
-        // A protobuf message of 123 bytes begins like JSON after an empty line.
-        _ if like_json && (!like_protobuf || named_json) => Ok(Format::JsonLines),
-        _ if has_request && named_json => Ok(Format::JsonLines),
-        _ if like_protobuf && !named_json => Ok(Format::Protobuf),
-        // No message reaches 256 MiB, so the first byte of its length is below 16.
-        [0..=15, _, _, _, FIRST_TAG, ..] => Ok(Format::FramedProtobuf),
-        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            Err(read_error(ErrorKind::Corrupt, path, "it is compressed")
-                .mend("decompress it first"))
-        }
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-            Err(read_error(ErrorKind::Corrupt, path, "it is UTF-16 text")
-                .mend("convert it to UTF-8 (`iconv -f UTF-16 -t UTF-8`)"))
-        }
-        _ if has_request => Ok(Format::JsonLines),
-        _ => Err(
-            read_error(ErrorKind::Corrupt, path, "it is not a file of OTLP traces").mend(NOT_OTLP),
-        ),
-    }
-}
-
-fn read_error(kind: ErrorKind, path: &Path, cause: impl Into<String>) -> Error {
-    Error::new(kind, format!("read {}", path.display()), cause.into())
-}
-
-fn io_error(path: &Path, cause: &'static str, error: io::Error) -> Error {
-    let (kind, cause, mend) = match error.kind() {
-        io::ErrorKind::NotFound => (
-            ErrorKind::NotFound,
-            "there is no such file",
-            "check the path",
-        ),
-        io::ErrorKind::PermissionDenied => (
-            ErrorKind::PermissionDenied,
-            "it may not be read",
-            "check the file's permissions",
-        ),
-        _ => (ErrorKind::Unavailable, cause, "check the file and its disk"),
-    };
-    read_error(kind, path, cause).mend(mend).caused_by(error)
-}

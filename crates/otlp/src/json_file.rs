@@ -40,6 +40,11 @@ pub(crate) struct JsonFile {
     pub(crate) step_line: u64,
     /// Whether the buffer ends with a line or the file; else there is more of its last line.
     whole_line: bool,
+    /// Whether the buffer is one line or a part of one, so that lines need not be counted.
+    one_line: bool,
+    /// Whether the rest of the buffer comes after damage. Then no more of it is parsed than one
+    /// object, so that a file of damage alone takes time in proportion to its length.
+    wary: bool,
     /// Longest request, in bytes.
     longest: usize,
 }
@@ -53,6 +58,8 @@ impl JsonFile {
             line: 1,
             step_line: 1,
             whole_line: true,
+            one_line: true,
+            wary: false,
             longest,
         }
     }
@@ -69,23 +76,21 @@ impl JsonFile {
         }
         if self.rest().first() != Some(&b'{') {
             let line = self.rest().iter().position(|b| *b == b'\n');
-            let end = line.map_or(self.rest().len(), |at| at + 1);
-            self.advance(self.next_request(end));
+            self.pass_over(line.map_or(self.rest().len(), |at| at + 1));
             return Ok(Step::Damage(Damage::Syntax(SyntaxError::no_object())));
         }
         let mut extent = None;
-        if !self.whole_line {
-            // Parsing what is not all there would be in vain.
+        if self.wary || !self.whole_line {
             extent = Some(self.extent(input, position)?);
         }
-        let mut parsed = json::first(self.rest());
+        let mut parsed = self.parse(extent);
         if matches!(&parsed, Err(e) if e.eof) && extent.is_none() {
             extent = Some(self.extent(input, position)?);
             if matches!(extent, Some(Extent::Balanced(_))) {
-                parsed = json::first(self.rest());
+                parsed = self.parse(extent);
             }
         }
-        let damage = match parsed {
+        let error = match parsed {
             Ok(First { outcome, end }) => {
                 self.advance(end);
                 return Ok(match outcome {
@@ -100,11 +105,24 @@ impl JsonFile {
             Some(extent) => extent,
             None => self.extent(input, position)?,
         };
-        self.advance(self.next_request(extent.end()));
+        self.pass_over(extent.end());
         Ok(Step::Damage(match extent {
             Extent::TooLong(_) => Damage::TooLong,
-            Extent::Balanced(_) | Extent::Broken(_) => Damage::Syntax(damage),
+            Extent::Balanced(_) | Extent::Broken(_) => Damage::Syntax(error),
         }))
+    }
+
+    fn parse(&self, extent: Option<Extent>) -> Result<First, SyntaxError> {
+        json::first(match extent {
+            Some(extent) => &self.rest()[..extent.end()],
+            None => self.rest(),
+        })
+    }
+
+    /// Moves past damage of this length, but not past a request that begins in it.
+    fn pass_over(&mut self, damage: usize) {
+        self.advance(self.next_request(damage));
+        self.wary = true;
     }
 
     fn rest(&self) -> &[u8] {
@@ -112,7 +130,10 @@ impl JsonFile {
     }
 
     fn advance(&mut self, len: usize) {
-        let passed = &self.buffer[self.at..self.at + len];
+        let mut passed = &self.buffer[self.at..self.at + len];
+        if self.one_line {
+            passed = &passed[passed.len().saturating_sub(1)..];
+        }
         self.line += passed.iter().map(|b| u64::from(*b == b'\n')).sum::<u64>();
         self.at += len;
     }
@@ -155,6 +176,8 @@ impl JsonFile {
     fn read(&mut self, input: &mut dyn BufRead, position: &mut u64) -> io::Result<bool> {
         self.buffer.drain(..self.at);
         self.at = 0;
+        self.one_line = self.buffer.is_empty();
+        self.wary &= !self.one_line;
         let read = input.take(CHUNK).read_until(b'\n', &mut self.buffer)?;
         *position += read as u64;
         self.whole_line = (read as u64) < CHUNK || self.buffer.ends_with(b"\n");
@@ -210,7 +233,7 @@ pub(crate) fn begins_request(text: &[u8]) -> bool {
 enum Extent {
     /// To its closing bracket.
     Balanced(usize),
-    /// To a line break in a text, the start of the next request, or the end of the file.
+    /// To a line break in a text, the start of another request, or the end of the file.
     Broken(usize),
     TooLong(usize),
 }
@@ -229,13 +252,16 @@ struct Brackets {
     open: usize,
     in_text: bool,
     escaped: bool,
-    line_start: bool,
 }
 
 impl Brackets {
     /// Goes on at `from`; `None` where the object is not yet at its end.
     fn scan(&mut self, text: &[u8], from: usize) -> Option<Extent> {
         for (at, byte) in text.iter().enumerate().skip(from) {
+            // No request begins in another one, and none begins in a text.
+            if *byte == b'{' && at > 0 && begins_request(&text[at..]) {
+                return Some(Extent::Broken(at));
+            }
             if std::mem::take(&mut self.escaped) {
                 continue;
             }
@@ -244,14 +270,6 @@ impl Brackets {
                 (true, b'"') => self.in_text = false,
                 (true, b'\n') => return Some(Extent::Broken(at + 1)),
                 (true, _) => {}
-                (false, b'\n') => {
-                    self.line_start = true;
-                    continue;
-                }
-                (false, b' ' | b'\t' | b'\r' | 0) => continue,
-                (false, b'{') if self.line_start && begins_request(&text[at..]) => {
-                    return Some(Extent::Broken(at));
-                }
                 (false, b'{' | b'[') => self.open += 1,
                 (false, b'}' | b']') => {
                     self.open = self.open.saturating_sub(1);
@@ -262,7 +280,6 @@ impl Brackets {
                 (false, b'"') => self.in_text = true,
                 (false, _) => {}
             }
-            self.line_start = false;
         }
         None
     }

@@ -24,6 +24,7 @@
 mod decode;
 mod encode;
 mod file;
+mod format;
 mod id;
 mod json;
 mod json_file;
@@ -37,6 +38,7 @@ mod wire;
 
 pub use decode::decode_protobuf;
 pub use encode::{AsGiven, EncodedSpans, Rewrite, encode_protobuf};
-pub use file::{Format, OtlpFile};
+pub use file::OtlpFile;
+pub use format::Format;
 pub use json::decode_json;
 pub use request::{Fault, Refused, ResourceSpans};

@@ -349,6 +349,16 @@ fn damage_costs_what_is_damaged() {
         (format!("{a}\n\0\0\0\0{b}\n"), vec![1, 2], vec![2]),
         (format!("{a}{}", "\0".repeat(100_000)), vec![1], vec![1]),
         (format!("\0\n\0\0{a}\n{b}"), vec![1, 2], vec![1]),
+        (
+            format!("{}{a}\n{b}", "\0".repeat(100_000)),
+            vec![1, 2],
+            vec![1],
+        ),
+        (
+            format!("{}{a}", "GET / 200\n".repeat(500)),
+            vec![1],
+            (1..=500).collect(),
+        ),
         (format!("{}\0\0\0\n{b}", &a[..40]), vec![2], vec![1]),
         (format!("{}\0\0\0{b}", &a[..40]), vec![2], vec![1]),
         // Spread over lines and cut off.
@@ -475,6 +485,27 @@ fn refusals_in_a_file_have_the_place_of_their_request() {
         sample::captured().len()
     );
     assert_eq!(groups[1].refused[0].position, position);
+}
+
+/// Each of many beginnings may be that of a request, and none of them ends.
+#[test]
+fn nothing_but_damage_takes_time_in_proportion() {
+    let a = one(1);
+    for start in [
+        r#"{"resourceSpans":["#,
+        r#"{"resourceSpans":"\""#,
+        r#"{"resourceSpans":"x"#,
+        r#"{"resourceSpans":[{"scopeSpans":"#,
+        "{",
+        "[{",
+        "{\n\"",
+        "{\"a\":\n",
+    ] {
+        let text = format!("{a}\n{}\n{a}\n", start.repeat(20_000));
+        let (spans, damaged, _) = survey(&text);
+        assert_eq!(spans, [1, 1], "{start}");
+        assert!(!damaged.is_empty());
+    }
 }
 
 /// Longer than what is read at once, so that requests are put together from parts.

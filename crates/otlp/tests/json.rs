@@ -143,7 +143,7 @@ fn numbers_names_and_absent_fields() {
         r#","startTimeUnixNano":18446744073709551615,"endTimeUnixNano":"18446744073709551615",
         "kind":"SPAN_KIND_CONSUMER","status":{"code":"STATUS_CODE_OK","message":"fine"},
         "flags":769,"droppedAttributesCount":"1","droppedEventsCount":2,"droppedLinksCount":4294967295,
-        "traceState":"a=b","trace_state":"not a name","unknown":[{"x":null}],
+        "traceState":"a=b","unknown":[{"x":null}],
         "events":[{"timeUnixNano":"5","name":"e","attributes":[{"key":"k"}],"droppedAttributesCount":6},{}],
         "links":[{"traceId":"00000000000000000000000000000001","spanId":"0000000000000002",
                   "traceState":"c=d","flags":256,"droppedAttributesCount":7,
@@ -250,6 +250,9 @@ fn whatever_mlflow_stores_is_read() {
     assert_eq!(doubled.kind, SpanKind::Unspecified);
     assert_eq!(doubled.status.code, StatusCode::Error);
     assert_eq!(doubled.events[0].name, "b");
+
+    let both = span(r#","traceState":"a=b","trace_state":"c=d","flags":1,"FLAGS":2"#);
+    assert_eq!((both.trace_state.as_str(), both.flags), ("c=d", 1));
 
     for (kind, expected) in [
         (r#""SERVER""#, SpanKind::Server),

@@ -33,9 +33,11 @@ pub(super) fn request(root: &Node<'_>) -> Result<Vec<ResourceSpans>, NotTraces> 
             None => Ok(Vec::new()),
         };
     }
-    let list = message
-        .list("resourceSpans")
-        .map_err(|_| NotTraces::Shape)?;
+    let list = match message.exactly("resourceSpans") {
+        None => &[][..],
+        Some(Node::List(items)) => items,
+        Some(_) => return Err(NotTraces::Shape),
+    };
     let mut groups = Vec::new();
     for (index, node) in list.iter().enumerate() {
         resource_spans(index, node, &mut groups);
@@ -69,7 +71,7 @@ fn resource_spans(index: usize, node: &Node<'_>, groups: &mut Vec<ResourceSpans>
         }
     }
     let scopes = message
-        .get("scopeSpans")
+        .exactly("scopeSpans")
         .map_or(Ok(&[][..]), |node| match node {
             Node::List(items) => Ok(&items[..]),
             _ => Err(wrong("`scopeSpans` is no list")),
@@ -326,7 +328,7 @@ fn id<const N: usize>(
         let cause = format!("the {what} is missing: `{snake_case}` is no key of OTLP/JSON");
         return Err(wrong(cause).mend(SNAKE_CASE));
     }
-    let text = message.text(name)?;
+    let text = loose::text(name, message.exactly(name))?;
     if let Some(bytes) = from_hex(&text) {
         let digits = text.len();
         return padded(&bytes).ok_or_else(|| {

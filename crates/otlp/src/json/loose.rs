@@ -80,11 +80,20 @@ impl<'t, 'a> Message<'t, 'a> {
         }
     }
 
-    /// A field by its name in camelCase, else in snake_case. Of a doubled key the last one counts;
-    /// `null` is as good as absent.
+    /// A field by its name in camelCase, or the same in snake_case. Of a doubled key the last one
+    /// counts; `null` is as good as absent.
     pub(super) fn get(&self, name: &str) -> Option<&'t Node<'a>> {
-        let last = |name: &str| self.0.iter().rev().find(|(key, _)| key == name);
-        let (_, node) = last(name).or_else(|| last(&snake_case(name)))?;
+        let snake_case = snake_case(name);
+        self.last(|key| key == name || key == snake_case)
+    }
+
+    /// A field by exactly this name.
+    pub(super) fn exactly(&self, name: &str) -> Option<&'t Node<'a>> {
+        self.last(|key| key == name)
+    }
+
+    fn last(&self, is_name: impl Fn(&str) -> bool) -> Option<&'t Node<'a>> {
+        let (_, node) = self.0.iter().rev().find(|(key, _)| is_name(key))?;
         (!matches!(node, Node::Null)).then_some(node)
     }
 
@@ -98,11 +107,7 @@ impl<'t, 'a> Message<'t, 'a> {
     }
 
     pub(super) fn text(&self, name: &str) -> Result<String, Wrong> {
-        match self.get(name) {
-            None => Ok(String::new()),
-            Some(Node::Text(text)) => Ok(text.clone().into_owned()),
-            Some(node) => Err(expected(name, node, "a text")),
-        }
+        text(name, self.get(name))
     }
 
     pub(super) fn list(&self, name: &str) -> Result<&'t [Node<'a>], Wrong> {
@@ -145,6 +150,15 @@ impl<'t, 'a> Message<'t, 'a> {
     pub(super) fn attributes(&self, depth: usize) -> Result<Vec<Attribute>, Wrong> {
         let items = self.list("attributes")?;
         attributes(items, depth).collect()
+    }
+}
+
+/// The text of a field; empty if it is absent.
+pub(super) fn text(name: &str, node: Option<&Node<'_>>) -> Result<String, Wrong> {
+    match node {
+        None => Ok(String::new()),
+        Some(Node::Text(text)) => Ok(text.clone().into_owned()),
+        Some(node) => Err(expected(name, node, "a text")),
     }
 }
 
