@@ -197,7 +197,9 @@ impl Database {
             return false;
         };
         let before = std::mem::replace(&mut self.log, now);
-        now.merged > before.merged || now.pages < before.pages
+        // Begun anew by anybody, this connection included, once it was merged as a whole.
+        let begun_anew = now.pages < before.pages;
+        now.merged > before.merged || begun_anew && before.merged < before.pages
     }
 
     fn log_state(&self) -> Result<LogState, Fault> {

@@ -73,13 +73,31 @@ pub(crate) fn settle(path: &Path, overwritten: bool) -> Result<(), Fault> {
         }
         drop(hold);
     }
+    remove_leftovers(path);
     if overwritten && changed_just_now(path) && !is_whole(path) {
         return Err(Fault::Replacing(path.into()));
     }
     Ok(())
 }
 
-/// The header of a file, as far as it has one.
+/// Removes an empty log and its index that a process left which was killed after it noticed that the
+/// file had been replaced: SQLite would take them for those of the new one.
+fn remove_leftovers(path: &Path) {
+    let log = beside(path, "-wal");
+    let is_empty = fs::metadata(&log).is_ok_and(|meta| meta.len() <= Log::Ahead.header());
+    let is_of = |mark: Mark| matches!(Stamp::of(path), Ok(Some(stamp)) if mark.is_of(&stamp));
+    if is_empty
+        && Mark::read(path).is_some_and(|mark| !is_of(mark))
+        && let Ok(hold) = Hold::take(path)
+    {
+        let _ = fs::remove_file(&log);
+        let _ = fs::remove_file(beside(path, "-shm"));
+        Mark::remove(path);
+        drop(hold);
+    }
+}
+
+/// Whether a file has a write-ahead log, by its header.
 pub(crate) fn uses_write_ahead_log(path: &Path) -> io::Result<bool> {
     let mut header = [0; HEADER];
     let mut file = File::open(path)?;
@@ -151,23 +169,24 @@ impl Log {
                 })
             }
             Self::Rollback => {
-                let Some(page) = first_page_before(&mut log)? else {
+                let Some(before) = Before::read(&mut log)? else {
                     return Ok(Pairing::Sound);
                 };
                 if stamp.is_none_or(|stamp| stamp.len == 0) {
-                    return Ok(Pairing::Stale);
+                    // A file that was just being made has nothing to be taken back to.
+                    return Ok(match before.pages {
+                        0 => Pairing::Sound,
+                        _ => Pairing::Stale,
+                    });
                 }
                 let mut header = [0; HEADER];
-                if !read_at(&mut File::open(path)?, 0, &mut header)? {
-                    return Ok(Pairing::Stale);
-                }
-                // The transaction that the journal takes back may have counted already.
-                let (was, is) = (number(&page, CHANGES), number(&header, CHANGES));
-                let same = header.starts_with(MAGIC) && (is == was || is == was.wrapping_add(1));
-                Ok(match same {
-                    true => Pairing::Sound,
-                    false => Pairing::Stale,
-                })
+                let read = read_at(&mut File::open(path)?, 0, &mut header)?;
+                Ok(
+                    match read && header.starts_with(MAGIC) && before.is_of(&header) {
+                        true => Pairing::Sound,
+                        false => Pairing::Stale,
+                    },
+                )
             }
         }
     }
@@ -299,27 +318,49 @@ fn goes_on(first: &[u8], next: &[u8]) -> bool {
     counts && same
 }
 
-/// Page 1 as it was before the transaction that a rollback journal takes back; `None` where the
-/// journal takes nothing back, or does not have that page.
-fn first_page_before(log: &mut File) -> io::Result<Option<Vec<u8>>> {
-    let mut header = [0; 28];
-    let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-    if !read_at(log, 0, &mut header)? || header[..8] != magic {
-        return Ok(None);
-    }
-    let (sector, size) = (u64::from(number(&header, 20)), number(&header, 24) as usize);
-    if !size.is_power_of_two() || !(512..=65536).contains(&size) {
-        return Ok(None);
-    }
-    let mut record = vec![0; size + 8];
-    let mut offset = sector;
-    while read_at(log, offset, &mut record)? {
-        if number(&record, 0) == 1 {
-            return Ok(Some(record[4..size + 4].to_vec()));
+/// A file before the transaction that a rollback journal takes back.
+struct Before {
+    pages: u32,
+    /// The count of changes; `None` where the transaction did not get to page 1.
+    changes: Option<u32>,
+}
+
+impl Before {
+    /// `None` where the journal takes nothing back.
+    fn read(log: &mut File) -> io::Result<Option<Self>> {
+        let mut header = [0; 28];
+        let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+        if !read_at(log, 0, &mut header)? || header[..8] != magic {
+            return Ok(None);
         }
-        offset += record.len() as u64;
+        let (sector, size) = (u64::from(number(&header, 20)), number(&header, 24) as usize);
+        if !size.is_power_of_two() || !(512..=65536).contains(&size) {
+            return Ok(None);
+        }
+        let mut before = Self {
+            pages: number(&header, 16),
+            changes: None,
+        };
+        let mut record = vec![0; size + 8];
+        let mut offset = sector;
+        while before.changes.is_none() && read_at(log, offset, &mut record)? {
+            if number(&record, 0) == 1 {
+                before.changes = Some(number(&record, 4 + CHANGES));
+            }
+            offset += record.len() as u64;
+        }
+        Ok(Some(before))
     }
-    Ok(None)
+
+    /// Whether a file with this header is the one that the transaction began with.
+    fn is_of(&self, header: &[u8]) -> bool {
+        let now = number(header, CHANGES);
+        match self.changes {
+            // The transaction may have counted already.
+            Some(changes) => now == changes || now == changes.wrapping_add(1),
+            None => number(header, PAGES) == self.pages,
+        }
+    }
 }
 
 /// Whether the file is as large as its header states. One that is being copied is not.

@@ -334,23 +334,37 @@ fn writer() {
     let destination = Destination::new(at(&path, "a"));
     for n in 0..u128::MAX {
         let trace = (round << 32) + n + 1;
+        let began = now();
         let spans = spans(trace, "s", 1 + (n % 40) as u64);
         let taken = pipeline.ingest(Default::default(), Default::default(), spans, &destination);
         assert!(taken.accepted > 0);
         let report = pipeline.flush(Duration::from_secs(60)).wait();
         assert!(report.all_stored(), "{report}");
         let mut out = std::io::stdout().lock();
-        writeln!(out, "stored {trace:032x} {}", 1 + n % 40).unwrap();
+        writeln!(out, "stored {trace:032x} {} {began} .", 1 + n % 40).unwrap();
         out.flush().unwrap();
     }
 }
 
-/// Runs the writer for a while and kills it; what it reported as stored.
-fn killed(path: &Path, round: u64, time: Duration) -> BTreeSet<String> {
-    killed_amid(path, round, time, || ())
+/// Nanoseconds, by a clock that all processes share.
+fn now() -> u128 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap().as_nanos()
 }
 
-fn killed_amid(path: &Path, round: u64, time: Duration, amid: impl FnOnce()) -> BTreeSet<String> {
+/// Traces that the writer reported as stored, with their number of spans, and when it began each.
+type Reported = Vec<(String, u128)>;
+
+fn all(reported: &Reported) -> BTreeSet<String> {
+    reported.iter().map(|(trace, _)| trace.clone()).collect()
+}
+
+/// Runs the writer for a while and kills it; what it reported as stored.
+fn killed(path: &Path, round: u64, time: Duration) -> BTreeSet<String> {
+    all(&killed_amid(path, round, time, || ()))
+}
+
+fn killed_amid(path: &Path, round: u64, time: Duration, amid: impl FnOnce()) -> Reported {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "writer", "--ignored", "--nocapture"])
         .env(FILE, path)
@@ -363,11 +377,12 @@ fn killed_amid(path: &Path, round: u64, time: Duration, amid: impl FnOnce()) -> 
     let reader = std::thread::spawn(move || {
         out.lines()
             .map_while(Result::ok)
-            .filter_map(|line| line.strip_prefix("stored ").map(str::to_owned))
-            // The last line may be cut.
-            .filter(|line| {
-                line.split_once(' ')
-                    .is_some_and(|(id, n)| id.len() == 32 && !n.is_empty())
+            .filter_map(|line| {
+                let mut words = line.strip_prefix("stored ")?.split(' ');
+                let (id, spans, began) = (words.next()?, words.next()?, words.next()?);
+                // The last line may be cut.
+                words.next()?;
+                Some((format!("{id} {spans}"), began.parse().unwrap()))
             })
             .inspect(|_| {
                 let _ = begun.send(());
@@ -390,12 +405,6 @@ fn stored(path: &Path) -> BTreeSet<String> {
     texts(path, sql).into_iter().collect()
 }
 
-/// What is at a path, or was: everything reported since it was put there.
-#[derive(Default)]
-struct Expected {
-    at_live: BTreeSet<String>,
-}
-
 /// Kills a writer, restores backups over the file, moves it away and starts again, in turn.
 fn rounds(count: u64) {
     let dir = TempDir::new().unwrap();
@@ -407,7 +416,8 @@ fn rounds(count: u64) {
             .wrapping_add(1);
         (random >> 33) % below
     };
-    let mut expected = Expected::default();
+    // What is at the path: everything reported since it was put there.
+    let mut expected = BTreeSet::new();
     let mut in_backup = BTreeSet::new();
     let mut reported = 0;
     for round in 1..=count {
@@ -419,28 +429,31 @@ fn rounds(count: u64) {
         let fresh = killed_amid(&live, round, time, || {
             // Also while it lives, where the file is found by what comes after.
             if what == 5 && saved.exists() {
-                restore(how, &saved, &live);
-                amid_restore = Some(());
+                // Who copies over the file itself at the very moment at which it is merged or
+                // committed damages it, whatever the program does; the docs tell.
+                restore(Restore::Move, &saved, &live);
+                amid_restore = Some(now());
             }
         });
         reported += fresh.len();
-        // What was reported before the restore is gone with the file, and nobody can tell at which
-        // trace that was; so what is there must be what the backup has, and an end of the rest.
-        if amid_restore.is_some() {
-            expected.at_live = in_backup.clone();
+        if let Some(at) = amid_restore {
+            // What was reported before is gone with the file, and what came after is there.
+            expected = in_backup.clone();
+            let since = fresh.iter().filter(|(_, began)| *began > at);
+            expected.extend(since.map(|(trace, _)| trace.clone()));
         } else {
-            expected.at_live.extend(fresh.iter().cloned());
+            expected.extend(all(&fresh));
         }
         let text = format!("round {round}: {what} {how:?} {backup:?}");
         match what {
             0 if saved.exists() => {
                 restore(how, &saved, &live);
-                expected.at_live = in_backup.clone();
+                expected = in_backup.clone();
             }
             1 => {
                 let moved = dir.path().join(format!("moved{round}.db"));
                 // With its log, as somebody does who knows SQLite.
-                for suffix in ["-wal", "-shm", ""] {
+                for suffix in ["-wal", "-shm", "-journal", ""] {
                     let from = beside(&live, suffix);
                     if from.exists() {
                         fs::rename(from, beside(&moved, suffix)).unwrap();
@@ -448,8 +461,8 @@ fn rounds(count: u64) {
                 }
                 assert_sound(&moved);
                 let there = stored(&moved);
-                assert!(there.is_superset(&expected.at_live), "{text}");
-                expected = Expected::default();
+                assert!(there.is_superset(&expected), "{text}");
+                expected.clear();
             }
             _ => {}
         }
@@ -460,18 +473,18 @@ fn rounds(count: u64) {
             persist(&*sink, &batch(spans(trace, "restart", 1))).await;
             sink.close().await.unwrap();
         });
-        expected.at_live.insert(format!("{trace:032x} 1"));
+        expected.insert(format!("{trace:032x} 1"));
         assert_sound(&live);
         assert!(!beside(&live, "-wal").exists(), "{text}");
         let there = stored(&live);
-        let lost: Vec<_> = expected.at_live.difference(&there).collect();
+        let lost: Vec<_> = expected.difference(&there).collect();
         assert!(
             lost.is_empty(),
             "{text}: {} lost of {}",
             lost.len(),
             there.len()
         );
-        expected.at_live = there;
+        expected = there;
         if next(3) == 0 || round == 2 {
             back_up(backup, &live, &saved);
             in_backup = stored(&saved);
