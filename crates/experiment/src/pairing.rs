@@ -14,26 +14,20 @@
 //! A log that does not belong is renamed, never deleted: it may hold the last spans of a file that
 //! was moved away.
 
+mod formats;
+
 use crate::beside::{Mark, beside, set_aside};
 use crate::error::Fault;
 use crate::stamp::Stamp;
-use std::collections::HashMap;
+use formats::{AHEAD_HEADER, Before, Content, Frames, HEADER, MAGIC, PAGES, number, read_at};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// A file that somebody else overwrites counts as whole once it has been left alone for this long,
 /// or has the size that its header states.
 const QUIET: Duration = Duration::from_secs(1);
-
-/// Bytes of the database header that are read.
-const HEADER: usize = 100;
-const MAGIC: &[u8] = b"SQLite format 3\0";
-/// Where in page 1 the counters are.
-const CHANGES: usize = 24;
-const PAGES: usize = 28;
-const COOKIE: usize = 40;
 
 /// Makes sure that what lies beside the file belongs to it, before SQLite replays it. Logs that
 /// belong to another file are renamed. `overwritten`: somebody wrote into the file while it was
@@ -192,177 +186,6 @@ impl Log {
     }
 }
 
-const AHEAD_HEADER: u64 = 32;
-const FRAME_HEADER: u64 = 24;
-
-/// What a database file is to a write-ahead log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    /// It has the count of changes that the log goes on from.
-    Begun,
-    /// The log was merged into it, up to the end of a transaction.
-    Merged,
-    /// Its first page is of the log, others are not.
-    Partly,
-    /// None of these.
-    Other,
-    /// The log has no first page.
-    Unknown,
-}
-
-/// The frames of a write-ahead log, of the writers since it was last begun.
-struct Frames {
-    page_size: usize,
-    /// Number of the page, and whether a transaction ends with it.
-    pages: Vec<(u32, bool)>,
-}
-
-impl Frames {
-    /// `None` where there is none.
-    fn read(log: &mut File) -> io::Result<Option<Self>> {
-        let mut header = [0; AHEAD_HEADER as usize];
-        if !read_at(log, 0, &mut header)? || number(&header, 0) & !1 != 0x377f_0682 {
-            return Ok(None);
-        }
-        let page_size = number(&header, 8) as usize;
-        if !page_size.is_power_of_two() || !(512..=65536).contains(&page_size) {
-            return Ok(None);
-        }
-        let mut frames = Self {
-            page_size,
-            pages: Vec::new(),
-        };
-        let len = log.metadata()?.len();
-        let mut frame = [0; FRAME_HEADER as usize];
-        while frames.offset(frames.pages.len() + 1) <= len
-            && read_at(log, frames.offset(frames.pages.len()), &mut frame)?
-            && frame[8..16] == header[16..24]
-            && number(&frame, 0) > 0
-        {
-            let ends = number(&frame, 4) > 0;
-            frames.pages.push((number(&frame, 0), ends));
-        }
-        Ok((!frames.pages.is_empty()).then_some(frames))
-    }
-
-    fn offset(&self, frame: usize) -> u64 {
-        AHEAD_HEADER + frame as u64 * (FRAME_HEADER + self.page_size as u64)
-    }
-
-    fn page(&self, log: &mut File, frame: usize, page: &mut [u8]) -> io::Result<bool> {
-        read_at(log, self.offset(frame) + FRAME_HEADER, page)
-    }
-
-    fn content(&self, main: &mut File, log: &mut File) -> io::Result<Content> {
-        let mut first = vec![0; self.page_size];
-        let mut page = vec![0; self.page_size];
-        if !read_at(main, 0, &mut first)? || !first.starts_with(MAGIC) {
-            return Ok(Content::Other);
-        }
-        // 65,536 does not fit.
-        let size = u16::from_be_bytes([first[16], first[17]]);
-        if size as usize != self.page_size & 0xffff && size != 1 {
-            return Ok(Content::Other);
-        }
-        let mut begun = None;
-        let mut merged = None;
-        for (frame, _) in self.pages.iter().enumerate().filter(|(_, (p, _))| *p == 1) {
-            if !self.page(log, frame, &mut page)? {
-                break;
-            }
-            begun.get_or_insert_with(|| goes_on(&first, &page));
-            if page == first {
-                merged = Some(frame);
-            }
-        }
-        match (begun, merged) {
-            (None, _) => Ok(Content::Unknown),
-            (Some(_), Some(frame)) => match self.is_merged(frame, main, log)? {
-                true => Ok(Content::Merged),
-                false => Ok(Content::Partly),
-            },
-            (Some(true), None) => Ok(Content::Begun),
-            (Some(false), None) => Ok(Content::Other),
-        }
-    }
-
-    /// Whether everything up to the end of the transaction that `frame` is of is in the file.
-    fn is_merged(&self, frame: usize, main: &mut File, log: &mut File) -> io::Result<bool> {
-        let rest = &self.pages[frame..];
-        let Some(ends) = rest.iter().position(|(_, ends)| *ends) else {
-            return Ok(false);
-        };
-        let upto = &self.pages[..=frame + ends];
-        let last: HashMap<u32, usize> =
-            upto.iter().enumerate().map(|(i, (p, _))| (*p, i)).collect();
-        let mut there = vec![0; self.page_size];
-        let mut page = vec![0; self.page_size];
-        for (number, frame) in last {
-            let offset = u64::from(number - 1) * self.page_size as u64;
-            if !read_at(main, offset, &mut there)?
-                || !self.page(log, frame, &mut page)?
-                || there != page
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// Whether `next` is page 1 one transaction after `first`.
-fn goes_on(first: &[u8], next: &[u8]) -> bool {
-    let counts = number(first, CHANGES).wrapping_add(1) == number(next, CHANGES);
-    // The tables' definitions begin behind the header, and may change only with their version.
-    let same = number(first, COOKIE) != number(next, COOKIE) || first[HEADER..] == next[HEADER..];
-    counts && same
-}
-
-/// A file before the transaction that a rollback journal takes back.
-struct Before {
-    pages: u32,
-    /// The count of changes; `None` where the transaction did not get to page 1.
-    changes: Option<u32>,
-}
-
-impl Before {
-    /// `None` where the journal takes nothing back.
-    fn read(log: &mut File) -> io::Result<Option<Self>> {
-        let mut header = [0; 28];
-        let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-        if !read_at(log, 0, &mut header)? || header[..8] != magic {
-            return Ok(None);
-        }
-        let (sector, size) = (u64::from(number(&header, 20)), number(&header, 24) as usize);
-        if !size.is_power_of_two() || !(512..=65536).contains(&size) {
-            return Ok(None);
-        }
-        let mut before = Self {
-            pages: number(&header, 16),
-            changes: None,
-        };
-        let mut record = vec![0; size + 8];
-        let mut offset = sector;
-        while before.changes.is_none() && read_at(log, offset, &mut record)? {
-            if number(&record, 0) == 1 {
-                before.changes = Some(number(&record, 4 + CHANGES));
-            }
-            offset += record.len() as u64;
-        }
-        Ok(Some(before))
-    }
-
-    /// Whether a file with this header is the one that the transaction began with.
-    fn is_of(&self, header: &[u8]) -> bool {
-        let now = number(header, CHANGES);
-        match self.changes {
-            // The transaction may have counted already.
-            Some(changes) => now == changes || now == changes.wrapping_add(1),
-            None => number(header, PAGES) == self.pages,
-        }
-    }
-}
-
 /// Whether the file is as large as its header states. One that is being copied is not.
 fn is_whole(path: &Path) -> bool {
     let mut header = [0; HEADER];
@@ -386,22 +209,6 @@ fn changed_just_now(path: &Path) -> bool {
         let age = SystemTime::now().duration_since(at);
         age.is_ok_and(|age| age < QUIET)
     })
-}
-
-fn number(bytes: &[u8], at: usize) -> u32 {
-    let mut four = [0; 4];
-    four.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_be_bytes(four)
-}
-
-/// Fills the buffer from a position; false where the file ends before.
-fn read_at(file: &mut File, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
-    file.seek(SeekFrom::Start(offset))?;
-    match file.read_exact(buffer) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(e),
-    }
 }
 
 /// Holds a lock that no connection of another process goes beside: as long as it lasts, nobody has

@@ -5,6 +5,7 @@
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "figures of the long run")]
 
 mod support;
 
