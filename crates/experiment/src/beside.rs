@@ -22,7 +22,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// the file is still the one that the log was begun on. Nothing is lost where it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
-    len: u64,
+    pub(crate) len: u64,
     modified: (i64, i64),
     /// A merge had begun.
     pub(crate) merging: bool,

@@ -40,6 +40,8 @@ pub(crate) struct Database {
     /// The log is a write-ahead log; otherwise `synchronous=NORMAL` would not be safe.
     wal: bool,
     log: LogState,
+    /// It was made by this connection.
+    made: bool,
     /// A mark lies beside the file.
     marked: bool,
     synchronous: Option<Synchronous>,
@@ -106,6 +108,7 @@ impl Database {
             beside: [None; 2],
             wal: false,
             log: LogState::default(),
+            made: false,
             marked: false,
             synchronous: None,
             cache: 0,
@@ -300,6 +303,7 @@ impl Database {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         if schema::is_empty(&transaction)? {
             schema::create(&transaction)?;
+            self.made = true;
         }
         transaction.commit()?;
         self.look()?;

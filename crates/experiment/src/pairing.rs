@@ -156,6 +156,10 @@ impl Log {
                 Ok(match frames.content(&mut main, &mut log)? {
                     Content::Merged => Pairing::Sound,
                     Content::Other => Pairing::Stale,
+                    // Nothing was merged, so its size would be the same.
+                    Content::Begun if mark.is_some_and(|m| !m.merging && m.len != stamp.len) => {
+                        Pairing::Stale
+                    }
                     Content::Begun | Content::Partly | Content::Unknown => match mark {
                         Some(mark) if !mark.merging => Pairing::Unsure,
                         _ => Pairing::Sound,

@@ -324,10 +324,16 @@ impl Store {
     /// Blocks.
     fn merge(&self) -> Result<(), Fault> {
         let mut writer = lock(&self.writer);
-        if self.unmerged.swap(false, Ordering::Relaxed) && !writer.merge()? {
+        if !self.unmerged.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let merged = writer.merge();
+        self.connected
+            .store(writer.is_connected(), Ordering::Relaxed);
+        if !matches!(merged, Ok(true)) {
             self.unmerged.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        merged.map(|_| ())
     }
 
     /// Sees to it that what was written is merged before long, if that has not been done.

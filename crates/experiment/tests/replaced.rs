@@ -190,6 +190,27 @@ fn a_file_that_is_moved_away_takes_everything_along() {
     assert!(!beside(&live, "-wal").exists());
 }
 
+/// Nothing more is written, and the process does not end.
+#[test]
+fn an_idle_file_that_is_moved_away_takes_everything_along() {
+    let dir = TempDir::new().unwrap();
+    let (live, moved) = (dir.path().join("live.db"), dir.path().join("moved.db"));
+    run(async {
+        let sink = at(&live, "a").open().await.unwrap();
+        persist(&*sink, &batch(spans(1, "s", 50))).await;
+        fs::rename(&live, &moved).unwrap();
+        let began = Instant::now();
+        while beside(&live, "-wal").exists() {
+            assert!(began.elapsed() < Duration::from_secs(60), "never noticed");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_sound(&moved);
+        assert_eq!(names(&moved), ["s 50"]);
+        sink.close().await.unwrap();
+    });
+    assert!(!live.exists());
+}
+
 #[test]
 fn files_that_are_deleted_one_by_one() {
     for suffixes in [

@@ -51,6 +51,12 @@ impl Database {
         if self.marked || !self.wal {
             return Ok(());
         }
+        if self.made {
+            // A file without a table, which all of the log goes on from, has no copies.
+            self.marked = true;
+            self.mark(false);
+            return Ok(());
+        }
         let times = 1 + RandomState::new().hash_one(&self.path) % 8;
         for _ in 0..times {
             self.begin("BEGIN IMMEDIATE")?;

@@ -23,11 +23,13 @@ impl MergeTurn {
                 return;
             }
             let (process, class) = (store.process.clone(), store.class());
-            // Where it fails, what was written is still in the log, and the next turn tries again.
-            let merge = move || store.merge();
-            if let Ok(Err(fault)) = process.pool.run(class, merge).await {
-                tracing::debug!(error = ?fault, "the log of a database could not be merged yet");
-                return;
+            match process.pool.run(class, move || store.merge()).await {
+                Ok(Ok(())) => {}
+                // What was written is still in the log, and the next turn tries again.
+                Ok(Err(fault)) => {
+                    tracing::debug!(error = ?fault, "a database's log could not be merged yet");
+                }
+                Err(_abandoned) => return,
             }
         }
     }
