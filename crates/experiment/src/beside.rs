@@ -78,7 +78,16 @@ impl Mark {
             self.modified.1,
             u8::from(self.merging),
         );
-        options.open(beside(path, MARK))?.write_all(text.as_bytes())
+        let mark = beside(path, MARK);
+        let opened = match options.open(&mark) {
+            // Left by another user, who may write the database too.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                fs::remove_file(&mark)?;
+                options.open(&mark)
+            }
+            opened => opened,
+        };
+        opened?.write_all(text.as_bytes())
     }
 
     /// Takes the mark away.

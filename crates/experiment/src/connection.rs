@@ -218,6 +218,10 @@ impl Database {
         });
         if result.is_err() {
             self.roll_back();
+            // What such a file looks like in the middle of it is not worth telling.
+            if self.seen() != Seen::Same {
+                return Err(Fault::Replaced(self.path.clone()));
+            }
         }
         result
     }
