@@ -22,7 +22,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// the file is still the one that the log was begun on. Nothing is lost where it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
-    len: u64,
+    pub(crate) len: u64,
     modified: (i64, i64),
     /// A merge had begun.
     pub(crate) merging: bool,
@@ -78,7 +78,16 @@ impl Mark {
             self.modified.1,
             u8::from(self.merging),
         );
-        options.open(beside(path, MARK))?.write_all(text.as_bytes())
+        let mark = beside(path, MARK);
+        let opened = match options.open(&mark) {
+            // Left by another user, who may write the database too.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                fs::remove_file(&mark)?;
+                options.open(&mark)
+            }
+            opened => opened,
+        };
+        opened?.write_all(text.as_bytes())
     }
 
     /// Takes the mark away.

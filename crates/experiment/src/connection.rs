@@ -1,22 +1,25 @@
 //! One connection: opened, created, checked, merged, and opened again when its file was replaced.
 
+mod ended;
+mod log;
 mod made;
 
-use crate::beside::{Mark, beside};
+pub(crate) use log::Merged;
+
+use crate::beside::beside;
 use crate::builder::{Access, JournalMode, Synchronous};
-use crate::config::{BUSY_SLICE, BUSY_TIMEOUT, LOG_LIMIT_BYTES, MERGE_AFTER_PAGES, UPGRADE_GRACE};
+use crate::config::{BUSY_SLICE, LOG_LIMIT_BYTES, MERGE_AFTER_PAGES, UPGRADE_GRACE};
 use crate::error::Fault;
-use crate::pairing::{self, Hold};
+use crate::pairing;
 use crate::process::{Process, Slot};
 use crate::schema::{self, Shape};
 use crate::sql::Statements;
 use crate::stamp::{FileId, Stamp};
-use rusqlite::config::DbConfig;
+use log::LogState;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// How a file is opened, as the locations want it that share the connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +40,8 @@ pub(crate) struct Database {
     /// The log is a write-ahead log; otherwise `synchronous=NORMAL` would not be safe.
     wal: bool,
     log: LogState,
+    /// It was made by this connection.
+    made: bool,
     /// A mark lies beside the file.
     marked: bool,
     synchronous: Option<Synchronous>,
@@ -44,13 +49,6 @@ pub(crate) struct Database {
     cache: i64,
     known: Option<Known>,
     _slot: Slot,
-}
-
-/// Pages in the write-ahead log, and how many of them are merged into the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct LogState {
-    pages: i64,
-    merged: i64,
 }
 
 /// What became of the file of an open connection.
@@ -64,15 +62,6 @@ pub(crate) enum Seen {
     Overwritten,
     /// Another file is at its path, or none.
     Elsewhere,
-}
-
-/// How a merge ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Merged {
-    /// The file is complete without its log.
-    Whole,
-    /// Another program reads what was there before, or merges.
-    Hindered,
 }
 
 /// A shape, and what it was read from.
@@ -120,6 +109,7 @@ impl Database {
             beside: [None; 2],
             wal: false,
             log: LogState::default(),
+            made: false,
             marked: false,
             synchronous: None,
             cache: 0,
@@ -192,25 +182,6 @@ impl Database {
         }
     }
 
-    /// Whether another program merged the log into the file, which writes it.
-    fn was_merged_by_others(&mut self) -> bool {
-        let Ok(now) = self.log_state() else {
-            return false;
-        };
-        let before = std::mem::replace(&mut self.log, now);
-        now.merged > before.merged || now.pages < before.pages
-    }
-
-    fn log_state(&self) -> Result<LogState, Fault> {
-        let mut statement = self.conn.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
-        Ok(statement.query_row([], |row| {
-            Ok(LogState {
-                pages: row.get(1)?,
-                merged: row.get(2)?,
-            })
-        })?)
-    }
-
     /// Begins a transaction that reads.
     pub(crate) fn begin_read(&mut self) -> Result<(), Fault> {
         self.begin("BEGIN")
@@ -248,6 +219,10 @@ impl Database {
         });
         if result.is_err() {
             self.roll_back();
+            // What such a file looks like in the middle of it is not worth telling.
+            if self.seen() != Seen::Same {
+                return Err(Fault::Replaced(self.path.clone()));
+            }
         }
         result
     }
@@ -282,189 +257,6 @@ impl Database {
         }
     }
 
-    /// Before the first transaction that writes: gives the file a count of changes that no copy of
-    /// it has, and marks it, so that after a crash its log is known to be its own.
-    fn prepare_to_write(&mut self) -> Result<(), Fault> {
-        if self.marked || !self.wal {
-            return Ok(());
-        }
-        let times = 1 + RandomState::new().hash_one(&self.path) % 8;
-        for _ in 0..times {
-            self.begin("BEGIN IMMEDIATE")?;
-            let counted = self.count();
-            self.finish(counted)?;
-        }
-        self.log = self.log_state()?;
-        self.marked = true;
-        self.merge("PASSIVE")?;
-        Ok(())
-    }
-
-    /// Counts a change in the file's header, within a transaction. In a write-ahead log SQLite does
-    /// so only for transactions that change page 1, and by itself not twice while it has that page
-    /// in memory; taking back a change makes it look at the page again.
-    fn count(&self) -> Result<(), Fault> {
-        let version: i64 = self
-            .conn
-            .prepare_cached("PRAGMA user_version")?
-            .query_row([], |row| row.get(0))?;
-        // The value it has: nothing else changes.
-        let touch = format!("PRAGMA user_version = {version}");
-        for statement in [
-            &touch,
-            "SAVEPOINT counted",
-            &touch,
-            "ROLLBACK TO counted",
-            "RELEASE counted",
-        ] {
-            self.conn.prepare_cached(statement)?.execute([])?;
-        }
-        Ok(())
-    }
-
-    /// Moves what is in the log into the file. The file must have been seen to be the same.
-    fn merge(&mut self, how: &str) -> Result<Merged, Fault> {
-        self.mark(true);
-        let mut statement = self
-            .conn
-            .prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?;
-        let merged = statement.query_row([], |row| {
-            let state = LogState {
-                pages: row.get(1)?,
-                merged: row.get(2)?,
-            };
-            Ok((row.get::<_, i64>(0)? != 0, state))
-        });
-        drop(statement);
-        if let Ok(Some(now)) = Stamp::of(&self.path)
-            && now.id == self.stamp.id
-        {
-            self.stamp = now;
-        }
-        self.mark(false);
-        let (busy, state) = merged?;
-        self.log = state;
-        Ok(match busy || state.merged < state.pages {
-            true => Merged::Hindered,
-            false => Merged::Whole,
-        })
-    }
-
-    /// Makes the file complete without its log, and the log empty.
-    pub(crate) fn merge_all(&mut self) -> Result<Merged, Fault> {
-        if !self.wal || self.log_state()?.pages == 0 {
-            return Ok(Merged::Whole);
-        }
-        match self.seen() {
-            Seen::Same => self.merge("TRUNCATE"),
-            _ => Err(Fault::Replaced(self.path.clone())),
-        }
-    }
-
-    fn mark(&self, merging: bool) {
-        if self.marked
-            && let Err(error) = Mark::new(&self.stamp, merging).write(&self.path)
-        {
-            tracing::debug!(%error, "a database could not be marked");
-        }
-    }
-
-    /// Merges the log and closes the file, which is still the one at its path.
-    ///
-    /// # Errors
-    /// `Unmerged` where another program that reads the file keeps the log from being merged.
-    pub(crate) fn close(mut self) -> Result<(), Fault> {
-        let began = Instant::now();
-        let mut merged = self.merge_all();
-        while merged
-            .as_ref()
-            .is_ok_and(|merged| *merged == Merged::Hindered)
-            && began.elapsed() < BUSY_TIMEOUT
-        {
-            std::thread::sleep(BUSY_SLICE);
-            merged = self.merge_all();
-        }
-        let (path, marked) = (self.path, self.marked);
-        // Deletes the log, unless another program has the file open.
-        self.conn.close().map_err(|(_conn, e)| e)?;
-        match merged? {
-            Merged::Whole => {
-                if marked {
-                    Mark::remove(&path);
-                }
-                Ok(())
-            }
-            Merged::Hindered => Err(Fault::Unmerged(path)),
-        }
-    }
-
-    /// Closes a file that is not at its path any more, or not as it was left. Nothing is written
-    /// to the file at the path.
-    ///
-    /// # Errors
-    /// The connection, and why it must stay open for now.
-    pub(crate) fn retire(mut self, seen: Seen) -> Result<(), (Box<Self>, Fault)> {
-        match seen {
-            Seen::Same => Ok(()),
-            Seen::Overwritten => {
-                // The log stays as it is: whether it belongs is for the next to find out.
-                let quiet = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-                match self.conn.set_db_config(quiet, true) {
-                    Ok(_) => Ok(()),
-                    Err(e) => Err((Box::new(self), e.into())),
-                }
-            }
-            Seen::WithoutLog => match self.merge("TRUNCATE") {
-                Ok(Merged::Whole) => Ok(()),
-                Ok(Merged::Hindered) => {
-                    let fault = Fault::Unmerged(self.path.clone());
-                    Err((Box::new(self), fault))
-                }
-                Err(fault) => Err((Box::new(self), fault)),
-            },
-            Seen::Elsewhere if !self.wal => Ok(()),
-            Seen::Elsewhere => {
-                // Whoever has the file at the path open may share the log with this one.
-                let hold = match Hold::take(&self.path) {
-                    Err(e) if pairing::is_held(&e) => {
-                        let fault = Fault::InUse(self.path.clone());
-                        return Err((Box::new(self), fault));
-                    }
-                    hold => hold,
-                };
-                // Into the file that this is about, wherever it is by now.
-                let merged = self.merge("TRUNCATE");
-                if let Ok(Merged::Hindered) = merged {
-                    let fault = Fault::InUse(self.path.clone());
-                    return Err((Box::new(self), fault));
-                }
-                let ([log, index], path) = (self.beside, self.path.clone());
-                // SQLite sees that the file was moved, and leaves what is at the path alone.
-                drop(self);
-                let is_at = |id: FileId, suffix| {
-                    let found = Stamp::of(&beside(&path, suffix));
-                    matches!(found, Ok(Some(found)) if found.id == id)
-                };
-                if let Some(log) = log
-                    && is_at(log, "-wal")
-                {
-                    let _ = match merged {
-                        Ok(_) => fs::remove_file(beside(&path, "-wal")),
-                        Err(_) => crate::beside::set_aside(&path, "-wal"),
-                    };
-                }
-                if let Some(index) = index
-                    && is_at(index, "-shm")
-                {
-                    let _ = fs::remove_file(beside(&path, "-shm"));
-                }
-                Mark::remove(&path);
-                drop(hold);
-                Ok(())
-            }
-        }
-    }
-
     /// The file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -473,15 +265,6 @@ impl Database {
     /// Whether no transaction is open.
     pub(crate) fn is_idle(&self) -> bool {
         self.conn.is_autocommit()
-    }
-
-    /// Closes an idle connection that the parent of this process opened, without writing to the
-    /// file or its log: that is for those who hold locks on them.
-    pub(crate) fn close_inherited(self) {
-        let quiet = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-        if self.conn.set_db_config(quiet, true).is_err() {
-            std::mem::forget(self);
-        }
     }
 
     /// Sets the memory for pages, in KiB.
@@ -540,6 +323,7 @@ impl Database {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         if schema::is_empty(&transaction)? {
             schema::create(&transaction)?;
+            self.made = true;
         }
         transaction.commit()?;
         self.look()?;

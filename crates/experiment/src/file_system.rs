@@ -7,6 +7,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+/// Files that SQLite opens for a database: itself, its log, the log's index, and for a moment its
+/// folder.
+const FILES: usize = 4;
+
 /// The name of the network file system a file is on; `None` where it is local, or cannot be told.
 ///
 /// Write-ahead logging keeps an index in memory that all programs with the file open share, which
@@ -100,11 +104,12 @@ fn too_many_files() -> Fault {
 
 fn why(path: &Path, may_lack_files: bool) -> Option<Fault> {
     let folder = path.parent().unwrap_or(path);
-    if may_lack_files
-        && let Err(e) = fs::File::open(folder)
-        && is_out_of_files(&e)
-    {
-        return Some(too_many_files());
+    if may_lack_files {
+        // As many as SQLite opens at once.
+        let opened: Result<Vec<_>, _> = (0..FILES).map(|_| fs::File::open(folder)).collect();
+        if opened.is_err_and(|e| is_out_of_files(&e)) {
+            return Some(too_many_files());
+        }
     }
     let io = |path: &Path, e: io::Error| Some(Fault::Io(path.into(), e));
     match fs::metadata(path) {

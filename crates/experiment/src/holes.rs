@@ -1,10 +1,11 @@
 //! Where names may stand in `sqlite:` URIs, and which names stand for something else there.
 
+use crate::beside::MARK;
 use crate::config::{DEFAULT_EXPERIMENT, EXPERIMENT_NAME_PARAM, MAX_EXPERIMENT_NAME};
 use trace_destination_core::{Hole, NameRule};
 
-/// What SQLite puts behind a database's name for its own files.
-const SQLITE_ENDINGS: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// What SQLite puts behind a database's name for its own files, and this crate for its mark.
+const ENDINGS: [&str; 4] = ["-wal", "-shm", "-journal", MARK];
 /// The folder of artifacts that MLflow makes beside a database.
 const ARTIFACTS: &str = "mlruns";
 /// Names that are devices in every folder of Windows, with any ending.
@@ -31,8 +32,8 @@ fn experiment(name: &str) -> Result<(), &'static str> {
 }
 
 fn file(name: &str) -> Result<(), &'static str> {
-    match SQLITE_ENDINGS.iter().any(|ending| name.ends_with(ending)) {
-        true => Err("SQLite gives such a name to its own file beside another database"),
+    match ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+        true => Err("a file that is kept beside another database has such a name"),
         false => segment(name),
     }
 }
@@ -62,6 +63,8 @@ mod tests {
             "a.db-wal",
             "a-shm",
             "x-journal",
+            "a.db-mark",
+            "a.db-stale1-wal",
             "con.db",
             "nul",
             "com1.db",

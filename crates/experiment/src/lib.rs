@@ -29,6 +29,7 @@
 //! | `experiment_id` | the experiment by id; it must exist, but for `0`, which MLflow makes in every file |
 //! | `create` | `false`: create neither an experiment nor a file |
 //! | `synchronous` | `full`: see [Durability](#durability); `normal` is the default |
+//! | `journal_mode` | `wal` or `delete`: the kind of log; `keep` is the default: write-ahead logging for files made here, what they have for others |
 //! | `access` | `umask`: files and folders created here have the mode that the umask leaves, for a server of another user; `owner` is the default: `0600` and `0700` |
 //! | `artifact_root` | where MLflow keeps files of experiments created here: by default what the file's `Default` experiment has, else `mlruns` beside the file |
 //!
@@ -59,12 +60,25 @@
 //! lacks tables, columns or its revision counts as being upgraded and is tried again.
 //!
 //! # Durability
-//! What was reported stored is committed. It survives the end of the process in any way. Files use
-//! write-ahead logging (one that does not is switched when it is opened; MLflow works with either)
-//! with `synchronous=NORMAL`: a power failure may take back the last transactions, never damage the
-//! file. With [`Synchronous::Full`] a batch is on the disk before it
-//! is reported. Where a file cannot use write-ahead logging, `FULL` is always used. A file that was
-//! deleted or replaced while open is noticed before the next transaction.
+//! What was reported stored is committed. It survives the end of the process in any way. Files that
+//! are made here use write-ahead logging with `synchronous=NORMAL`: a power failure may take back
+//! the last transactions, never damage the file. With [`Synchronous::Full`] a batch is on the disk
+//! before it is reported. A file that exists keeps its [`JournalMode`] unless another is asked for;
+//! without write-ahead logging `FULL` is always used. On network file systems write-ahead logging
+//! is refused with `Unsupported`.
+//!
+//! # The file and its log
+//! When the last sink of a file is closed, and so when `shutdown` returns, the log is merged and
+//! gone: a copy of the file has everything. While sinks are open, that holds 2 s after the last
+//! write. The log is merged whenever it has 1,000 pages.
+//!
+//! A file that is moved, replaced, overwritten or deleted while it is open is noticed before and
+//! after every transaction: what was stored goes with the file it was stored in, and the next batch
+//! into the file that is at the path then. A log that a killed process left is replayed only into
+//! the file it belongs to; another is renamed (`…-stale1-wal`), and where it cannot be told,
+//! opening fails with `Corrupt` and nothing is written. For that, a note (`…-mark`) lies beside a
+//! file while it is open for writing, and every transaction counts a change in the file's header.
+//! `docs/sqlite.md` in the repository has the cases one by one.
 //!
 //! # Concurrent writers
 //! All locations of one file in a process share one connection; batches that are ready at the same
@@ -87,7 +101,9 @@
 //!
 //! Connections stay open while a sink is, as long as they take half of the files that the process
 //! may open (`RLIMIT_NOFILE`; three each) and are 512 at most; beyond that, the one that was not
-//! used for longest is closed before another is opened. All of them together use 256 MiB for pages,
+//! used for longest is closed before another is opened. Where the application leaves fewer, idle
+//! ones are closed until a file can be opened; where none is idle, that fails with `Unavailable`,
+//! and is tried again. All of them together use 256 MiB for pages,
 //! or 1 MiB each where they are more than 256, and 16 MiB each at most. What is remembered of traces
 //! between batches is bounded likewise: by 256 MiB for all, and 16 MiB for each. What applications
 //! set on traces is remembered apart, up to 2 MiB per file; beyond that, values of spans may

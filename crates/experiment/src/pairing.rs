@@ -14,26 +14,20 @@
 //! A log that does not belong is renamed, never deleted: it may hold the last spans of a file that
 //! was moved away.
 
+mod formats;
+
 use crate::beside::{Mark, beside, set_aside};
 use crate::error::Fault;
 use crate::stamp::Stamp;
-use std::collections::HashMap;
+use formats::{AHEAD_HEADER, Before, Content, Frames, HEADER, MAGIC, PAGES, number, read_at};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// A file that somebody else overwrites counts as whole once it has been left alone for this long,
 /// or has the size that its header states.
 const QUIET: Duration = Duration::from_secs(1);
-
-/// Bytes of the database header that are read.
-const HEADER: usize = 100;
-const MAGIC: &[u8] = b"SQLite format 3\0";
-/// Where in page 1 the counters are.
-const CHANGES: usize = 24;
-const PAGES: usize = 28;
-const COOKIE: usize = 40;
 
 /// Makes sure that what lies beside the file belongs to it, before SQLite replays it. Logs that
 /// belong to another file are renamed. `overwritten`: somebody wrote into the file while it was
@@ -73,13 +67,31 @@ pub(crate) fn settle(path: &Path, overwritten: bool) -> Result<(), Fault> {
         }
         drop(hold);
     }
+    remove_leftovers(path);
     if overwritten && changed_just_now(path) && !is_whole(path) {
         return Err(Fault::Replacing(path.into()));
     }
     Ok(())
 }
 
-/// The header of a file, as far as it has one.
+/// Removes an empty log and its index that a process left which was killed after it noticed that the
+/// file had been replaced: SQLite would take them for those of the new one.
+fn remove_leftovers(path: &Path) {
+    let log = beside(path, "-wal");
+    let is_empty = fs::metadata(&log).is_ok_and(|meta| meta.len() <= Log::Ahead.header());
+    let is_of = |mark: Mark| matches!(Stamp::of(path), Ok(Some(stamp)) if mark.is_of(&stamp));
+    if is_empty
+        && Mark::read(path).is_some_and(|mark| !is_of(mark))
+        && let Ok(hold) = Hold::take(path)
+    {
+        let _ = fs::remove_file(&log);
+        let _ = fs::remove_file(beside(path, "-shm"));
+        Mark::remove(path);
+        drop(hold);
+    }
+}
+
+/// Whether a file has a write-ahead log, by its header.
 pub(crate) fn uses_write_ahead_log(path: &Path) -> io::Result<bool> {
     let mut header = [0; HEADER];
     let mut file = File::open(path)?;
@@ -144,6 +156,10 @@ impl Log {
                 Ok(match frames.content(&mut main, &mut log)? {
                     Content::Merged => Pairing::Sound,
                     Content::Other => Pairing::Stale,
+                    // Nothing was merged, so its size would be the same.
+                    Content::Begun if mark.is_some_and(|m| !m.merging && m.len != stamp.len) => {
+                        Pairing::Stale
+                    }
                     Content::Begun | Content::Partly | Content::Unknown => match mark {
                         Some(mark) if !mark.merging => Pairing::Unsure,
                         _ => Pairing::Sound,
@@ -151,175 +167,27 @@ impl Log {
                 })
             }
             Self::Rollback => {
-                let Some(page) = first_page_before(&mut log)? else {
+                let Some(before) = Before::read(&mut log)? else {
                     return Ok(Pairing::Sound);
                 };
                 if stamp.is_none_or(|stamp| stamp.len == 0) {
-                    return Ok(Pairing::Stale);
+                    // A file that was just being made has nothing to be taken back to.
+                    return Ok(match before.pages {
+                        0 => Pairing::Sound,
+                        _ => Pairing::Stale,
+                    });
                 }
                 let mut header = [0; HEADER];
-                if !read_at(&mut File::open(path)?, 0, &mut header)? {
-                    return Ok(Pairing::Stale);
-                }
-                // The transaction that the journal takes back may have counted already.
-                let (was, is) = (number(&page, CHANGES), number(&header, CHANGES));
-                let same = header.starts_with(MAGIC) && (is == was || is == was.wrapping_add(1));
-                Ok(match same {
-                    true => Pairing::Sound,
-                    false => Pairing::Stale,
-                })
+                let read = read_at(&mut File::open(path)?, 0, &mut header)?;
+                Ok(
+                    match read && header.starts_with(MAGIC) && before.is_of(&header) {
+                        true => Pairing::Sound,
+                        false => Pairing::Stale,
+                    },
+                )
             }
         }
     }
-}
-
-const AHEAD_HEADER: u64 = 32;
-const FRAME_HEADER: u64 = 24;
-
-/// What a database file is to a write-ahead log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    /// It has the count of changes that the log goes on from.
-    Begun,
-    /// The log was merged into it, up to the end of a transaction.
-    Merged,
-    /// Its first page is of the log, others are not.
-    Partly,
-    /// None of these.
-    Other,
-    /// The log has no first page.
-    Unknown,
-}
-
-/// The frames of a write-ahead log, of the writers since it was last begun.
-struct Frames {
-    page_size: usize,
-    /// Number of the page, and whether a transaction ends with it.
-    pages: Vec<(u32, bool)>,
-}
-
-impl Frames {
-    /// `None` where there is none.
-    fn read(log: &mut File) -> io::Result<Option<Self>> {
-        let mut header = [0; AHEAD_HEADER as usize];
-        if !read_at(log, 0, &mut header)? || number(&header, 0) & !1 != 0x377f_0682 {
-            return Ok(None);
-        }
-        let page_size = number(&header, 8) as usize;
-        if !page_size.is_power_of_two() || !(512..=65536).contains(&page_size) {
-            return Ok(None);
-        }
-        let mut frames = Self {
-            page_size,
-            pages: Vec::new(),
-        };
-        let len = log.metadata()?.len();
-        let mut frame = [0; FRAME_HEADER as usize];
-        while frames.offset(frames.pages.len() + 1) <= len
-            && read_at(log, frames.offset(frames.pages.len()), &mut frame)?
-            && frame[8..16] == header[16..24]
-            && number(&frame, 0) > 0
-        {
-            let ends = number(&frame, 4) > 0;
-            frames.pages.push((number(&frame, 0), ends));
-        }
-        Ok((!frames.pages.is_empty()).then_some(frames))
-    }
-
-    fn offset(&self, frame: usize) -> u64 {
-        AHEAD_HEADER + frame as u64 * (FRAME_HEADER + self.page_size as u64)
-    }
-
-    fn page(&self, log: &mut File, frame: usize, page: &mut [u8]) -> io::Result<bool> {
-        read_at(log, self.offset(frame) + FRAME_HEADER, page)
-    }
-
-    fn content(&self, main: &mut File, log: &mut File) -> io::Result<Content> {
-        let mut first = vec![0; self.page_size];
-        let mut page = vec![0; self.page_size];
-        if !read_at(main, 0, &mut first)? || !first.starts_with(MAGIC) {
-            return Ok(Content::Other);
-        }
-        // 65,536 does not fit.
-        let size = u16::from_be_bytes([first[16], first[17]]);
-        if size as usize != self.page_size & 0xffff && size != 1 {
-            return Ok(Content::Other);
-        }
-        let mut begun = None;
-        let mut merged = None;
-        for (frame, _) in self.pages.iter().enumerate().filter(|(_, (p, _))| *p == 1) {
-            if !self.page(log, frame, &mut page)? {
-                break;
-            }
-            begun.get_or_insert_with(|| goes_on(&first, &page));
-            if page == first {
-                merged = Some(frame);
-            }
-        }
-        match (begun, merged) {
-            (None, _) => Ok(Content::Unknown),
-            (Some(_), Some(frame)) => match self.is_merged(frame, main, log)? {
-                true => Ok(Content::Merged),
-                false => Ok(Content::Partly),
-            },
-            (Some(true), None) => Ok(Content::Begun),
-            (Some(false), None) => Ok(Content::Other),
-        }
-    }
-
-    /// Whether everything up to the end of the transaction that `frame` is of is in the file.
-    fn is_merged(&self, frame: usize, main: &mut File, log: &mut File) -> io::Result<bool> {
-        let rest = &self.pages[frame..];
-        let Some(ends) = rest.iter().position(|(_, ends)| *ends) else {
-            return Ok(false);
-        };
-        let upto = &self.pages[..=frame + ends];
-        let last: HashMap<u32, usize> =
-            upto.iter().enumerate().map(|(i, (p, _))| (*p, i)).collect();
-        let mut there = vec![0; self.page_size];
-        let mut page = vec![0; self.page_size];
-        for (number, frame) in last {
-            let offset = u64::from(number - 1) * self.page_size as u64;
-            if !read_at(main, offset, &mut there)?
-                || !self.page(log, frame, &mut page)?
-                || there != page
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// Whether `next` is page 1 one transaction after `first`.
-fn goes_on(first: &[u8], next: &[u8]) -> bool {
-    let counts = number(first, CHANGES).wrapping_add(1) == number(next, CHANGES);
-    // The tables' definitions begin behind the header, and may change only with their version.
-    let same = number(first, COOKIE) != number(next, COOKIE) || first[HEADER..] == next[HEADER..];
-    counts && same
-}
-
-/// Page 1 as it was before the transaction that a rollback journal takes back; `None` where the
-/// journal takes nothing back, or does not have that page.
-fn first_page_before(log: &mut File) -> io::Result<Option<Vec<u8>>> {
-    let mut header = [0; 28];
-    let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-    if !read_at(log, 0, &mut header)? || header[..8] != magic {
-        return Ok(None);
-    }
-    let (sector, size) = (u64::from(number(&header, 20)), number(&header, 24) as usize);
-    if !size.is_power_of_two() || !(512..=65536).contains(&size) {
-        return Ok(None);
-    }
-    let mut record = vec![0; size + 8];
-    let mut offset = sector;
-    while read_at(log, offset, &mut record)? {
-        if number(&record, 0) == 1 {
-            return Ok(Some(record[4..size + 4].to_vec()));
-        }
-        offset += record.len() as u64;
-    }
-    Ok(None)
 }
 
 /// Whether the file is as large as its header states. One that is being copied is not.
@@ -345,22 +213,6 @@ fn changed_just_now(path: &Path) -> bool {
         let age = SystemTime::now().duration_since(at);
         age.is_ok_and(|age| age < QUIET)
     })
-}
-
-fn number(bytes: &[u8], at: usize) -> u32 {
-    let mut four = [0; 4];
-    four.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_be_bytes(four)
-}
-
-/// Fills the buffer from a position; false where the file ends before.
-fn read_at(file: &mut File, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
-    file.seek(SeekFrom::Start(offset))?;
-    match file.read_exact(buffer) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(e),
-    }
 }
 
 /// Holds a lock that no connection of another process goes beside: as long as it lasts, nobody has

@@ -6,10 +6,12 @@
 //! per file, a thread is never kept for a lock that others hold, and lanes that become ready while
 //! a transaction runs share the next one.
 
-use crate::config::{
-    BUSY_DELAYS, BUSY_TIMEOUT, MAX_OPENS_PER_TRANSACTION, MAX_SPANS_PER_TRANSACTION, MERGE_AFTER,
-    ROWS_KIB,
-};
+mod duty;
+mod seat;
+
+pub(crate) use seat::Seat;
+
+use crate::config::{MAX_OPENS_PER_TRANSACTION, MAX_SPANS_PER_TRANSACTION, ROWS_KIB};
 use crate::connection::Database;
 use crate::error::{CLOSE, Fault, OPEN, WRITE};
 use crate::experiment::{self, Resolved};
@@ -21,11 +23,12 @@ use crate::requests::{Entry, Opening, Request, Stored, Work, Writing};
 use crate::rows::Rows;
 use crate::schema::Shape;
 use crate::writer::Writer;
+use duty::{Duty, MergeTurn};
 use rusqlite::Connection;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Instant;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
@@ -321,10 +324,16 @@ impl Store {
     /// Blocks.
     fn merge(&self) -> Result<(), Fault> {
         let mut writer = lock(&self.writer);
-        if self.unmerged.swap(false, Ordering::Relaxed) && !writer.merge()? {
+        if !self.unmerged.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let merged = writer.merge();
+        self.connected
+            .store(writer.is_connected(), Ordering::Relaxed);
+        if !matches!(merged, Ok(true)) {
             self.unmerged.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        merged.map(|_| ())
     }
 
     /// Sees to it that what was written is merged before long, if that has not been done.
@@ -388,147 +397,6 @@ impl Drop for Store {
             let mut writer = std::mem::replace(writer, Writer::new(self.path.clone()));
             let close = move || drop(writer.close());
             runtime.spawn(async move { process.pool.run(Class::Unproven, close).await });
-        }
-    }
-}
-
-/// A sink's share in a store: the last to leave closes the connection.
-pub(crate) struct Seat(Arc<Store>);
-
-impl Seat {
-    pub(crate) fn take(store: Arc<Store>) -> Self {
-        store.seats.fetch_add(1, Ordering::Relaxed);
-        Self(store)
-    }
-
-    pub(crate) fn store(&self) -> &Arc<Store> {
-        &self.0
-    }
-
-    /// Gives the share up. Closes the connection if it was the last, else merges the log.
-    pub(crate) async fn leave(self) -> Result<(), Fault> {
-        let store = self.0.clone();
-        drop(self);
-        if !store.process.is_current() || !store.is_connected() {
-            return Ok(());
-        }
-        let others = store.seats.load(Ordering::Relaxed) > 0;
-        if others && !store.unmerged.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let (process, class) = (store.process.clone(), store.class());
-        let closing = move || match others {
-            // Those who stay merge what could not be merged now.
-            true => {
-                let _ = store.merge();
-                Ok(())
-            }
-            false => store.disconnect(),
-        };
-        process.pool.run(class, closing).await?
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.seats.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The duty to merge the log of a file some time after it was written.
-struct MergeTurn(Weak<Store>);
-
-impl MergeTurn {
-    async fn run(self) {
-        loop {
-            tokio::time::sleep(MERGE_AFTER).await;
-            let Some(store) = self.0.upgrade() else {
-                return;
-            };
-            if !store.is_connected() || !store.unmerged.load(Ordering::Relaxed) {
-                return;
-            }
-            let (process, class) = (store.process.clone(), store.class());
-            // Where it fails, what was written is still in the log, and the next turn tries again.
-            let merge = move || store.merge();
-            if let Ok(Err(fault)) = process.pool.run(class, merge).await {
-                tracing::debug!(error = ?fault, "the log of a database could not be merged yet");
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for MergeTurn {
-    fn drop(&mut self) {
-        if let Some(store) = self.0.upgrade() {
-            store.merging.store(false, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The duty to empty the queue. Dropped undone, as when the runtime ends before it is through, it
-/// gives the waiting requests back instead of leaving them waiting.
-struct Duty {
-    store: Arc<Store>,
-    done: bool,
-}
-
-impl Duty {
-    async fn drain(mut self) {
-        while !self.is_done() {
-            if self.serve().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Whether the queue is empty; from then on it belongs to whoever fills it next.
-    fn is_done(&mut self) -> bool {
-        let mut queue = lock(&self.store.queue);
-        if queue.opens.is_empty() && queue.writes.is_empty() {
-            queue.draining = false;
-            self.done = true;
-        }
-        self.done
-    }
-
-    /// Lends a thread to the writer until what it took is done, or others have held the file for
-    /// too long.
-    async fn serve(&self) -> Result<(), Fault> {
-        let process = &self.store.process;
-        let mut work = Work::default();
-        let mut began = None;
-        for attempt in 0.. {
-            let waited = began.map(|began: Instant| began.elapsed());
-            let last = waited.is_some_and(|waited| waited >= BUSY_TIMEOUT);
-            let store = self.store.clone();
-            let step = move || {
-                let proven = store.step(&mut work, last);
-                (work, proven)
-            };
-            let (rest, proven) = process.pool.run(self.store.class(), step).await?;
-            work = rest;
-            self.store.proven.store(proven, Ordering::Relaxed);
-            self.store.merge_soon();
-            if work.is_empty() {
-                break;
-            }
-            began = began.or_else(|| Some(Instant::now()));
-            let delay = BUSY_DELAYS[BUSY_DELAYS.len().min(attempt + 1) - 1];
-            tokio::time::sleep(delay).await;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Duty {
-    fn drop(&mut self) {
-        if !self.done {
-            let mut queue = lock(&self.store.queue);
-            queue.draining = false;
-            queue.opens.clear();
-            queue.writes.clear();
         }
     }
 }

@@ -206,11 +206,19 @@ impl Writer {
         })
     }
 
-    /// Makes the file complete without its log. True where nothing is left to do.
+    /// Makes the file complete without its log, wherever it is by now. True where nothing is left to
+    /// do.
     pub(crate) fn merge(&mut self) -> Result<bool, Fault> {
-        match &mut self.database {
-            Some(database) => Ok(database.merge_all()? == Merged::Whole),
-            None => Ok(true),
+        let Some(mut open) = self.database.take() else {
+            return Ok(true);
+        };
+        match open.seen() {
+            Seen::Same => {
+                let merged = open.merge_all();
+                self.database = Some(open);
+                Ok(merged? == Merged::Whole)
+            }
+            seen => self.retire(open, seen).map(|()| true),
         }
     }
 

@@ -477,3 +477,74 @@ fn a_file_that_was_deleted_or_replaced_is_not_written_into_the_void() {
     });
     assert_sound(&place.path);
 }
+
+#[test]
+fn a_folder_that_is_misspelt_is_not_made() {
+    let place = Place::new();
+    let path = place.dir.path().join("srv/tracse/x.db");
+    let error = open_error(&at(&path, "a"));
+    assert_error(
+        &error,
+        ErrorKind::NotFound,
+        Retry::Never,
+        "srv` does not exist",
+    );
+    assert!(place.files().is_empty(), "{:?}", place.files());
+    // As the error advises.
+    fs::create_dir(place.dir.path().join("srv")).unwrap();
+    run(store(&at(&path, "a"), &batch(conversation(1)))).unwrap();
+    let error = open_error(&at(path.parent().unwrap(), "a"));
+    assert_error(
+        &error,
+        ErrorKind::InvalidConfig,
+        Retry::Never,
+        "is a folder",
+    );
+}
+
+/// Where the user that runs the tests is bound by them.
+#[cfg(unix)]
+#[test]
+fn files_and_folders_that_may_not_be_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for wal in [false, true] {
+        let place = Place::new();
+        let folder = place.dir.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        let (path, new) = (folder.join("x.db"), folder.join("new.db"));
+        let mode = if wal { "wal" } else { "delete" };
+        made_by_mlflow(&path, HEAD)
+            .pragma_update_and_check(None, "journal_mode", mode, |_| Ok(()))
+            .unwrap();
+        for (file_mode, folder_mode, at_fault) in [
+            (0o400, 0o700, &path),
+            (0o600, 0o500, &folder),
+            (0o000, 0o700, &path),
+        ] {
+            set(&path, file_mode);
+            set(&folder, folder_mode);
+            let bound = fs::File::create(folder.join("probe")).is_err()
+                || fs::File::options().write(true).open(&path).is_err();
+            if bound {
+                let failed = run(store(&at(&path, "a"), &batch(conversation(1)))).unwrap_err();
+                assert_eq!(failed.kind(), ErrorKind::PermissionDenied, "{failed:?}");
+                let text = failed.to_string();
+                let named = format!("`{}`", at_fault.display());
+                assert!(
+                    text.contains(&named) && text.contains("allow this user"),
+                    "{text}"
+                );
+                if folder_mode == 0o500 {
+                    let failed = open_error(&at(&new, "a"));
+                    assert_eq!(failed.kind(), ErrorKind::PermissionDenied, "{failed:?}");
+                }
+            }
+            set(&folder, 0o700);
+            set(&path, 0o600);
+        }
+        run(store(&at(&path, "a"), &batch(conversation(1)))).unwrap();
+    }
+}

@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::*;
 use tempfile::TempDir;
-use trace_destination_core::{Destination, Pipeline};
+use trace_destination_core::{Destination, Error, ErrorKind, Pipeline, Retry, TraceLocation};
 use trace_destination_experiment::test_support::held_bytes;
 
 const FOLDER: &str = "TEST_MANY_FOLDER";
@@ -62,6 +62,8 @@ fn program() {
             let (files, experiments) = parse(size);
             beside_locked(&dir, files, experiments);
         }
+        ("few", files) => store_in_turn(&dir, files.parse().unwrap()),
+        ("crowded", _) => crowded(&dir),
         _ => unreachable!("no such part"),
     }
 }
@@ -278,25 +280,102 @@ fn ten_thousand_experiments_of_five_hundred_files() {
     ten_thousand(500, 20);
 }
 
-/// Three hundred files would take nine hundred descriptors; a shell leaves the process 300.
-#[test]
-fn more_files_than_the_process_may_open() {
-    let dir = TempDir::new().unwrap();
+/// Runs a part in a process that may open few files.
+fn limited(dir: &Path, files: u32, part: &str) {
     let output = Command::new("sh")
-        .args(["-c", "ulimit -n 300 && exec \"$@\"", "sh"])
+        .args(["-c", "ulimit -n $0 && exec \"$@\"", &files.to_string()])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "program", "--ignored", "--nocapture"])
-        .env(FOLDER, dir.path())
-        .env(PART, "store 300x1")
+        .env(FOLDER, dir)
+        .env(PART, part)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}{errors}");
-    for n in 0..300 {
-        let path = dir.path().join(format!("{n}.db"));
-        assert_eq!(count(&path, "spans"), 4);
-        let log = path.with_extension("db-wal");
-        assert!(!log.exists(), "{n} was left open");
+}
+
+/// Three hundred files would take nine hundred descriptors.
+#[test]
+fn more_files_than_the_process_may_open() {
+    for (limit, files) in [(300, 300), (64, 120), (40, 40)] {
+        let dir = TempDir::new().unwrap();
+        limited(dir.path(), limit, &format!("few {files}"));
+        for n in 0..files {
+            let path = dir.path().join(format!("{n}.db"));
+            assert_eq!(count(&path, "spans"), 4, "{limit}: {n}");
+            let log = path.with_extension("db-wal");
+            assert!(!log.exists(), "{n} was left open");
+        }
+    }
+}
+
+/// The application has taken all files but a few, after the limit of connections was set.
+#[test]
+fn an_application_that_takes_the_files_for_itself() {
+    let dir = TempDir::new().unwrap();
+    limited(dir.path(), 128, "crowded files");
+}
+
+/// Stores two traces in each of many files.
+fn store_in_turn(dir: &Path, files: u128) {
+    let pipeline = Pipeline::builder().build().unwrap();
+    let destinations: Vec<_> = (0..files)
+        .map(|n| Destination::new(at(&dir.join(format!("{n}.db")), "a")))
+        .collect();
+    for round in 0..2u128 {
+        for (n, destination) in destinations.iter().enumerate() {
+            ingest(&pipeline, destination, (round << 64) + n as u128 + 1);
+        }
+        let report = pipeline.flush(Duration::from_secs(240)).wait();
+        assert!(report.all_stored(), "{report}");
+    }
+    let report = pipeline.shutdown(Duration::from_secs(60)).wait();
+    assert!(report.all_stored(), "{report}");
+}
+
+fn crowded(dir: &Path) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .unwrap();
+    let opened = |n: u32| {
+        let location = at(&dir.join(format!("{n}.db")), "a");
+        runtime.block_on(async {
+            let sink = location.open().await?;
+            sink.write(&batch(conversation(u128::from(n) + 1))).await?;
+            Ok::<_, Error>(sink)
+        })
+    };
+    let mut taken = Vec::new();
+    let mut leave = |files: usize| {
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            taken.push(file);
+        }
+        taken.truncate(taken.len() - files);
+    };
+    let mut open: Vec<_> = (0..10).map(|n| opened(n).unwrap()).collect();
+    // One after the other gives way.
+    leave(1);
+    open.extend((10..25).map(|n| opened(n).unwrap()));
+    for sink in open {
+        runtime.block_on(sink.close()).unwrap();
+    }
+    for files in 0..3 {
+        leave(files);
+        let Err(error) = opened(30) else {
+            panic!("there was no room");
+        };
+        let text = error.to_string();
+        assert_eq!(error.retry(), Retry::Backoff, "{text}");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{text}");
+        assert!(text.contains("128") && text.contains("ulimit -n"), "{text}");
+    }
+    leave(6);
+    let last = opened(30).unwrap();
+    runtime.block_on(last.close()).unwrap();
+    for n in (0..25).chain([30]) {
+        assert_eq!(count(&dir.join(format!("{n}.db")), "spans"), 2);
     }
 }
