@@ -19,6 +19,7 @@ mod spans;
 
 use hot::{Hot, Left};
 use own::Own;
+use segments::Trace;
 use shard::Shard;
 
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
@@ -119,7 +120,13 @@ impl Bindings {
         let mut shard = lock(&self.shards[index]);
         let shard = &mut *shard;
         shard.revive(trace);
-        let entry = shard.traces.entry(trace).or_default();
+        let entry = match shard.traces.entry(trace) {
+            Entry::Vacant(place) if own_id => {
+                place.insert(Trace::own(Own::new(route, span, epoch)));
+                return;
+            }
+            entry => entry.or_default(),
+        };
         let route = match &mut entry.own {
             None if own_id => {
                 entry.own = Some(Own::new(route, span, epoch));
@@ -258,10 +265,11 @@ impl Bindings {
                         own.segment.idle_since = epoch;
                         if entry.foreign.is_some() {
                             shard.linger(trace, None, self.linger);
-                        } else if let Some(own) = found.remove().own
-                            && self.linger
-                        {
-                            shard.ended.push(trace, own.ended(), LINGERING_PER_SHARD);
+                        } else {
+                            if self.linger {
+                                shard.ended.push(trace, own, LINGERING_PER_SHARD);
+                            }
+                            found.remove();
                         }
                     }
                 }
