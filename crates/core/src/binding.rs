@@ -19,9 +19,11 @@ mod spans;
 
 use hot::{Hot, Left};
 use own::Own;
+use segments::Trace;
 use shard::Shard;
 
-use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
+use crate::process::Process;
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock_in};
 use crossbeam_utils::CachePadded;
 use opentelemetry::trace::{SpanId, TraceId};
 use std::collections::hash_map::Entry;
@@ -63,6 +65,8 @@ pub(crate) struct Bindings {
     linger: bool,
     hasher: IdHash,
     hot: Hot,
+    /// In a child of this process, a shard that a thread of the parent holds is passed over.
+    process: Process,
 }
 
 /// Trace and span ids are random already; a foreign one may be chosen by an adversary, so they are
@@ -87,11 +91,23 @@ impl Bindings {
             epoch: AtomicUsize::new(0),
             linger,
             hasher: IdHash::default(),
+            process: Process::current(),
         }
     }
 
-    fn shard(&self, trace: u128) -> &Mutex<Shard> {
-        &self.shards[self.shard_index(trace)]
+    fn shard(&self, trace: u128) -> Option<MutexGuard<'_, Shard>> {
+        self.lock(self.shard_index(trace))
+    }
+
+    /// `None` in a forked child, where a thread of the parent may hold the lock for ever.
+    #[inline]
+    fn lock(&self, index: usize) -> Option<MutexGuard<'_, Shard>> {
+        lock_in(self.process, &self.shards[index])
+    }
+
+    /// Every shard, locked one after the other.
+    fn each_shard(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        (0..self.shards.len()).filter_map(|index| self.lock(index))
     }
 
     fn shard_index(&self, trace: u128) -> usize {
@@ -116,10 +132,18 @@ impl Bindings {
         let (trace, span) = (key(trace), span_key(span));
         let epoch = self.now();
         let index = self.shard_index(trace);
-        let mut shard = lock(&self.shards[index]);
+        let Some(mut shard) = self.lock(index) else {
+            return;
+        };
         let shard = &mut *shard;
         shard.revive(trace);
-        let entry = shard.traces.entry(trace).or_default();
+        let entry = match shard.traces.entry(trace) {
+            Entry::Vacant(place) if own_id => {
+                place.insert(Trace::own(Own::new(route, span, epoch)));
+                return;
+            }
+            entry => entry.or_default(),
+        };
         let route = match &mut entry.own {
             None if own_id => {
                 entry.own = Some(Own::new(route, span, epoch));
@@ -157,7 +181,7 @@ impl Bindings {
     #[inline(never)]
     fn start_child_in_table(&self, trace: u128, span: u64, parent: u64) -> Option<RouteId> {
         let index = self.shard_index(trace);
-        let mut shard = lock(&self.shards[index]);
+        let mut shard = self.lock(index)?;
         let shard = &mut *shard;
         let entry = match shard.traces.get_mut(&trace) {
             Some(entry) => entry,
@@ -196,7 +220,7 @@ impl Bindings {
     ) -> Option<RouteId> {
         let (trace, span, parent) = (key(trace), span_key(span), span_key(parent));
         let index = self.shard_index(trace);
-        let mut shard = lock(&self.shards[index]);
+        let mut shard = self.lock(index)?;
         let shard = &mut *shard;
         let entry = match shard.traces.get_mut(&trace) {
             Some(entry) => entry,
@@ -224,8 +248,9 @@ impl Bindings {
     pub(crate) fn ignore(&self, trace: TraceId, span: SpanId) {
         let trace = key(trace);
         let epoch = self.now();
-        let mut shard = lock(self.shard(trace));
-        shard.ignored.insert((trace, span_key(span)), epoch);
+        if let Some(mut shard) = self.shard(trace) {
+            shard.ignored.insert((trace, span_key(span)), epoch);
+        }
     }
 
     /// The route of a span that ends; `None` if it is none of ours or its binding is gone.
@@ -242,7 +267,9 @@ impl Bindings {
     fn end_in_table(&self, trace: u128, span: u64) -> Ended {
         let epoch = self.now();
         let index = self.shard_index(trace);
-        let mut shard = lock(&self.shards[index]);
+        let Some(mut shard) = self.lock(index) else {
+            return Ended::Unbound;
+        };
         let shard = &mut *shard;
         if let Entry::Occupied(mut found) = shard.traces.entry(trace) {
             let entry = found.get_mut();
@@ -258,10 +285,11 @@ impl Bindings {
                         own.segment.idle_since = epoch;
                         if entry.foreign.is_some() {
                             shard.linger(trace, None, self.linger);
-                        } else if let Some(own) = found.remove().own
-                            && self.linger
-                        {
-                            shard.ended.push(trace, own.ended(), LINGERING_PER_SHARD);
+                        } else {
+                            if self.linger {
+                                shard.ended.push(trace, own, LINGERING_PER_SHARD);
+                            }
+                            found.remove();
                         }
                     }
                 }
@@ -298,7 +326,7 @@ impl Bindings {
     /// trace.
     pub(crate) fn route_of(&self, trace: TraceId, span: SpanId) -> Option<RouteId> {
         let (trace, span) = (key(trace), span_key(span));
-        let mut shard = lock(self.shard(trace));
+        let mut shard = self.shard(trace)?;
         let shard = &mut *shard;
         let entry = shard.traces.get_mut(&trace)?;
         if let Some(own) = &entry.own
@@ -314,7 +342,7 @@ impl Bindings {
     /// The route of a trace whose id was made here, open or lingering.
     pub(crate) fn own_route(&self, trace: TraceId) -> Option<RouteId> {
         let trace = key(trace);
-        let shard = lock(self.shard(trace));
+        let shard = self.shard(trace)?;
         let own = shard.traces.get(&trace).and_then(|t| t.own.as_ref());
         match own {
             Some(own) => Some(own.segment.route),
@@ -327,8 +355,7 @@ impl Bindings {
     pub(crate) fn sweep(&self, linger: u32, max_age: u32, check_age: bool) -> Swept {
         let now = (self.epoch.fetch_add(1, Ordering::Relaxed) + 1) as u32;
         let mut swept = Swept::default();
-        for shard in &self.shards {
-            let mut shard = lock(shard);
+        for mut shard in self.each_shard() {
             let idle = |since: u32| now.wrapping_sub(since) > linger;
             shard.ended.pop_while(|own| idle(own.idle_since));
             if shard.around.lingering > 0 {
@@ -344,8 +371,8 @@ impl Bindings {
     /// Spans still open, by route.
     pub(crate) fn open_spans(&self) -> HashMap<u32, u64> {
         let mut open = HashMap::new();
-        for shard in &self.shards {
-            for trace in lock(shard).traces.values() {
+        for shard in self.each_shard() {
+            for trace in shard.traces.values() {
                 let own = trace.own.iter();
                 let own = own.map(|own| (own.segment.route, own.open_spans(&self.hot)));
                 let foreign = trace.foreign.iter().flat_map(|f| f.segments.values());
@@ -361,8 +388,7 @@ impl Bindings {
     /// Routes that a trace is bound to, lingering ones included.
     pub(crate) fn routes(&self) -> HashSet<RouteId> {
         let mut routes = HashSet::new();
-        for shard in &self.shards {
-            let shard = lock(shard);
+        for shard in self.each_shard() {
             let traces = shard.traces.values();
             routes.extend(traces.flat_map(|t| t.segments()).map(|s| s.route));
             routes.extend(shard.ended.iter().map(|own| own.route));
@@ -372,12 +398,8 @@ impl Bindings {
 
     /// Traces that are bound, lingering ones included.
     pub(crate) fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| {
-                let shard = lock(shard);
-                shard.traces.len() + shard.ended.len()
-            })
+        self.each_shard()
+            .map(|shard| shard.traces.len() + shard.ended.len())
             .sum()
     }
 }

@@ -15,6 +15,7 @@
 //! (`pipeline/delivery/room.rs`). A pipeline with a single lane has nobody to leave room for.
 
 use crate::clock::later;
+use crate::process::Process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -82,6 +83,8 @@ pub(crate) struct Budget {
     waiting: AtomicUsize,
     lock: Mutex<()>,
     freed: Condvar,
+    /// In a child of this process, those who waited in the parent are not there.
+    process: Process,
 }
 
 impl Budget {
@@ -93,6 +96,7 @@ impl Budget {
             waiting: AtomicUsize::new(0),
             lock: Mutex::new(()),
             freed: Condvar::new(),
+            process: Process::current(),
         }
     }
 
@@ -172,7 +176,7 @@ impl Budget {
     pub(crate) fn wake(&self) {
         // SeqCst on both sides: either the waiter sees the room or we see the waiter.
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(self.process.lock(&self.lock));
             self.freed.notify_all();
         }
     }
@@ -318,6 +322,26 @@ mod tests {
             thread.join().unwrap();
         }
         assert_eq!(refused, 0);
+    }
+
+    #[test]
+    fn room_is_given_back_in_a_child_whatever_threads_of_its_parent_did() {
+        let budget = Arc::new(Budget {
+            process: Process::elsewhere(),
+            ..Budget::new(10)
+        });
+        assert!(take(&budget, 10));
+        // Somebody was about to wait when the process was forked.
+        budget.waiting.store(1, Ordering::SeqCst);
+        let held = budget.lock.lock().unwrap();
+        let (send, given) = std::sync::mpsc::channel();
+        let there = budget.clone();
+        std::thread::spawn(move || {
+            there.give(10);
+            let _ = send.send(there.used());
+        });
+        assert_eq!(given.recv_timeout(Duration::from_secs(60)), Ok(0));
+        drop(held);
     }
 
     #[test]

@@ -16,6 +16,12 @@ impl Process {
         Self(std::process::id())
     }
 
+    /// A process that is not this one.
+    #[cfg(test)]
+    pub(crate) fn elsewhere() -> Self {
+        Self(u32::MAX)
+    }
+
     /// Whether this is still the same process, and not a child that was forked from it. A system
     /// call.
     pub(crate) fn is_current(self) -> bool {

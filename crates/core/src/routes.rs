@@ -35,10 +35,34 @@ pub(crate) struct Routes {
 
 #[derive(Debug)]
 struct Route {
-    lanes: Box<[LaneId]>,
+    lanes: Lanes,
     /// Cleared when nobody seems to use the route, set again by whoever looks it up. A route that is
     /// not in use may be forgotten; then its lanes are gone, but for their intakes.
     in_use: AtomicBool,
+}
+
+/// The lanes of a route. Nearly every route has one, which is found without another look into memory.
+#[derive(Debug)]
+enum Lanes {
+    One(LaneId),
+    Many(Box<[LaneId]>),
+}
+
+impl Lanes {
+    fn new(lanes: &[LaneId]) -> Self {
+        match lanes {
+            [one] => Self::One(*one),
+            many => Self::Many(many.into()),
+        }
+    }
+
+    #[inline]
+    fn all(&self) -> &[LaneId] {
+        match self {
+            Self::One(lane) => std::slice::from_ref(lane),
+            Self::Many(lanes) => lanes,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -161,7 +185,7 @@ impl Routes {
         self.lanes.store(known.lanes.len(), Ordering::Relaxed);
         let route = *known.routes.entry(lanes).or_insert_with_key(|lanes| {
             let route = Route {
-                lanes: lanes.clone(),
+                lanes: Lanes::new(lanes),
                 in_use: AtomicBool::new(true),
             };
             RouteId(RouteId::FIRST + index(self.routes.push(route)))
@@ -178,7 +202,7 @@ impl Routes {
 
     /// The lanes of a route that leads somewhere; none for one that some of its lanes refuse.
     pub(crate) fn lanes_of(&self, route: RouteId) -> &[LaneId] {
-        self.get(route).map_or(&[], |route| &route.lanes)
+        self.get(route).map_or(&[], |route| route.lanes.all())
     }
 
     /// The route of a foreign root whose trace id was made here for a trace that follows `own`. Lanes

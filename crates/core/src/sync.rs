@@ -17,6 +17,7 @@ pub(crate) use loom::sync::{
 
 /// Locks, also after a panic elsewhere: what these locks guard is valid between any two statements
 /// that could panic, and a tracing library must not spread somebody else's panic.
+#[cfg(any(test, trace_destination_loom))]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()

@@ -2,8 +2,10 @@
 
 use super::RouteId;
 use super::hot::{Free, Hot, Left, Slot};
+use super::lingering::Ended;
 use super::segments::Segment;
 use super::spans::Spans;
+use arrayvec::ArrayVec;
 
 /// Span ids beside the segment itself: enough for a trace whose calls are nested a few deep.
 pub(super) const NEAR: usize = if cfg!(trace_destination_loom) { 2 } else { 4 };
@@ -48,19 +50,20 @@ pub(super) struct Beside<'a> {
     pub(super) lingering: &'a mut usize,
 }
 
-/// An own segment that has no open span: what is kept of it while it lingers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
-    pub(super) route: RouteId,
-    pub(super) started: u32,
-    pub(super) idle_since: u32,
-    root: u64,
-    near: Near,
-}
+/// Spans of a segment that lingers, beside its root, the oldest first.
+pub(super) type Recent = ArrayVec<u64, NEAR>;
 
 impl Near {
     fn find_open(&self, span: u64) -> Option<usize> {
         (0..NEAR).find(|i| self.open & 1 << i != 0 && self.ids[*i] == span)
+    }
+
+    /// Spans that are not open any more. There is room for all of them.
+    fn ended(recent: &Recent) -> Self {
+        let mut near = Self::default();
+        near.ids[NEAR - recent.len()..].copy_from_slice(recent);
+        near.last = NEAR as u8 - 1;
+        near
     }
 
     /// Adds an open span; false if all that are here are open.
@@ -90,28 +93,48 @@ impl Own {
     }
 
     /// A segment that lingered, without open spans.
-    pub(super) fn revived(ended: Ended) -> Self {
+    pub(super) fn revived(ended: Ended, recent: &Recent) -> Self {
         Self {
             segment: Segment {
-                started: ended.started,
                 idle_since: ended.idle_since,
                 open: 0,
                 ..Segment::new(ended.route, ended.started)
             },
             slot: None,
             root: ended.root,
-            near: ended.near,
+            near: Near::ended(recent),
         }
     }
 
+    /// What is kept of it while it lingers, beside its spans.
+    #[inline]
     pub(super) fn ended(&self) -> Ended {
+        let Segment {
+            route,
+            started,
+            idle_since,
+            ..
+        } = self.segment;
         Ended {
-            route: self.segment.route,
-            started: self.segment.started,
-            idle_since: self.segment.idle_since,
+            route,
+            started,
+            idle_since,
             root: self.root,
-            near: self.near,
         }
+    }
+
+    /// Whether no span but its root is remembered.
+    #[inline]
+    pub(super) fn is_root_alone(&self) -> bool {
+        // Without branches: it is asked at the end of every trace. No span has the id zero.
+        let is_none = |id: &u64| *id == 0 || *id == self.root;
+        (self.near.ids.iter()).fold(true, |none, id| none & is_none(id))
+    }
+
+    /// The spans that are remembered beside its root, the oldest first.
+    pub(super) fn recent(&self) -> Recent {
+        let ids = (1..=NEAR).map(|n| self.near.ids[(usize::from(self.near.last) + n) % NEAR]);
+        ids.filter(|id| *id != 0 && *id != self.root).collect()
     }
 
     /// One more span is open. One that is not proven is held in the map alone.
@@ -161,6 +184,7 @@ impl Own {
     }
 
     /// Ends a span; `None` if it is not an open one of this segment.
+    #[inline]
     pub(super) fn end_span(&mut self, trace: u128, span: u64, by: &mut Beside<'_>) -> Option<Left> {
         if let Some(slot) = self.slot
             && let Some(left) = by.hot.remove(slot, span, by.free)

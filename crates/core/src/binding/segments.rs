@@ -212,6 +212,15 @@ fn forget(
 }
 
 impl Trace {
+    /// A trace that was made here.
+    #[inline]
+    pub(super) fn own(own: Own) -> Self {
+        Self {
+            own: Some(own),
+            foreign: None,
+        }
+    }
+
     pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
         let foreign = self.foreign.iter();
         let foreign = foreign.flat_map(|f| f.segments.values().map(|s| &s.segment));

@@ -1,8 +1,8 @@
 //! A part of the table, behind one lock.
 
 use super::hot::{Free, Hot};
-use super::lingering::Lingering;
-use super::own::{Beside, Ended, Held, Own};
+use super::lingering::{Ended, Lingering};
+use super::own::{Beside, Held, Own};
 use super::segments::{ForeignSpans, Segment, Trace};
 use super::spans::Spans;
 use super::{IdHash, LINGERING_PER_SHARD};
@@ -52,10 +52,11 @@ impl Around {
 
 impl Shard {
     /// Puts a trace that has ended back among the open ones, if it is there.
+    #[inline]
     pub(super) fn revive(&mut self, trace: u128) {
-        if let Some(own) = self.ended.take(trace) {
+        if let Some((ended, recent)) = self.ended.take(trace) {
             self.around.lingering += 1;
-            self.traces.entry(trace).or_default().own = Some(Own::revived(own));
+            self.traces.entry(trace).or_default().own = Some(Own::revived(ended, &recent));
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::sync::lock;
 
 const A: RouteId = RouteId(2);
 const B: RouteId = RouteId(3);
@@ -600,4 +601,34 @@ fn a_foreign_root_beside_an_own_segment_asks_where_to_go() {
     let not_asked = |_| unreachable!();
     (table.0).start_root(trace(2), span(1), false, B, not_asked);
     assert_eq!(table.0.own_route(trace(2)), None);
+}
+
+#[test]
+fn a_forked_child_never_waits_for_a_thread_of_its_parent() {
+    let bindings = std::sync::Arc::new(Bindings {
+        process: crate::process::Process::elsewhere(),
+        ..Bindings::new(1, true)
+    });
+    let there = bindings.clone();
+    let held = bindings.shards[0].lock().unwrap();
+    let (send, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let trace = TraceId::from(1);
+        let [root, child] = [1, 2].map(SpanId::from);
+        there.start_root(trace, root, true, A, |own| own);
+        let routes = [
+            there.start_child(trace, child, root),
+            there.start_late(trace, child, root, None, None),
+            there.route_of(trace, root),
+            there.own_route(trace),
+        ];
+        assert_eq!(routes, [None; 4]);
+        there.ignore(trace, child);
+        assert_eq!(there.end(trace, root), Ended::Unbound);
+        assert_eq!(there.sweep(1, 1, true), Swept::default());
+        assert!(there.open_spans().is_empty() && there.routes().is_empty());
+        let _ = send.send(there.len());
+    });
+    assert_eq!(done.recv_timeout(std::time::Duration::from_secs(60)), Ok(0));
+    drop(held);
 }

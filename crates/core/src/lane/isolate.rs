@@ -2,7 +2,7 @@
 //! included.
 
 use super::poll_turns::{PollTurns, Turn};
-use super::turn::waiting_for_turn;
+use super::turn::{Clock, waiting_for_turn};
 use crate::contain::{caught, drop_apart, in_place, release};
 use crate::error::{Error, ErrorKind};
 use crate::location::{BatchEncoder, Capabilities, TraceLocation, TraceSink, Written};
@@ -106,7 +106,10 @@ impl<T> Future for Isolated<'_, T> {
         };
         let (left, polled) = match turn {
             // Hands the worker's other tasks to another thread for as long as this poll takes.
-            Some(_turn) => in_place(poll),
+            Some(_turn) => {
+                Clock::note_turn();
+                in_place(poll)
+            }
             None => poll(),
         };
         self.future = left;

@@ -23,6 +23,9 @@ const LONG: Duration = Duration::from_millis(20);
 /// How long spare threads get to become idle before turns come back. They are all the runtime has
 /// started lately, and have nothing to do; asleep, this thread leaves the processor to them.
 const SETTLE: Duration = Duration::from_micros(200);
+/// Batches at a time that wait for the first poll of their sink. What a batch needs while it is written
+/// is made for so many, and not for every lane that was sealed at the same moment.
+const BEGINNING: usize = 4 * TURNS;
 /// With so many polls that take long, the runtime may be short of threads; turns come back at once.
 const MANY_LONG: usize = 256;
 
@@ -36,7 +39,14 @@ pub(crate) struct PollTurns {
     /// Turns that exist, those that were lost included.
     turns: AtomicUsize,
     ended: Mutex<Ended>,
+    /// Places for batches that wait for their first turn.
+    beginning: Arc<Semaphore>,
 }
+
+/// A batch that waits for its first turn; for the next one, once this is dropped.
+pub(super) struct Beginning(
+    #[expect(dead_code, reason = "it is held")] Option<OwnedSemaphorePermit>,
+);
 
 /// Turns that ended and whose spare threads may not have begun.
 #[derive(Default)]
@@ -55,11 +65,18 @@ impl Default for PollTurns {
             next: AtomicU64::new(0),
             turns: AtomicUsize::new(0),
             ended: Mutex::default(),
+            beginning: Arc::new(Semaphore::new(BEGINNING)),
         }
     }
 }
 
 impl PollTurns {
+    /// Waits until a batch may begin to be written. Every turn comes back soon, so every batch gets
+    /// there, whatever the sinks of the others do.
+    pub(super) async fn beginning(self: Arc<Self>) -> Beginning {
+        Beginning(self.beginning.clone().acquire_owned().await.ok())
+    }
+
     /// Takes a turn for one poll, if there is one.
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Turn> {
         if let Ok(permit) = self.free.clone().try_acquire_owned() {
@@ -199,6 +216,22 @@ mod tests {
             assert!(Instant::now() < until, "not every turn came back");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn few_batches_begin_at_a_time_and_no_place_is_lost() {
+        let turns = Arc::new(PollTurns::default());
+        let mut begun = Vec::new();
+        for _ in 0..BEGINNING {
+            begun.push(turns.clone().beginning().await);
+        }
+        let mut next = std::pin::pin!(turns.clone().beginning());
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        // One that is given up gives its place back too.
+        drop(begun.pop());
+        begun.push(next.await);
+        drop(begun);
+        assert_eq!(turns.beginning.available_permits(), BEGINNING);
     }
 
     #[test]

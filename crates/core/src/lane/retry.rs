@@ -1,5 +1,6 @@
 //! When a batch is written again: the policy, and the loop around the attempts.
 
+use super::poll_turns::Beginning;
 use super::turn::Clock;
 use super::write::{Failure, InFlight, attempt};
 use super::{Lane, Phase};
@@ -78,9 +79,10 @@ pub(super) async fn attempt_until_done(
     lane: &Arc<Lane>,
     shared: &Arc<Shared>,
     flying: &mut InFlight<'_>,
+    beginning: Option<Beginning>,
 ) -> Result<Written, (DropReason, Error)> {
     let retry = &shared.retry;
-    let clock = Clock::start();
+    let clock = Clock::start(beginning);
     let mut failures = 0;
     loop {
         let one_writer = match shared.mutant.is(Mutant::OneWriterForAll) {

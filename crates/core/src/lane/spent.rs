@@ -79,7 +79,9 @@ impl Spent {
         } else {
             None
         };
-        kept.unwrap_or_else(|| Vec::with_capacity(expected.min(*WORTH.end())))
+        // One where nothing is known: a list that grows by itself begins with several, and many lanes
+        // never get more than one span at a time.
+        kept.unwrap_or_else(|| Vec::with_capacity(expected.clamp(1, *WORTH.end())))
     }
 
     /// Takes a batch of `bytes` that is done with.

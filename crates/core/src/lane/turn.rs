@@ -1,6 +1,7 @@
 //! The time of a batch: what its sink spends waiting for its turn is not the place's fault and does
 //! not count toward the retry deadline.
 
+use super::poll_turns::Beginning;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,8 @@ pub async fn waiting_for_turn<T>(turn: impl Future<Output = T>) -> T {
 pub(super) struct Clock {
     began: Instant,
     stood: Mutex<Stood>,
+    /// Held until the sink has its first turn.
+    beginning: Mutex<Option<Beginning>>,
 }
 
 #[derive(Default)]
@@ -41,11 +44,23 @@ struct Stood {
 }
 
 impl Clock {
-    pub(super) fn start() -> Arc<Self> {
+    pub(super) fn start(beginning: Option<Beginning>) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
             stood: Mutex::default(),
+            beginning: Mutex::new(beginning),
         })
+    }
+
+    /// The sink of the batch that is being written has its turn: the next batch may begin.
+    pub(super) fn note_turn() {
+        let _ = CLOCK.try_with(|clock| {
+            let mut beginning = clock
+                .beginning
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            drop(beginning.take());
+        });
     }
 
     fn stood(&self) -> MutexGuard<'_, Stood> {
@@ -118,7 +133,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn turns_do_not_count() {
-        let clock = Clock::start();
+        let clock = Clock::start(None);
         let done = clock.limit(minutes(5), async {
             waiting_for_turn(tokio::time::sleep(minutes(60))).await;
             tokio::time::sleep(minutes(4)).await;
@@ -132,7 +147,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn everything_else_counts() {
-        let clock = Clock::start();
+        let clock = Clock::start(None);
         let hanging = clock.limit(minutes(5), async {
             waiting_for_turn(tokio::time::sleep(minutes(60))).await;
             tokio::time::sleep(minutes(6)).await;
@@ -150,7 +165,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn several_turns_at_once_count_once() {
-        let clock = Clock::start();
+        let clock = Clock::start(None);
         let done = clock.limit(minutes(1), async {
             let turn = |n| waiting_for_turn(tokio::time::sleep(minutes(n)));
             tokio::join!(turn(10), turn(20), turn(30));

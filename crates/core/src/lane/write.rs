@@ -95,7 +95,15 @@ async fn write_batch(
     }
     let outcome = match flying.is_empty() {
         true => None,
-        false => Some(attempt_until_done(lane, shared, &mut flying).await),
+        false => {
+            let beginning = match lane.turns(shared) {
+                Some(turns) => Some(turns.beginning().await),
+                None => None,
+            };
+            // Boxed: the task of a lane that has not begun is small, however many were sealed at once.
+            let attempts = attempt_until_done(lane, shared, &mut flying, beginning);
+            Some(Box::pin(attempts).await)
+        }
     };
     let spans = flying.spans;
     // What there is to log, said after the lock is released: a subscriber may be slow, or ask for

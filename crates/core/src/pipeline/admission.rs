@@ -124,14 +124,19 @@ impl Shared {
             self.admit(place, only, *last, bytes, 1)
         } else {
             drop(place);
-            for lane in others {
-                let copy = || Payload::Sdk(source, Span::from(span.clone()));
-                // What is refused is counted.
-                let _ = self.offer(*lane, bytes, 1, copy);
-            }
+            self.admit_copies(others, source, span, bytes);
             self.admit(self.ingress.enter(self.shard()), None, *last, bytes, 1)
         };
         place.map(|place| (place, *last, bytes))
+    }
+
+    #[cold]
+    fn admit_copies(&self, lanes: &[LaneId], source: u32, span: &SpanData, bytes: usize) {
+        for lane in lanes {
+            let copy = || Payload::Sdk(source, Span::from(span.clone()));
+            // What is refused is counted.
+            let _ = self.offer(*lane, bytes, 1, copy);
+        }
     }
 
     /// The lanes of a span whose route leads nowhere, or is refused by some of its lanes; counts what
@@ -222,6 +227,7 @@ impl Shared {
 
     /// Takes room for an item that gets `place` in the ingress. `None` if there is no room, which is
     /// counted. `route` is the one that leads to `lane` and nowhere else, if the item came by it.
+    #[inline(always)]
     fn admit<'a>(
         &'a self,
         place: Option<Place<'a>>,
@@ -288,6 +294,11 @@ impl Shared {
             credit.lane_bytes -= bytes;
             return true;
         }
+        self.take_last_room(credit, lane, bytes)
+    }
+
+    #[cold]
+    fn take_last_room(&self, credit: &mut Credit, lane: &Intake, bytes: usize) -> bool {
         // What was taken ahead may be what is missing.
         self.settle_credit(credit);
         if lane.reserve(bytes, &self.budget) {

@@ -423,11 +423,23 @@ impl Delivery {
         let shared = &self.shared;
         let mut shutdown = false;
         self.flushes.retain_mut(|flush| {
-            flush.waiting.retain(|waiting| !waiting.is_done());
-            let waits = !flush.waiting.iter().all(Waiting::is_hopeless);
+            // Most lanes are done sooner or later: those behind one that has to be waited for are
+            // not looked at again each time another lane gets on.
+            let mut waits = false;
+            let mut left = flush.waiting.len();
+            while let Some(last) = left.checked_sub(1).and_then(|i| flush.waiting.get(i)) {
+                left -= 1;
+                if last.is_done() {
+                    flush.waiting.swap_remove(left);
+                } else if !last.is_hopeless() {
+                    waits = true;
+                    break;
+                }
+            }
             if waits && now < flush.state.deadline {
                 return true;
             }
+            flush.waiting.retain(|waiting| !waiting.is_done());
             if flush.shutdown {
                 // Answered when everything has ended: until then something may still be pending.
                 shutdown = true;

@@ -24,10 +24,8 @@ impl Slots {
         self.0.get_mut(id.0 as usize)?.as_deref_mut()
     }
 
-    pub(super) fn remove(&mut self, id: LaneId) {
-        if let Some(slot) = self.0.get_mut(id.0 as usize) {
-            *slot = None;
-        }
+    pub(super) fn remove(&mut self, id: LaneId) -> Option<Box<Slot>> {
+        self.0.get_mut(id.0 as usize)?.take()
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Slot> {

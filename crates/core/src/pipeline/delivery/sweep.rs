@@ -2,6 +2,7 @@
 
 use super::{Delivery, SWEEP, Timing};
 use crate::binding::{RouteId, SWEEPS_PER_LINGER};
+use crate::contain::drop_apart;
 use crate::lane::{self, Lane};
 use crate::mutant::Mutant;
 use crate::pipeline::Shared;
@@ -16,6 +17,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 /// they were used a moment ago.
 pub(super) const MANY: usize = 16 << 10;
 const BRIEF: Duration = Duration::from_millis(500);
+
+/// Threads that drop what one sweep forgets.
+const PARTS: usize = 4;
 
 /// Age is checked every so many sweeps: it looks at every binding.
 const AGE_EVERY: u32 = 4;
@@ -115,12 +119,23 @@ impl Delivery {
             let bound: HashSet<RouteId> = bound.map(|r| shared.routes.whole(r)).collect();
             let below = shared.levels.remembered();
             let held = |route: RouteId| route == below || bound.contains(&route);
+            let mut gone = Vec::new();
             for lane in shared.routes.forget(&retired, held, rests) {
-                self.lanes.remove(lane.id);
+                gone.push((self.lanes.remove(lane.id), lane));
                 shared.budget.lane_gone();
             }
+            drop_in_parts(gone);
         }
         self.retired = shared.routes.retire(rests);
+    }
+}
+
+/// Drops lanes that are forgotten. Their locations are foreign code, whose destructors may block: on
+/// a few threads, however many there are, and not all of them behind one that blocks for ever.
+fn drop_in_parts<T: Send + 'static>(mut gone: Vec<T>) {
+    let part = gone.len().div_ceil(PARTS).max(1);
+    while !gone.is_empty() {
+        drop_apart(gone.split_off(gone.len().saturating_sub(part)));
     }
 }
 
@@ -180,5 +195,44 @@ impl Sweeper {
         let max_age = in_sweeps(self.timing.max_trace_age);
         let linger = in_sweeps(self.timing.linger);
         shared.bindings.sweep(linger, max_age, check_age).expired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::sync::mpsc::{Sender, channel};
+    use std::thread::ThreadId;
+
+    #[test]
+    fn whatever_is_forgotten_is_dropped_on_a_few_threads_and_each_panic_ends_there() {
+        struct Place(u32, Sender<(u32, ThreadId)>);
+        impl Drop for Place {
+            fn drop(&mut self) {
+                let _ = self.1.send((self.0, std::thread::current().id()));
+                if self.0.is_multiple_of(7) {
+                    panic!("as told");
+                }
+            }
+        }
+        for count in [0, 1, 3, 4, 5, 1_000] {
+            let (send, receive) = channel();
+            // As a lane does it.
+            struct Contained(Option<Place>);
+            impl Drop for Contained {
+                fn drop(&mut self) {
+                    drop_apart(self.0.take());
+                }
+            }
+            let places = (1..=count).map(|i| Contained(Some(Place(i, send.clone()))));
+            drop_in_parts(places.collect());
+            drop(send);
+            let dropped: Vec<_> = receive.iter().collect();
+            let which: HashSet<u32> = dropped.iter().map(|(i, _)| *i).collect();
+            let threads: HashSet<ThreadId> = dropped.iter().map(|(_, t)| *t).collect();
+            assert_eq!(which.len(), count as usize);
+            assert!(threads.len() <= PARTS, "{} threads", threads.len());
+        }
     }
 }
