@@ -1,18 +1,16 @@
 //! One batch as one Parquet file, and what the log says about it.
 
+use super::stats::stats;
 use crate::error::{Fault, WRITE, fault};
 use crate::rows::{Rows, Slice};
-use crate::schema::SchemaVersion;
+use crate::schema::{Layout, SchemaVersion};
 use bytes::Bytes;
 use deltalake::kernel::Add;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
-use serde_json::{Map, Value, json};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -21,24 +19,6 @@ use trace_destination_core::{
     BatchEncoder, BatchId, ErrorKind, Refusal, TraceBatch, waiting_for_turn,
 };
 
-/// The columns readers find files by.
-const FOUND_BY: [&str; 5] = [
-    "time",
-    "date",
-    "service_name",
-    "trace_id",
-    "start_time_unix_nano",
-];
-/// Columns whose values hardly repeat: a dictionary of them costs and saves nothing.
-const UNIQUE: [&str; 5] = [
-    "record_id",
-    "time",
-    "span_id",
-    "start_time_unix_nano",
-    "end_time_unix_nano",
-];
-/// Characters of a text that statistics keep, as Delta's own writers do.
-const PREFIX: usize = 32;
 /// Builders that are kept for the next batch, whatever table it is for.
 const KEPT: usize = 4;
 /// Builders larger than this are not kept.
@@ -63,7 +43,7 @@ pub(super) struct File {
 }
 
 impl File {
-    /// What the log says about the file.
+    /// What the log says about the file, where rows have no numbers of their own.
     pub(super) fn add(&self, now_millis: i64) -> Add {
         Add {
             path: self.name.clone(),
@@ -86,7 +66,7 @@ impl File {
 #[derive(Clone, Debug)]
 pub(super) struct Encoded {
     /// The columns it was made for.
-    pub(super) columns: SchemaVersion,
+    pub(super) layout: Arc<Layout>,
     /// Nothing, if no span is left.
     pub(super) file: Option<File>,
     pub(super) refused: Vec<Refusal>,
@@ -106,14 +86,14 @@ impl Encoded {
 pub(crate) struct Encoder {
     /// Tells the batches of this place from those of another name for the same table.
     pub(super) lane: u64,
-    columns: Mutex<SchemaVersion>,
+    layout: Mutex<Arc<Layout>>,
 }
 
 impl Encoder {
-    pub(super) fn new(lane: u64, columns: SchemaVersion) -> Self {
+    pub(super) fn new(lane: u64, layout: Arc<Layout>) -> Self {
         Self {
             lane,
-            columns: Mutex::new(columns),
+            layout: Mutex::new(layout),
         }
     }
 
@@ -122,15 +102,15 @@ impl Encoder {
     pub(super) async fn encoded(
         &self,
         batch: &TraceBatch,
-        columns: SchemaVersion,
+        layout: &Arc<Layout>,
     ) -> Result<Encoded, Fault> {
-        *self.columns.lock().unwrap_or_else(PoisonError::into_inner) = columns;
+        *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(layout);
         match batch.encoded::<Encoded>() {
-            Some(encoded) if encoded.columns == columns => Ok(encoded.clone()),
+            Some(encoded) if encoded.layout == *layout => Ok(encoded.clone()),
             _ => {
                 // Never closed: an error would only mean that there is no limit.
                 let _turn = waiting_for_turn(ENCODING.acquire()).await;
-                encode(columns, batch, &self.stem(batch.id()))
+                encode(layout, batch, &self.stem(batch.id()))
             }
         }
     }
@@ -149,8 +129,9 @@ impl BatchEncoder for Encoder {
     fn encode(&self, batch: &TraceBatch) -> Option<Arc<dyn Any + Send + Sync>> {
         // Where all turns are taken, waiting for one is left to the write, which blocks no thread.
         let _turn = ENCODING.try_acquire().ok()?;
-        let columns = *self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        let encoded = encode(columns, batch, &self.stem(batch.id())).ok()?;
+        let layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        let layout = Arc::clone(&layout);
+        let encoded = encode(&layout, batch, &self.stem(batch.id())).ok()?;
         Some(Arc::new(encoded))
     }
 
@@ -163,25 +144,25 @@ impl BatchEncoder for Encoder {
 ///
 /// The same batch gives the same bytes and so the same name: a repetition overwrites the file with
 /// itself and leaves nothing behind. `stem` is what is unique of the batch.
-fn encode(columns: SchemaVersion, batch: &TraceBatch, stem: &str) -> Result<Encoded, Fault> {
+fn encode(layout: &Arc<Layout>, batch: &TraceBatch, stem: &str) -> Result<Encoded, Fault> {
     let failed = |e| fault(WRITE, "encoding a Parquet file", e);
-    let mut rows = take_rows(columns);
+    let mut rows = take_rows(layout.version());
     // Roughly what the file will have at most; grows if need be.
     let mut content = Vec::with_capacity(64 << 10);
     let mut writer =
-        ArrowWriter::try_new_with_options(&mut content, columns.arrow(), writer_options())
+        ArrowWriter::try_new_with_options(&mut content, layout.schema(), options(layout))
             .map_err(failed)?;
     let mut count = 0;
     let refused = rows
         .convert(batch, Slice::CACHED, |slice| {
             count += slice.num_rows();
-            writer.write(&slice)
+            writer.write(&layout.fill(slice)?)
         })
         .map_err(failed)?;
-    give_rows(columns, rows);
+    give_rows(layout.version(), rows);
     if count == 0 {
         return Ok(Encoded {
-            columns,
+            layout: Arc::clone(layout),
             file: None,
             refused,
         });
@@ -191,47 +172,54 @@ fn encode(columns: SchemaVersion, batch: &TraceBatch, stem: &str) -> Result<Enco
     let file = File {
         name: format!("{stem}-{:016x}.zstd.parquet", fingerprint(&content)),
         rows: count,
-        stats: stats(&metadata, count).to_string(),
+        stats: stats(layout, &metadata, count).to_string(),
         content: content.into(),
     };
     Ok(Encoded {
-        columns,
+        layout: Arc::clone(layout),
         file: Some(file),
         refused,
     })
 }
 
-/// How files are written.
+/// How files with the documented columns are written.
 pub(crate) fn writer_options() -> ArrowWriterOptions {
+    options(&Layout::documented(SchemaVersion::V2))
+}
+
+fn options(layout: &Layout) -> ArrowWriterOptions {
     ArrowWriterOptions::new()
-        .with_properties(writer_properties())
+        .with_properties(match layout.is_documented() {
+            true => writer_properties(),
+            false => properties(layout),
+        })
         .with_skip_arrow_metadata(true)
 }
 
-/// Compression, dictionaries and statistics of the files.
+/// Compression, dictionaries and statistics of files with the documented columns.
 pub(crate) fn writer_properties() -> WriterProperties {
     PROPERTIES.clone()
 }
 
-static PROPERTIES: LazyLock<WriterProperties> = LazyLock::new(|| {
+static PROPERTIES: LazyLock<WriterProperties> =
+    LazyLock::new(|| properties(&Layout::documented(SchemaVersion::V2)));
+
+fn properties(layout: &Layout) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(concat!("trace-destination ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_statistics_enabled(EnabledStatistics::None)
         // Texts are shortened where they are written into the log.
         .set_statistics_truncate_length(None);
-    for column in FOUND_BY {
-        properties =
-            properties.set_column_statistics_enabled(path(column), EnabledStatistics::Chunk);
+    for column in layout.measured() {
+        let path = ColumnPath::new(column.path.clone());
+        properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Chunk);
     }
-    for column in UNIQUE {
-        properties = properties.set_column_dictionary_enabled(path(column), false);
+    for path in layout.unique() {
+        let path = ColumnPath::new(path.clone());
+        properties = properties.set_column_dictionary_enabled(path, false);
     }
     properties.build()
-});
-
-fn path(column: &str) -> ColumnPath {
-    ColumnPath::from(column)
 }
 
 /// Builders of rows, shared by all tables: what a table needs while it is written must not be kept
@@ -256,122 +244,6 @@ fn give_rows(columns: SchemaVersion, rows: Rows) {
 /// XXH3, 64 bits: tells contents apart, and stays what it is from version to version.
 pub(super) fn fingerprint(content: &[u8]) -> u64 {
     twox_hash::XxHash3_64::oneshot(content)
-}
-
-/// Per-file statistics (Delta protocol, "Per-file Statistics") of the columns files are found by.
-fn stats(metadata: &ParquetMetaData, rows: i64) -> Value {
-    let (mut least, mut most, mut nulls) = (Map::new(), Map::new(), Map::new());
-    let columns = metadata.file_metadata().schema_descr().columns();
-    for (at, column) in columns.iter().enumerate() {
-        let name = column.path().string();
-        if !FOUND_BY.contains(&name.as_str()) {
-            continue;
-        }
-        // One batch is one row group, unless it has more than a million rows.
-        let mut bounds: Option<(Value, Value)> = None;
-        let mut complete = true;
-        let mut null_count = 0;
-        for group in metadata.row_groups() {
-            let Some(statistics) = group.column(at).statistics() else {
-                complete = false;
-                continue;
-            };
-            null_count += statistics.null_count_opt().unwrap_or_default();
-            bounds = match (bounds, range(&name, statistics)) {
-                (_, Err(())) => {
-                    complete = false;
-                    None
-                }
-                (held, Ok(None)) => held,
-                (None, Ok(found)) => found,
-                (Some(a), Ok(Some(b))) => Some((lesser(a.0, b.0), greater(a.1, b.1))),
-            };
-        }
-        if !complete {
-            continue;
-        }
-        nulls.insert(name.clone(), json!(null_count));
-        if let Some((low, high)) = bounds {
-            least.insert(name.clone(), low);
-            most.insert(name, high);
-        }
-    }
-    json!({"numRecords": rows, "minValues": least, "maxValues": most, "nullCount": nulls})
-}
-
-/// Bounds of a column in a row group as the log writes them; `Ok(None)` if all is NULL.
-fn range(name: &str, statistics: &Statistics) -> Result<Option<(Value, Value)>, ()> {
-    Ok(match statistics {
-        Statistics::Int64(s) => s.min_opt().zip(s.max_opt()).map(|(min, max)| match name {
-            "time" => (json!(instant(*min, false)), json!(instant(*max, true))),
-            _ => (json!(min), json!(max)),
-        }),
-        Statistics::Int32(s) => s
-            .min_opt()
-            .zip(s.max_opt())
-            .map(|(min, max)| (json!(day(*min)), json!(day(*max)))),
-        Statistics::ByteArray(s) => match s.min_opt().zip(s.max_opt()) {
-            None => None,
-            Some((min, max)) => {
-                let min = min.as_utf8().map_err(|_| ())?;
-                let max = max.as_utf8().map_err(|_| ())?;
-                Some((
-                    Value::String(min.chars().take(PREFIX).collect()),
-                    Value::String(upper(max).ok_or(())?),
-                ))
-            }
-        },
-        _ => return Err(()),
-    })
-}
-
-/// A text of at most [`PREFIX`] characters and one more that is not less than `text`.
-fn upper(text: &str) -> Option<String> {
-    let mut shortened: String = text.chars().take(PREFIX).collect();
-    if shortened.len() < text.len() {
-        shortened.push(char::MAX);
-    }
-    Some(shortened)
-}
-
-/// A time in milliseconds, which is what readers expect, rounded away from what it bounds.
-fn instant(micros: i64, up: bool) -> String {
-    let millis = match up {
-        true => micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0),
-        false => micros.div_euclid(1_000),
-    };
-    match jiff::Timestamp::from_millisecond(millis) {
-        Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-        Err(_) => String::new(),
-    }
-}
-
-fn day(days: i32) -> String {
-    let date = jiff::civil::date(1970, 1, 1)
-        .checked_add(jiff::Span::new().try_days(days).unwrap_or_default());
-    date.map(|d| d.to_string()).unwrap_or_default()
-}
-
-fn lesser(a: Value, b: Value) -> Value {
-    match is_less(&b, &a) {
-        true => b,
-        false => a,
-    }
-}
-
-fn greater(a: Value, b: Value) -> Value {
-    match is_less(&a, &b) {
-        true => b,
-        false => a,
-    }
-}
-
-fn is_less(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::String(a), Value::String(b)) => a < b,
-        (Value::Number(a), Value::Number(b)) => a.as_i64() < b.as_i64(),
-        _ => false,
-    }
 }
 
 /// The error of a file that would be too large for one request of any store.
