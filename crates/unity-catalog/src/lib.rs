@@ -73,9 +73,11 @@
 //! # Tables
 //! A table that is absent is created with the columns of Databricks' spans table for OpenTelemetry,
 //! version `v2`: 24 columns, attributes as VARIANT. A table that exists is written as it is if it has
-//! the columns of `v2` or of `v1`, attributes as MAP. Anything else is refused with an error that
-//! names the columns, and so is a feature that a plain append cannot keep: clustering, row tracking,
-//! in-commit timestamps, catalog-managed tables, constraints, partitions.
+//! the columns of `v2` or of `v1`, attributes as MAP; columns that somebody added are NULL. Written are
+//! also tables with clustering, row tracking, in-commit timestamps, column mapping, deletion vectors and
+//! other features that an append can keep. What it cannot keep is refused with an error that names it
+//! and what mends it: columns that are missing or of another type, constraints and defaults in SQL,
+//! catalog-managed tables, partitions.
 //!
 //! Values an application sets on a trace as a whole (tags, session, user) have no column here and
 //! are not stored.

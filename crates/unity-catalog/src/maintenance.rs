@@ -12,6 +12,9 @@ use trace_destination_core::{Error, ErrorKind, LocationUri};
 
 /// How long files are kept that the log does not name, where a table does not say (Delta protocol).
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The version before which checkpoints and commits are protected (Delta RFC "Checkpoint
+/// Protection").
+const PROTECTED: &str = "delta.requireCheckpointProtectionBeforeVersion";
 
 /// Care for one table, to be called now and then by whoever runs it: by hand, from a timer, from a
 /// job. Safe while others write, but for what [`remove_orphans`](Self::remove_orphans) says.
@@ -59,9 +62,23 @@ impl TableMaintenance {
     /// is touched.
     ///
     /// # Errors
-    /// If the log cannot be read, or a file not be deleted.
+    /// `Unsupported` if the table protects checkpoints (feature `checkpointProtection`), which takes
+    /// an engine that knows the features of every version; and if the log cannot be read, or a file
+    /// not be deleted.
     pub async fn clean_log(&self) -> Result<usize, Error> {
         let table = self.load().await?;
+        let metadata = table.snapshot().map(|snapshot| snapshot.metadata().clone());
+        let metadata = metadata.map_err(|e| self.failed("reading the log", e))?;
+        let protected = metadata.configuration().get(PROTECTED);
+        if protected.is_some_and(|before| before.trim() != "0") {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                MAINTAIN,
+                "the table protects its older checkpoints (checkpointProtection)",
+            )
+            .mend("leave the log to an engine with that feature: Delta's for Spark tidies up when it writes a checkpoint")
+            .at(&self.uri));
+        }
         cleanup_metadata(&table, None)
             .await
             .map_err(|e| self.failed("cleaning up the log", e))

@@ -17,8 +17,14 @@ mod damaged;
 mod faults;
 #[path = "table/faulty_store.rs"]
 mod faulty_store;
+#[path = "table/features.rs"]
+mod features;
 #[path = "table/help.rs"]
 mod help;
+#[path = "table/hooked_store.rs"]
+mod hooked_store;
+#[path = "table/identity.rs"]
+mod identity;
 mod lake;
 #[path = "table/maintenance.rs"]
 mod maintenance;

@@ -5,20 +5,20 @@
 
 use super::{Mismatch, SchemaVersion};
 use arrow_schema::{DataType as ArrowType, Field, Fields, TimeUnit};
-use deltalake::kernel::{ArrayType, DataType, MapType, StructField, StructType};
+use deltalake::kernel::{ArrayType, DataType, MapType, PrimitiveType, StructField, StructType};
 use std::sync::Arc;
 
 /// One column, or one field of a nested column.
 #[derive(Debug)]
 pub(super) struct Column {
-    name: &'static str,
-    kind: Kind,
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
     /// No row of ours holds a NULL here.
     filled: bool,
 }
 
 #[derive(Debug)]
-enum Kind {
+pub(super) enum Kind {
     Text,
     /// Text that a few values share between them: a dictionary in memory.
     Term,
@@ -254,13 +254,30 @@ pub(super) fn compare(
         }
     }
     for field in table.fields() {
-        if !columns.iter().any(|c| c.name == field.name) {
-            mismatch.foreign.push(format!(
-                "`{path}{}` {}",
-                field.name,
-                spell(&field.data_type)
-            ));
+        if columns.iter().any(|c| c.name == field.name) {
+            continue;
         }
+        let shown = format!("`{path}{}` {}", field.name, spell(&field.data_type));
+        match (field.nullable, &field.data_type) {
+            // Somebody's own column: rows have a NULL in it.
+            (true, DataType::Primitive(PrimitiveType::Void)) => mismatch.added.push(shown),
+            (true, data_type) if !has_void(data_type) => mismatch.added.push(shown),
+            (true, _) => mismatch.different.push(format!(
+                "{shown} has VOID within it, which no file can hold"
+            )),
+            (false, _) => mismatch.required.push(shown),
+        }
+    }
+}
+
+/// Whether a type has VOID within it (Delta protocol, "Void Type": no data may be written then).
+fn has_void(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Primitive(p) => *p == PrimitiveType::Void,
+        DataType::Struct(s) => s.fields().any(|f| has_void(&f.data_type)),
+        DataType::Array(a) => has_void(&a.element_type),
+        DataType::Map(m) => has_void(&m.key_type) || has_void(&m.value_type),
+        DataType::Variant(_) => false,
     }
 }
 

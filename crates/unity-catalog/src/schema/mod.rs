@@ -1,6 +1,9 @@
 //! The two shapes a spans table can have, and which of them an existing table has.
 
 mod columns;
+mod layout;
+
+pub(crate) use layout::{Layout, Measure};
 
 use arrow_schema::{Schema, SchemaRef};
 use columns::{Column, V1, V2};
@@ -66,7 +69,7 @@ impl SchemaVersion {
 /// Finds out which shape a table has, by its columns; the property may only agree.
 ///
 /// Columns may stand in any order. One that is declared NOT NULL is fine where no row of ours
-/// holds a NULL.
+/// holds a NULL. Columns that somebody added, also within structs, are fine where they may be NULL.
 ///
 /// # Errors
 /// If it is neither, with all that keeps it from being the one it is closer to.
@@ -99,6 +102,11 @@ pub(crate) fn recognise(
     }
 }
 
+/// Whether spans have a column of this name.
+pub(crate) fn recognised(version: SchemaVersion, name: &str) -> bool {
+    version.columns().iter().any(|column| column.name == name)
+}
+
 /// Why a table is no spans table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
@@ -106,8 +114,11 @@ pub(crate) struct Mismatch {
     pub(crate) expected: SchemaVersion,
     /// Columns the table lacks.
     pub(crate) missing: Vec<String>,
-    /// Columns of the table that spans do not have.
-    pub(crate) foreign: Vec<String>,
+    /// Columns of the table that spans do not have, and that may not be NULL.
+    pub(crate) required: Vec<String>,
+    /// Columns of the table that spans do not have. Alone they are no difference; they may be what
+    /// others were renamed to.
+    pub(crate) added: Vec<String>,
     /// Columns of another type, each with both types.
     pub(crate) different: Vec<String>,
 }
@@ -117,13 +128,14 @@ impl Mismatch {
         Self {
             expected,
             missing: Vec::new(),
-            foreign: Vec::new(),
+            required: Vec::new(),
+            added: Vec::new(),
             different: Vec::new(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.foreign.is_empty() && self.different.is_empty()
+        self.missing.is_empty() && self.required.is_empty() && self.different.is_empty()
     }
 }
 
@@ -135,9 +147,17 @@ impl fmt::Display for Mismatch {
             self.expected.property()
         )?;
         let mut separator = ": ";
+        let renamed = match self.missing.is_empty() {
+            true => &Vec::new(),
+            false => &self.added,
+        };
         for (what, columns) in [
             ("missing columns ", &self.missing),
-            ("columns that spans do not have ", &self.foreign),
+            ("columns that spans do not have ", renamed),
+            (
+                "columns that are NOT NULL and that spans do not have ",
+                &self.required,
+            ),
             ("", &self.different),
         ] {
             if !columns.is_empty() {

@@ -7,15 +7,17 @@
 //! who has it: whatever comes late then finds it taken.
 
 use super::file::File;
-use super::log::Log;
-use crate::error::{WRITE, fault};
+use super::log::{Log, Mark};
+use super::protocol::{CLUSTERING_DOMAIN, ROW_TRACKING_DOMAIN, Shape};
+use crate::error::{Fault, WRITE, fault};
 use bytes::Bytes;
 use deltalake::kernel::transaction::CommitData;
-use deltalake::kernel::{Action, Transaction};
+use deltalake::kernel::{Action, CommitInfo, DomainMetadata, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use rand::Rng as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trace_destination_core::{Error, ErrorKind};
@@ -36,41 +38,69 @@ pub(super) struct Stamp {
     pub(super) sequence: i64,
 }
 
+/// The newest version that is known, and what it hands on to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tip {
+    pub(super) version: u64,
+    /// What tells its commit from that of another table at the same place.
+    pub(super) mark: Mark,
+    /// The highest number of a row so far, where rows have numbers (Delta protocol, "Row IDs"); -1
+    /// before the first.
+    pub(super) row_ids: i64,
+    /// Its in-commit timestamp in milliseconds, where it has one.
+    pub(super) timestamp: Option<i64>,
+}
+
 /// How a commit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It is in the log, as this version or one before.
-    Committed(u64),
+    Committed(Tip),
     /// The table was changed in a way that asks for a new look at it. Nothing was committed.
     Changed,
+    /// The version that was known is gone, or another. Nothing was committed.
+    Replaced,
 }
 
 /// What the log holds beyond the version known so far.
 enum Beyond {
     /// Our own commit.
-    Ours(u64),
+    Ours(Tip),
     /// Commits of others, up to this version, that do not touch what we know of the table.
-    Others(u64),
+    Others(Tip),
     /// Another protocol or other metadata, or too much to read one by one.
     Changed,
     Nothing,
 }
 
-/// Commits `file` as the first version after `known` that is free.
+/// Commits `file` as the first version after `base` that is free.
+///
+/// Before each try the commit of `base` is looked at: where it is another, the table is, and its
+/// columns were not read.
 pub(super) async fn commit(
     log: &Log,
-    mut known: u64,
+    base: &mut Tip,
+    shape: &Shape,
     file: &File,
     stamp: &Stamp,
 ) -> Result<Outcome, Error> {
-    let bytes = content(file, stamp)?;
+    let mut known = base.clone();
     let mut vanished = 0;
     for race in 0..RACES {
-        let answer = log.put(known + 1, bytes.clone()).await;
-        if matches!(answer, Ok(true)) {
-            return Ok(Outcome::Committed(known + 1));
+        let content = content(file, stamp, shape, &known)?;
+        let unread = |e| fault(WRITE, "looking at the table's log", e);
+        if !log.has(&mut base.mark).await.map_err(unread)? {
+            return Ok(Outcome::Replaced);
         }
-        let beyond = match look(log, known, stamp).await {
+        let answer = log.put(known.version + 1, content.bytes).await;
+        if let Ok(Some(mark)) = answer {
+            return Ok(Outcome::Committed(Tip {
+                version: known.version + 1,
+                mark,
+                ..content.next
+            }));
+        }
+        let beyond = match look(log, &known, stamp).await {
             Ok(beyond) => beyond,
             // What the first error said is more to the point than why it could not be looked into.
             Err(unread) => {
@@ -79,12 +109,12 @@ pub(super) async fn commit(
             }
         };
         match (beyond, answer) {
-            (Beyond::Ours(version), _) => {
-                log.settle(version).await?;
-                return Ok(Outcome::Committed(version));
+            (Beyond::Ours(tip), _) => {
+                log.settle(tip.version).await?;
+                return Ok(Outcome::Committed(tip));
             }
             (Beyond::Changed, _) => return Ok(Outcome::Changed),
-            (Beyond::Others(version), _) => known = version,
+            (Beyond::Others(tip), _) => known = tip,
             (Beyond::Nothing, Err(error)) => return Err(fault(WRITE, "committing a file", error)),
             // "It is there already", but it cannot be read: a store that shows what was written a
             // little later, or a request that was refused for another reason.
@@ -97,7 +127,7 @@ pub(super) async fn commit(
                         WRITE,
                         format!(
                             "the store says that version {} is there and does not show it",
-                            known + 1
+                            known.version + 1
                         ),
                     )
                     .retryable()
@@ -135,19 +165,20 @@ async fn pause(race: u32) {
 }
 
 /// Reads what follows `known`, one commit after the other.
-async fn look(log: &Log, known: u64, stamp: &Stamp) -> Result<Beyond, object_store::Error> {
-    let mut version = known;
-    while let Some(commit) = log.read(version + 1).await? {
-        version += 1;
-        match meaning(&commit, stamp) {
-            Meaning::Ours => return Ok(Beyond::Ours(version)),
+async fn look(log: &Log, known: &Tip, stamp: &Stamp) -> Result<Beyond, object_store::Error> {
+    let mut tip = known.clone();
+    while let Some((commit, mark)) = log.read(tip.version + 1).await? {
+        tip.version += 1;
+        tip.mark = mark;
+        match meaning(&commit, stamp, &mut tip) {
+            Meaning::Ours => return Ok(Beyond::Ours(tip)),
             Meaning::Changed => return Ok(Beyond::Changed),
-            Meaning::Other if version - known >= STEPS => return Ok(Beyond::Changed),
+            Meaning::Other if tip.version - known.version >= STEPS => return Ok(Beyond::Changed),
             Meaning::Other => {}
         }
     }
-    Ok(match version > known {
-        true => Beyond::Others(version),
+    Ok(match tip.version > known.version {
+        true => Beyond::Others(tip),
         false => Beyond::Nothing,
     })
 }
@@ -167,6 +198,8 @@ struct Line {
     txn: Option<Txn>,
     meta_data: Option<IgnoredAny>,
     protocol: Option<IgnoredAny>,
+    commit_info: Option<Value>,
+    domain_metadata: Option<Domain>,
 }
 
 #[derive(Deserialize)]
@@ -176,38 +209,85 @@ struct Txn {
     version: i64,
 }
 
-fn meaning(commit: &[u8], stamp: &Stamp) -> Meaning {
+#[derive(Deserialize)]
+struct Domain {
+    domain: String,
+    configuration: Option<String>,
+}
+
+/// What a commit means for ours, and what it hands on.
+fn meaning(commit: &[u8], stamp: &Stamp, tip: &mut Tip) -> Meaning {
     let mut found = Meaning::Other;
     for line in serde_json::Deserializer::from_slice(commit).into_iter::<Line>() {
-        match line {
-            Ok(Line { txn: Some(txn), .. })
-                if txn.app_id == stamp.app_id && txn.version >= stamp.sequence =>
-            {
-                return Meaning::Ours;
+        // Loading the table says what it is, or what is wrong with it.
+        let Ok(line) = line else {
+            return match found {
+                Meaning::Ours => Meaning::Ours,
+                _ => Meaning::Changed,
+            };
+        };
+        if let Some(at) = line.commit_info.as_ref().and_then(in_commit_timestamp) {
+            tip.timestamp = Some(at);
+        }
+        if let Some(txn) = line.txn
+            && txn.app_id == stamp.app_id
+            && txn.version >= stamp.sequence
+        {
+            found = Meaning::Ours;
+        }
+        let reclustered = match &line.domain_metadata {
+            Some(d) if d.domain == ROW_TRACKING_DOMAIN => {
+                let highest = d.configuration.as_deref().and_then(row_id_high_water_mark);
+                tip.row_ids = tip.row_ids.max(highest.unwrap_or(tip.row_ids));
+                false
             }
-            Ok(Line {
-                meta_data: None,
-                protocol: None,
-                ..
-            }) => {}
-            // Loading the table says what it is, or what is wrong with it.
-            _ => found = Meaning::Changed,
+            Some(d) => d.domain == CLUSTERING_DOMAIN,
+            None => false,
+        };
+        let changed = line.meta_data.is_some() || line.protocol.is_some() || reclustered;
+        if changed && found != Meaning::Ours {
+            found = Meaning::Changed;
         }
     }
     found
 }
 
-/// The actions of a commit.
-fn content(file: &File, stamp: &Stamp) -> Result<Bytes, Error> {
+fn in_commit_timestamp(info: &Value) -> Option<i64> {
+    info.get("inCommitTimestamp")?.as_i64()
+}
+
+/// The in-commit timestamp of a commit, if it has one.
+pub(super) fn timestamp_of(commit: &[u8]) -> Option<i64> {
+    let lines = serde_json::Deserializer::from_slice(commit).into_iter::<Line>();
+    lines
+        .map_while(Result::ok)
+        .find_map(|line| in_commit_timestamp(&line.commit_info?))
+}
+
+/// The highest number of a row, as its metadata domain has it.
+pub(super) fn row_id_high_water_mark(configuration: &str) -> Option<i64> {
+    let configuration: Value = serde_json::from_str(configuration).ok()?;
+    configuration.get("rowIdHighWaterMark")?.as_i64()
+}
+
+/// A commit as it is written, and what it hands on to the next.
+struct Content {
+    bytes: Bytes,
+    next: Tip,
+}
+
+/// The commit that follows `base`.
+fn content(file: &File, stamp: &Stamp, shape: &Shape, base: &Tip) -> Result<Content, Error> {
     let now = now_millis();
+    let mut next = base.clone();
     let operation = DeltaOperation::Write {
         mode: SaveMode::Append,
         partition_by: None,
         predicate: None,
     };
     // A blind append: other engines need not count it as a conflict with what they do.
-    let info = HashMap::from([
-        ("isBlindAppend".to_owned(), serde_json::Value::Bool(true)),
+    let mut info = HashMap::from([
+        ("isBlindAppend".to_owned(), Value::Bool(true)),
         (
             "operationMetrics".to_owned(),
             serde_json::json!({
@@ -221,15 +301,56 @@ fn content(file: &File, stamp: &Stamp) -> Result<Bytes, Error> {
             concat!("trace-destination.", env!("CARGO_PKG_VERSION")).into(),
         ),
     ]);
+    let mut add = file.add(now);
+    let mut domain = None;
+    if shape.row_tracking {
+        add.base_row_id = Some(base.row_ids.checked_add(1).ok_or_else(exhausted)?);
+        next.row_ids = base
+            .row_ids
+            .checked_add(file.rows())
+            .ok_or_else(exhausted)?;
+        let version = i64::try_from(base.version + 1);
+        add.default_row_commit_version = Some(version.map_err(|_| exhausted())?);
+        let configuration = serde_json::json!({"rowIdHighWaterMark": next.row_ids});
+        domain = Some(Action::DomainMetadata(DomainMetadata {
+            domain: ROW_TRACKING_DOMAIN.to_owned(),
+            configuration: configuration.to_string(),
+            removed: false,
+        }));
+        // No row is updated or copied.
+        info.insert(
+            "tags".to_owned(),
+            serde_json::json!({"delta.rowTracking.preserved": "true"}),
+        );
+    }
+    let mut provenance: CommitInfo = operation.get_commit_info();
+    provenance.timestamp = Some(now);
+    if shape.in_commit_timestamps {
+        let after = match base.timestamp {
+            None => now,
+            Some(last) => now.max(last.checked_add(1).ok_or_else(exhausted)?),
+        };
+        provenance.in_commit_timestamp = Some(after);
+        next.timestamp = Some(after);
+    }
+    // The first action, as in-commit timestamps want it.
+    let actions = [Action::CommitInfo(provenance), Action::Add(add)];
+    let actions = actions.into_iter().chain(domain).collect();
     let transaction = Transaction::new_with_last_update(&stamp.app_id, stamp.sequence, Some(now));
-    CommitData::new(
-        vec![Action::Add(file.add(now))],
-        operation,
-        info,
-        vec![transaction],
+    let bytes = CommitData::new(actions, operation, info, vec![transaction])
+        .get_bytes()
+        .map_err(|e| fault(WRITE, "describing a commit", e))?;
+    Ok(Content { bytes, next })
+}
+
+/// The error of a log whose numbers leave no room for another commit.
+fn exhausted() -> Fault {
+    Fault::new(
+        ErrorKind::Corrupt,
+        WRITE,
+        "the table's log has a row number, timestamp or version beyond which there is none",
     )
-    .get_bytes()
-    .map_err(|e| fault(WRITE, "describing a commit", e))
+    .mend("see who wrote it, and restore the table's log or name another table")
 }
 
 fn now_millis() -> i64 {
@@ -239,49 +360,4 @@ fn now_millis() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stamp() -> Stamp {
-        Stamp {
-            app_id: "trace-destination:a".into(),
-            sequence: 7,
-        }
-    }
-
-    #[test]
-    fn a_commit_is_told_by_its_transaction() {
-        for (commit, expected) in [
-            (r#"{"commitInfo":{}}"#, Meaning::Other),
-            (
-                r#"{"add":{"path":"x"}}
-{"txn":{"appId":"trace-destination:a","version":7}}"#,
-                Meaning::Ours,
-            ),
-            // A later batch of the same lane: this one was stored before it.
-            (
-                r#"{"txn":{"appId":"trace-destination:a","version":8}}"#,
-                Meaning::Ours,
-            ),
-            (
-                r#"{"txn":{"appId":"trace-destination:a","version":6}}"#,
-                Meaning::Other,
-            ),
-            (
-                r#"{"txn":{"appId":"trace-destination:b","version":7}}"#,
-                Meaning::Other,
-            ),
-            (r#"{"metaData":{"id":"x"}}"#, Meaning::Changed),
-            (r#"{"protocol":{"minReaderVersion":3}}"#, Meaning::Changed),
-            // Another engine removes, compacts, or says something new: nothing to us.
-            (
-                r#"{"remove":{"path":"x","dataChange":true}}
-{"somethingNew":{"a":1}}"#,
-                Meaning::Other,
-            ),
-            ("{\"add\":", Meaning::Changed),
-        ] {
-            assert_eq!(meaning(commit.as_bytes(), &stamp()), expected, "{commit}");
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Making a table that does not exist: the first commit of its log.
 
-use super::log::Log;
+use super::log::{Log, Mark};
 use crate::config::{COMMENT, PROPERTIES};
 use crate::error::{OPEN, fault};
 use crate::name::TableName;
@@ -22,8 +22,19 @@ pub(super) fn properties(columns: SchemaVersion) -> Vec<(&'static str, &'static 
     all
 }
 
-/// Writes version 0 of the table; `false` if whoever else makes it at the same moment was faster.
-pub(super) async fn create(log: &Log, name: &TableName, location: &Url) -> Result<bool, Error> {
+/// Version 0 of a table, written here.
+pub(super) struct Created {
+    /// The table's id.
+    pub(super) id: String,
+    pub(super) mark: Mark,
+}
+
+/// Writes version 0 of the table; `None` if whoever else makes it at the same moment was faster.
+pub(super) async fn create(
+    log: &Log,
+    name: &TableName,
+    location: &Url,
+) -> Result<Option<Created>, Error> {
     let doing = "describing the new table";
     // Not Delta's `CreateBuilder`: it goes on with version 1 where it loses the race for version 0,
     // which would replace the other's metadata.
@@ -38,6 +49,7 @@ pub(super) async fn create(log: &Log, name: &TableName, location: &Url) -> Resul
         .and_then(|m| m.with_name(name.table.clone()))
         .and_then(|m| m.with_description(COMMENT.to_owned()))
         .map_err(|e| fault(OPEN, doing, e))?;
+    let id = metadata.id().to_owned();
     let operation = DeltaOperation::Create {
         mode: SaveMode::ErrorIfExists,
         location: location.clone(),
@@ -49,7 +61,7 @@ pub(super) async fn create(log: &Log, name: &TableName, location: &Url) -> Resul
         .get_bytes()
         .map_err(|e| fault(OPEN, doing, e))?;
     // An error may hide a commit that landed: the caller reads the log in either case.
-    log.put(0, commit)
-        .await
-        .map_err(|e| fault(OPEN, "creating the table", e))
+    let put = log.put(0, commit).await;
+    let mark = put.map_err(|e| fault(OPEN, "creating the table", e))?;
+    Ok(mark.map(|mark| Created { id, mark }))
 }

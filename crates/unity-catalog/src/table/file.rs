@@ -1,9 +1,9 @@
 //! One batch as one Parquet file, and what the log says about it.
 
-use super::stats::{FOUND_BY, stats};
+use super::stats::stats;
 use crate::error::{Fault, WRITE, fault};
 use crate::rows::{Rows, Slice};
-use crate::schema::SchemaVersion;
+use crate::schema::{Layout, SchemaVersion};
 use bytes::Bytes;
 use deltalake::kernel::Add;
 use foldhash::HashSet;
@@ -20,14 +20,6 @@ use trace_destination_core::{
     BatchEncoder, BatchId, ErrorKind, Refusal, TraceBatch, waiting_for_turn,
 };
 
-/// Columns whose values hardly repeat: a dictionary of them costs and saves nothing.
-const UNIQUE: [&str; 5] = [
-    "record_id",
-    "time",
-    "span_id",
-    "start_time_unix_nano",
-    "end_time_unix_nano",
-];
 /// Builders that are kept for the next batch, whatever table it is for.
 const KEPT: usize = 4;
 /// Builders larger than this are not kept.
@@ -52,7 +44,7 @@ pub(super) struct File {
 }
 
 impl File {
-    /// What the log says about the file.
+    /// What the log says about the file, where rows have no numbers of their own.
     pub(super) fn add(&self, now_millis: i64) -> Add {
         Add {
             path: self.name.clone(),
@@ -75,7 +67,7 @@ impl File {
 #[derive(Clone, Debug)]
 pub(super) struct Encoded {
     /// The columns it was made for.
-    pub(super) columns: SchemaVersion,
+    pub(super) layout: Arc<Layout>,
     /// Nothing, if no span is left.
     pub(super) file: Option<File>,
     pub(super) refused: Vec<Refusal>,
@@ -95,14 +87,14 @@ impl Encoded {
 pub(crate) struct Encoder {
     /// Tells the batches of this place from those of another name for the same table.
     pub(super) lane: u64,
-    columns: Mutex<SchemaVersion>,
+    layout: Mutex<Arc<Layout>>,
 }
 
 impl Encoder {
-    pub(super) fn new(lane: u64, columns: SchemaVersion) -> Self {
+    pub(super) fn new(lane: u64, layout: Arc<Layout>) -> Self {
         Self {
             lane,
-            columns: Mutex::new(columns),
+            layout: Mutex::new(layout),
         }
     }
 
@@ -111,15 +103,15 @@ impl Encoder {
     pub(super) async fn encoded(
         &self,
         batch: &TraceBatch,
-        columns: SchemaVersion,
+        layout: &Arc<Layout>,
     ) -> Result<Encoded, Fault> {
-        *self.columns.lock().unwrap_or_else(PoisonError::into_inner) = columns;
+        *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(layout);
         match batch.encoded::<Encoded>() {
-            Some(encoded) if encoded.columns == columns => Ok(encoded.clone()),
+            Some(encoded) if encoded.layout == *layout => Ok(encoded.clone()),
             _ => {
                 // Never closed: an error would only mean that there is no limit.
                 let _turn = waiting_for_turn(ENCODING.acquire()).await;
-                encode(columns, batch, &self.stem(batch.id()), |_| true)
+                encode(layout, batch, &self.stem(batch.id()), |_| true)
             }
         }
     }
@@ -128,12 +120,12 @@ impl Encoder {
     pub(super) async fn encoded_without(
         &self,
         batch: &TraceBatch,
-        columns: SchemaVersion,
+        layout: &Arc<Layout>,
         left_out: &HashSet<usize>,
     ) -> Result<Encoded, Fault> {
         let _turn = waiting_for_turn(ENCODING.acquire()).await;
         let wanted = |index| !left_out.contains(&index);
-        encode(columns, batch, &self.stem(batch.id()), wanted)
+        encode(layout, batch, &self.stem(batch.id()), wanted)
     }
 
     fn stem(&self, id: BatchId) -> String {
@@ -150,8 +142,9 @@ impl BatchEncoder for Encoder {
     fn encode(&self, batch: &TraceBatch) -> Option<Arc<dyn Any + Send + Sync>> {
         // Where all turns are taken, waiting for one is left to the write, which blocks no thread.
         let _turn = ENCODING.try_acquire().ok()?;
-        let columns = *self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        let encoded = encode(columns, batch, &self.stem(batch.id()), |_| true).ok()?;
+        let layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        let layout = Arc::clone(&layout);
+        let encoded = encode(&layout, batch, &self.stem(batch.id()), |_| true).ok()?;
         Some(Arc::new(encoded))
     }
 
@@ -166,29 +159,29 @@ impl BatchEncoder for Encoder {
 /// itself and leaves nothing behind. `stem` is what is unique of the batch; `wanted` says of which
 /// spans, by their position, there are to be rows.
 fn encode(
-    columns: SchemaVersion,
+    layout: &Arc<Layout>,
     batch: &TraceBatch,
     stem: &str,
     wanted: impl Fn(usize) -> bool,
 ) -> Result<Encoded, Fault> {
     let failed = |e| fault(WRITE, "encoding a Parquet file", e);
-    let mut rows = take_rows(columns);
+    let mut rows = take_rows(layout.version());
     // Roughly what the file will have at most; grows if need be.
     let mut content = Vec::with_capacity(64 << 10);
     let mut writer =
-        ArrowWriter::try_new_with_options(&mut content, columns.arrow(), writer_options())
+        ArrowWriter::try_new_with_options(&mut content, layout.schema(), options(layout))
             .map_err(failed)?;
     let mut count = 0;
     let refused = rows
         .convert_some(batch, Slice::CACHED, wanted, |slice| {
             count += slice.num_rows();
-            writer.write(&slice)
+            writer.write(&layout.fill(slice)?)
         })
         .map_err(failed)?;
-    give_rows(columns, rows);
+    give_rows(layout.version(), rows);
     if count == 0 {
         return Ok(Encoded {
-            columns,
+            layout: Arc::clone(layout),
             file: None,
             refused,
         });
@@ -198,47 +191,54 @@ fn encode(
     let file = File {
         name: format!("{stem}-{:016x}.zstd.parquet", fingerprint(&content)),
         rows: count,
-        stats: stats(&metadata, count).to_string(),
+        stats: stats(layout, &metadata, count).to_string(),
         content: content.into(),
     };
     Ok(Encoded {
-        columns,
+        layout: Arc::clone(layout),
         file: Some(file),
         refused,
     })
 }
 
-/// How files are written.
+/// How files with the documented columns are written.
 pub(crate) fn writer_options() -> ArrowWriterOptions {
+    options(&Layout::documented(SchemaVersion::V2))
+}
+
+fn options(layout: &Layout) -> ArrowWriterOptions {
     ArrowWriterOptions::new()
-        .with_properties(writer_properties())
+        .with_properties(match layout.is_documented() {
+            true => writer_properties(),
+            false => properties(layout),
+        })
         .with_skip_arrow_metadata(true)
 }
 
-/// Compression, dictionaries and statistics of the files.
+/// Compression, dictionaries and statistics of files with the documented columns.
 pub(crate) fn writer_properties() -> WriterProperties {
     PROPERTIES.clone()
 }
 
-static PROPERTIES: LazyLock<WriterProperties> = LazyLock::new(|| {
+static PROPERTIES: LazyLock<WriterProperties> =
+    LazyLock::new(|| properties(&Layout::documented(SchemaVersion::V2)));
+
+fn properties(layout: &Layout) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(concat!("trace-destination ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_statistics_enabled(EnabledStatistics::None)
         // Texts are shortened where they are written into the log.
         .set_statistics_truncate_length(None);
-    for column in FOUND_BY {
-        properties =
-            properties.set_column_statistics_enabled(path(column), EnabledStatistics::Chunk);
+    for column in layout.measured() {
+        let path = ColumnPath::new(column.path.clone());
+        properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Chunk);
     }
-    for column in UNIQUE {
-        properties = properties.set_column_dictionary_enabled(path(column), false);
+    for path in layout.unique() {
+        let path = ColumnPath::new(path.clone());
+        properties = properties.set_column_dictionary_enabled(path, false);
     }
     properties.build()
-});
-
-fn path(column: &str) -> ColumnPath {
-    ColumnPath::from(column)
 }
 
 /// Builders of rows, shared by all tables: what a table needs while it is written must not be kept

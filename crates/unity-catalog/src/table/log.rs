@@ -4,6 +4,8 @@ use super::ahead::Ahead;
 use super::damaged::{Damaged, Fallback, WithoutDamaged};
 use super::engine::Confined;
 use super::fetched::Fetched;
+use super::file::fingerprint;
+use super::protocol::{Domains, commits_elsewhere};
 use crate::error::{MAINTAIN, OPEN, WRITE, fault, log_fault};
 use crate::storage::{Bounded, Limits, Settled, partial_files};
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use delta_kernel::{Snapshot, SnapshotRef};
 use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, default_logstore};
 use futures_util::StreamExt as _;
 use object_store::path::Path;
-use object_store::{Extensions, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode};
+use object_store::{Extensions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
@@ -77,7 +79,39 @@ pub(crate) struct Log {
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     pub(crate) snapshot: SnapshotRef,
+    pub(super) domains: Domains,
+    /// The commit of the version.
+    pub(super) mark: Mark,
+    /// Its content, where it is still there.
+    pub(super) commit: Option<Bytes>,
     fetched: Arc<Fetched>,
+}
+
+/// What tells a file of a log from another at the same place, where a table was removed and made
+/// anew: versions are only numbers, and every table has the first ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    path: Path,
+    /// The store's own word for its content: the e-tag, or where it has none time and size.
+    stamp: Option<String>,
+    /// A fingerprint of the content. A file that was copied has another stamp and the same content.
+    content: Option<u64>,
+}
+
+impl Mark {
+    /// `path` is where it is in the table; stores that are rooted at one answer with another.
+    fn of(path: &Path, meta: &ObjectMeta, content: Option<&Bytes>) -> Self {
+        Self {
+            path: path.clone(),
+            stamp: Some(stamp(meta)),
+            content: content.map(|content| fingerprint(content)),
+        }
+    }
+}
+
+fn stamp(meta: &ObjectMeta) -> String {
+    let e_tag = meta.e_tag.clone();
+    e_tag.unwrap_or_else(|| format!("{} {}", meta.last_modified.to_rfc3339(), meta.size))
 }
 
 impl Log {
@@ -148,13 +182,25 @@ impl Log {
             fetched = self.fetch(OPEN, doing).await?;
         }
         let fetched = Arc::new(fetched);
-        let loaded = self
+        let loaded: Result<_, delta_kernel::Error> = self
             .reading(fetched.clone(), |engine, root| {
-                Snapshot::builder_for(root).build(engine)
+                let snapshot = Snapshot::builder_for(root).build(engine)?;
+                let domains = Domains::of(&snapshot, engine)?;
+                Ok((snapshot, domains))
             })
             .await?;
         match loaded {
-            Ok(snapshot) => Ok(Some(Loaded { snapshot, fetched })),
+            Ok((snapshot, domains)) => {
+                let newest = self.newest(&fetched, snapshot.version()).await;
+                let (mark, commit) = newest.map_err(|e| fault(OPEN, doing, e))?;
+                Ok(Some(Loaded {
+                    snapshot,
+                    domains,
+                    mark,
+                    commit,
+                    fetched,
+                }))
+            }
             // Not `None`: whoever finds no table makes one, and a listing may be late or in the
             // middle of a clean-up.
             Err(e) if e.to_string().contains("No files in log segment") => Err(Error::new(
@@ -165,8 +211,33 @@ impl Log {
             .retryable()
             .mend("if it stays so, remove them or name another table")
             .caused_by(e)),
+            // Delta's reader does not begin with a table whose newest version its catalog knows.
+            Err(e) if e.to_string().contains("catalog-managed") => Err(commits_elsewhere(e)),
             Err(e) => Err(log_fault(OPEN, doing, e)),
         }
+    }
+
+    /// The commit of the newest version, from what was fetched where it is among that.
+    async fn newest(
+        &self,
+        fetched: &Fetched,
+        version: u64,
+    ) -> Result<(Mark, Option<Bytes>), object_store::Error> {
+        let path = commit_uri_from_version(Some(version));
+        if let Some((meta, bytes)) = fetched.whole.get(&path) {
+            return Ok((Mark::of(&path, meta, Some(bytes)), Some(bytes.clone())));
+        }
+        if let Some((bytes, mark)) = self.read(version).await? {
+            return Ok((mark, Some(bytes)));
+        }
+        // It was cleaned up: the checkpoint that stands for it is what there is.
+        let name = path.filename().unwrap_or_default().replace("json", "");
+        let mut listed = fetched.listing.iter();
+        let stands = listed.find(|m| m.location.filename().is_some_and(|f| f.starts_with(&name)));
+        Ok((
+            stands.map_or_else(Mark::default, |meta| Mark::of(&meta.location, meta, None)),
+            None,
+        ))
     }
 
     async fn fetch(&self, operation: &'static str, doing: &str) -> Result<Fetched, Error> {
@@ -243,7 +314,9 @@ impl Log {
     }
 
     async fn transaction_of(&self, loaded: Loaded, app_id: String) -> Result<Option<i64>, Error> {
-        let Loaded { snapshot, fetched } = loaded;
+        let Loaded {
+            snapshot, fetched, ..
+        } = loaded;
         let _turn = waiting_for_turn(self.readers.clone().acquire_owned()).await;
         self.reading(fetched, move |engine, _| {
             snapshot.get_app_id_version(&app_id, engine)
@@ -253,26 +326,46 @@ impl Log {
     }
 
     /// The content of a commit; `None` if there is none.
-    pub(crate) async fn read(&self, version: u64) -> Result<Option<Bytes>, object_store::Error> {
-        match self
-            .store
-            .get(&commit_uri_from_version(Some(version)))
-            .await
-        {
-            Ok(found) => found.bytes().await.map(Some),
+    pub(crate) async fn read(
+        &self,
+        version: u64,
+    ) -> Result<Option<(Bytes, Mark)>, object_store::Error> {
+        let path = commit_uri_from_version(Some(version));
+        match self.store.get(&path).await {
+            Ok(found) => {
+                let meta = found.meta.clone();
+                let bytes = found.bytes().await?;
+                let mark = Mark::of(&path, &meta, Some(&bytes));
+                Ok(Some((bytes, mark)))
+            }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// Whether a commit is there.
-    pub(crate) async fn contains(&self, version: u64) -> Result<bool, object_store::Error> {
-        match self
-            .store
-            .head(&commit_uri_from_version(Some(version)))
-            .await
-        {
-            Ok(_) => Ok(true),
+    /// Whether a file of the log is there, and is the one that was seen before.
+    pub(crate) async fn has(&self, mark: &mut Mark) -> Result<bool, object_store::Error> {
+        if let Some(seen) = &mark.stamp {
+            match self.store.head(&mark.path).await {
+                Ok(meta) if stamp(&meta) == *seen => return Ok(true),
+                Ok(_) => {}
+                Err(object_store::Error::NotFound { .. }) => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        // It may have been copied, or was written here by a store that gives no e-tag in return.
+        let Some(content) = mark.content else {
+            return Ok(false);
+        };
+        match self.store.get(&mark.path).await {
+            Ok(found) => {
+                let now = stamp(&found.meta);
+                let same = fingerprint(&found.bytes().await?) == content;
+                if same {
+                    mark.stamp = Some(now);
+                }
+                Ok(same)
+            }
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(e) => Err(e),
         }
@@ -313,7 +406,7 @@ impl Log {
         let (version, commit) = match known {
             Some(known) => known,
             None => match self.read(version).await {
-                Ok(Some(commit)) => (version, commit),
+                Ok(Some((commit, _))) => (version, commit),
                 // It was cleaned up meanwhile: there is nothing to try it with.
                 Ok(None) => return Ok(()),
                 Err(e) => return Err(fault(OPEN, doing, e)),
@@ -322,7 +415,7 @@ impl Log {
         // A first success may mean that the commit was cleaned up a moment ago.
         for _ in 0..2 {
             let created = self.put(version, commit.clone()).await;
-            if !created.map_err(|e| fault(OPEN, doing, e))? {
+            if created.map_err(|e| fault(OPEN, doing, e))?.is_none() {
                 return Ok(());
             }
         }
@@ -334,26 +427,53 @@ impl Log {
         .mend("use a store that keeps to it: S3, Azure, Google Cloud Storage, R2, a MinIO of 2024 or later, or a local folder"))
     }
 
-    /// Writes a commit unless there is one; `false` if there is. Sent once: what an error means is
+    /// Writes a commit unless there is one; `None` if there is. Sent once: what an error means is
     /// found out by reading.
     pub(crate) async fn put(
         &self,
         version: u64,
         commit: Bytes,
-    ) -> Result<bool, object_store::Error> {
+    ) -> Result<Option<Mark>, object_store::Error> {
         let path = commit_uri_from_version(Some(version));
+        let content = Some(fingerprint(&commit));
         match self
             .store
             .put_opts(&path, commit.into(), PutMode::Create.into())
             .await
         {
-            Ok(_) => Ok(true),
+            Ok(put) => Ok(Some(Mark {
+                path,
+                stamp: put.e_tag,
+                content,
+            })),
             Err(
                 object_store::Error::AlreadyExists { .. }
                 | object_store::Error::Precondition { .. },
-            ) => Ok(false),
+            ) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Takes a commit back that was written into another table than it was made for, unless that
+    /// goes on from it already; true if it is gone.
+    ///
+    /// It is the newest version, so that without it the log is what it was. The way the protocol
+    /// knows, a commit that removes the file, would have to satisfy a table that was not read.
+    pub(crate) async fn take_back(
+        &self,
+        version: u64,
+        mark: &mut Mark,
+    ) -> Result<bool, object_store::Error> {
+        if !self.has(mark).await? {
+            return Ok(true);
+        }
+        let next = commit_uri_from_version(Some(version + 1));
+        match self.store.head(&next).await {
+            Err(object_store::Error::NotFound { .. }) => {}
+            Ok(_) => return Ok(false),
+            Err(e) => return Err(e),
+        }
+        self.store.delete(&mark.path).await.map(|()| true)
     }
 
     /// The files beneath a local table that were begun before `older_than` and never finished, by

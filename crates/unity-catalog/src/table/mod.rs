@@ -11,24 +11,27 @@ mod file;
 mod log;
 mod protocol;
 mod recent;
+mod replaced;
+mod state;
 mod stats;
 mod thrift;
 
 pub(crate) use file::{Encoder, writer_options, writer_properties};
-pub(crate) use log::{Loaded, Log};
+pub(crate) use log::Log;
 
 use crate::builder::MissingTable;
 use crate::catalog::{Catalog, NewTable, TableEntry};
 use crate::config::{APP_ID_PREFIX, COMMENT};
 use crate::error::{OPEN, WRITE, fault};
 use crate::name::TableName;
-use commit::{Outcome, Stamp, commit};
-use create::{COLUMNS, create, properties};
+use commit::{Outcome, Stamp, Tip, commit};
+use create::{COLUMNS, Created, create, properties};
 use file::{Encoded, check_size, fingerprint};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
-use protocol::{Shape, shape_of};
+use protocol::{Shape, id_of};
 use recent::Memory;
+use state::{History, State};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -37,7 +40,6 @@ use trace_destination_core::{
     BatchId, Error, ErrorKind, LocationUri, Refusal, TraceBatch, Written,
 };
 use url::Url;
-use uuid::Uuid;
 
 /// How often a table that changes under a batch is looked at anew.
 const CHANGES: u32 = 5;
@@ -52,39 +54,6 @@ pub(crate) struct Table {
     state: Mutex<State>,
     checkpoint: std::sync::Mutex<Option<JoinHandle<()>>>,
     memory: Memory,
-}
-
-#[derive(Debug)]
-struct State {
-    /// The newest version that is known of.
-    version: u64,
-    shape: Shape,
-    /// Where the writer's last transaction is looked up.
-    history: History,
-    /// The last writer and the last of its batches in the log.
-    writer: Option<(Uuid, Option<i64>)>,
-}
-
-/// What is known of the transactions up to the version.
-#[derive(Debug)]
-enum History {
-    /// There are none: the table was just created here.
-    Empty,
-    /// The table as it was loaded, which is let go of once it was asked.
-    Loaded(Loaded),
-    /// It has to be loaded again.
-    Unknown,
-}
-
-impl State {
-    fn of(loaded: Loaded) -> Result<Self, Error> {
-        Ok(Self {
-            version: loaded.snapshot.version(),
-            shape: shape_of(&loaded.snapshot)?,
-            history: History::Loaded(loaded),
-            writer: None,
-        })
-    }
 }
 
 /// How long the maker of a table is given to register it: looked for after each of these.
@@ -129,7 +98,7 @@ impl Table {
         };
         let lane = fingerprint(uri.as_str().as_bytes());
         Ok(Self {
-            encoder: Arc::new(Encoder::new(lane, state.shape.columns)),
+            encoder: Arc::new(Encoder::new(lane, Arc::clone(&state.shape.layout))),
             log,
             state: Mutex::new(state),
             checkpoint: std::sync::Mutex::default(),
@@ -144,7 +113,7 @@ impl Table {
             History::Loaded(loaded) => Some(loaded),
             History::Empty | History::Unknown => None,
         };
-        self.log.check_store(state.version, loaded).await
+        self.log.check_store(state.tip.version, loaded).await
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -160,15 +129,14 @@ impl Table {
     pub(crate) async fn append(&self, batch: &TraceBatch) -> Result<Written, Error> {
         let state = &mut *self.state.lock().await;
         let stamp = self.stamp(batch.id())?;
-        // The log may have been cleaned up to a checkpoint, or be gone: then the next version would
-        // be written into nowhere.
-        let known = self.log.contains(state.version).await;
-        if !known.map_err(|e| fault(WRITE, "looking at the table's log", e))? {
+        // The log may have been cleaned up to a checkpoint, be gone, or be that of another table: then
+        // the next version would be written into nowhere, or among columns that were not read.
+        if !self.is_known(state).await? {
             self.reload(state).await?;
         }
         for _ in 0..CHANGES {
-            let shape = state.shape;
-            let mut encoded = self.encoder.encoded(batch, shape.columns).await?;
+            let shape = Arc::clone(&state.shape);
+            let mut encoded = self.encoder.encoded(batch, &shape.layout).await?;
             if encoded.file.is_none() {
                 return Ok(written(encoded.refused));
             }
@@ -178,10 +146,9 @@ impl Table {
             let sorted = self.memory.sort(batch);
             if !sorted.repeated.is_empty() {
                 let left_out = &sorted.repeated;
-                let columns = shape.columns;
                 encoded = self
                     .encoder
-                    .encoded_without(batch, columns, left_out)
+                    .encoded_without(batch, &shape.layout, left_out)
                     .await?;
             }
             let Encoded { file, refused, .. } = encoded;
@@ -200,26 +167,36 @@ impl Table {
                 )
                 .await
                 .map_err(|e| fault(WRITE, "storing a file", e))?;
-            match commit(&self.log, state.version, &file, &stamp).await? {
-                Outcome::Committed(version) => {
-                    state.version = version;
+            match commit(&self.log, &mut state.tip, &shape, &file, &stamp).await? {
+                Outcome::Committed(tip) if self.is_known(state).await? => {
+                    let version = tip.version;
+                    state.tip = tip;
                     state.writer = Some((batch.id().writer, Some(stamp.sequence)));
                     self.memory.remember(&sorted, &refused);
                     self.memory.tell(&sorted);
                     self.checkpoint_if_due(version, shape.checkpoint_interval);
                     return Ok(written(refused));
                 }
-                Outcome::Changed => {
-                    self.reload(state).await?;
-                    let stored = self.is_stored(state, batch.id(), &stamp).await?;
-                    if stored {
-                        return self.found(state, batch, refused).await;
-                    }
-                    if state.shape.columns != shape.columns {
-                        // Made for other columns; the log will never name it.
+                Outcome::Committed(tip) => self.undo(state, tip).await?,
+                Outcome::Changed => self.reload(state).await?,
+                Outcome::Replaced => {
+                    let known = self.reload(state).await;
+                    if known
+                        .as_ref()
+                        .is_err_and(|e| e.kind() == ErrorKind::Unsupported)
+                    {
+                        // It lies beside a table that will never name it.
                         let _ = self.log.store().delete(&path).await;
                     }
+                    known?;
                 }
+            }
+            if self.is_stored(state, batch.id(), &stamp).await? {
+                return self.found(state, batch, refused).await;
+            }
+            if state.shape.layout != shape.layout {
+                // Made for other columns; the log will never name it.
+                let _ = self.log.store().delete(&path).await;
             }
         }
         Err(Error::new(
@@ -238,7 +215,7 @@ impl Table {
         batch: &TraceBatch,
         refused: Vec<Refusal>,
     ) -> Result<Written, Error> {
-        self.log.settle(state.version).await?;
+        self.log.settle(state.tip.version).await?;
         self.memory.remember(&self.memory.sort(batch), &refused);
         Ok(written(refused))
     }
@@ -281,6 +258,12 @@ impl Table {
             )
             .mend("restore it, or let it be created anew: that is tried when this location is opened again"));
         };
+        if id_of(&snapshot.snapshot) != state.shape.id {
+            tracing::warn!(
+                id = id_of(&snapshot.snapshot),
+                "a table was removed and another one made at its place; spans go on to that if it is a table of spans"
+            );
+        }
         *state = State::of(snapshot)?;
         // It may be another table, which has none of them.
         self.memory.clear();
@@ -385,15 +368,25 @@ async fn make(
         }
     }
     let created = create(log, name, location).await;
-    if matches!(created, Ok(true)) {
-        let state = State {
-            version: 0,
-            shape: Shape::new(COLUMNS),
-            history: History::Empty,
-            writer: None,
-        };
-        return Ok((state, true));
-    }
+    let created = match created {
+        Ok(Some(Created { id, mark })) => {
+            let tip = Tip {
+                version: 0,
+                mark,
+                row_ids: -1,
+                timestamp: None,
+            };
+            let state = State {
+                tip,
+                shape: Arc::new(Shape::new(id, COLUMNS)),
+                history: History::Empty,
+                writer: None,
+            };
+            return Ok((state, true));
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
     // Made by somebody else, or, after an error, perhaps by us all the same.
     match (log.load().await, created) {
         (Ok(Some(snapshot)), _) => Ok((State::of(snapshot)?, false)),
@@ -432,9 +425,9 @@ async fn register(
     }
     let new = NewTable {
         location,
-        schema: &state.shape.columns.delta(),
+        schema: &state.shape.layout.version().delta(),
         comment: COMMENT,
-        properties: &properties(state.shape.columns),
+        properties: &properties(state.shape.layout.version()),
     };
     let entry = catalog.register(name, &new).await?;
     match entry.id.as_deref() {

@@ -2,18 +2,11 @@
 //! Readers skip a file whose bounds exclude what they look for, so a bound that is not one hides
 //! rows. Where a bound cannot be given it is left out.
 
+use crate::schema::{Layout, Measure};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 use serde_json::{Map, Value, json};
 
-/// The columns readers find files by.
-pub(super) const FOUND_BY: [&str; 5] = [
-    "time",
-    "date",
-    "service_name",
-    "trace_id",
-    "start_time_unix_nano",
-];
 /// Characters of a text that statistics keep, as Delta's own writers do.
 const PREFIX: usize = 32;
 
@@ -25,14 +18,18 @@ struct Bounds {
 }
 
 /// The statistics of a file with `rows` rows.
-pub(super) fn stats(metadata: &ParquetMetaData, rows: i64) -> Value {
+pub(super) fn stats(layout: &Layout, metadata: &ParquetMetaData, rows: i64) -> Value {
     let (mut least, mut most, mut nulls) = (Map::new(), Map::new(), Map::new());
     let columns = metadata.file_metadata().schema_descr().columns();
-    for (at, column) in columns.iter().enumerate() {
-        let name = column.path().string();
-        if !FOUND_BY.contains(&name.as_str()) {
+    for measured in layout.measured() {
+        let (path, measure) = (&measured.path, measured.measure);
+        if measure == Measure::Null {
+            insert(&mut nulls, path, json!(rows));
             continue;
         }
+        let Some(at) = columns.iter().position(|c| c.path().parts() == path) else {
+            continue;
+        };
         // One batch is one row group, unless it has more than a million rows.
         let groups = metadata.row_groups().iter();
         let groups: Option<Vec<_>> = groups.map(|group| group.column(at).statistics()).collect();
@@ -40,10 +37,10 @@ pub(super) fn stats(metadata: &ParquetMetaData, rows: i64) -> Value {
         let null_counts = groups
             .iter()
             .map(|s| s.null_count_opt().unwrap_or_default());
-        nulls.insert(name.clone(), json!(null_counts.sum::<u64>()));
+        insert(&mut nulls, path, json!(null_counts.sum::<u64>()));
         // A group of NULLs alone has no bounds, and needs none.
         let filled = groups.iter().filter(|s| has_values(s));
-        let bounds: Vec<Bounds> = filled.map(|s| bounds(&name, s)).collect();
+        let bounds: Vec<Bounds> = filled.map(|s| bounds(measure, s)).collect();
         let (mut lows, mut highs) = (Vec::new(), Vec::new());
         for Bounds { low, high } in bounds {
             lows.push(low);
@@ -53,15 +50,31 @@ pub(super) fn stats(metadata: &ParquetMetaData, rows: i64) -> Value {
         if let Some(low) = lows.into_iter().collect::<Option<Vec<_>>>()
             && let Some(low) = low.into_iter().reduce(lesser)
         {
-            least.insert(name.clone(), low);
+            insert(&mut least, path, low);
         }
         if let Some(high) = highs.into_iter().collect::<Option<Vec<_>>>()
             && let Some(high) = high.into_iter().reduce(greater)
         {
-            most.insert(name, high);
+            insert(&mut most, path, high);
         }
     }
     json!({"numRecords": rows, "minValues": least, "maxValues": most, "nullCount": nulls})
+}
+
+/// Puts a value where the log has that of a column: within objects that are named like structs.
+fn insert(into: &mut Map<String, Value>, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [name] => {
+            into.insert(name.clone(), value);
+        }
+        [name, rest @ ..] => {
+            let inner = into.entry(name.clone()).or_insert_with(|| json!({}));
+            if let Some(inner) = inner.as_object_mut() {
+                insert(inner, rest, value);
+            }
+        }
+    }
 }
 
 fn has_values(statistics: &Statistics) -> bool {
@@ -69,9 +82,9 @@ fn has_values(statistics: &Statistics) -> bool {
 }
 
 /// Bounds of a column in a row group as the log writes them.
-fn bounds(name: &str, statistics: &Statistics) -> Bounds {
+fn bounds(measure: Measure, statistics: &Statistics) -> Bounds {
     let (low, high) = match statistics {
-        Statistics::Int64(s) if name == "time" => (
+        Statistics::Int64(s) if measure == Measure::Time => (
             s.min_opt().and_then(|min| instant(*min, false)),
             s.max_opt().and_then(|max| instant(*max, true)),
         ),
@@ -79,9 +92,13 @@ fn bounds(name: &str, statistics: &Statistics) -> Bounds {
             s.min_opt().map(|min| json!(min)),
             s.max_opt().map(|max| json!(max)),
         ),
-        Statistics::Int32(s) => (
+        Statistics::Int32(s) if measure == Measure::Date => (
             s.min_opt().and_then(|min| day(*min)),
             s.max_opt().and_then(|max| day(*max)),
+        ),
+        Statistics::Int32(s) => (
+            s.min_opt().map(|min| json!(min)),
+            s.max_opt().map(|max| json!(max)),
         ),
         Statistics::ByteArray(s) => (
             s.min_opt()

@@ -181,36 +181,6 @@ async fn a_table_of_version_1_is_written_as_such() {
 }
 
 #[tokio::test]
-async fn open_tables_hold_little() {
-    // 200 tables open at once, each written to; what they hold together stays far below what their
-    // batches need while they are written.
-    let dir = TempDir::new().unwrap();
-    let mut open_tables = Vec::new();
-    let before = resident();
-    for n in 0..200 {
-        let location = UnityCatalogLocation::builder()
-            .with_name(format!("main.traces.t{n}"))
-            .with_root(dir.path().display().to_string())
-            .build()
-            .unwrap();
-        let sink = open(&location).await;
-        sink.write(&numbered(n, 0)).await.unwrap();
-        open_tables.push(sink);
-    }
-    let each = resident().saturating_sub(before) / open_tables.len();
-    println!("{} KiB for each open table", each >> 10);
-    assert!(each < 256 << 10, "{each} bytes for each open table");
-}
-
-/// Memory of this process, in bytes.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib << 10
-}
-
-#[tokio::test]
 async fn values_of_a_trace_are_told_to_be_lost_and_the_spans_are_stored() {
     let dir = TempDir::new().unwrap();
     let sink = open(&location(dir.path())).await;

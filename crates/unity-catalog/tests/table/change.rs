@@ -7,16 +7,6 @@ use tempfile::TempDir;
 use trace_destination_core::{ErrorKind, Retry, TraceLocation as _};
 use trace_destination_unity_catalog::{MissingTable, UnityCatalogLocation};
 
-/// Adds a commit as another engine would.
-fn commit_by_others(folder: &Path, version: u64, lines: &[Value]) {
-    let text: Vec<String> = lines.iter().map(Value::to_string).collect();
-    std::fs::write(
-        folder.join(format!("_delta_log/{version:020}.json")),
-        text.join("\n"),
-    )
-    .unwrap();
-}
-
 fn metadata(folder: &Path) -> Value {
     let log = commits(folder);
     log.values()
@@ -61,15 +51,15 @@ async fn a_table_that_is_altered_is_looked_at_anew() {
     // The batch was written under what the table is now, once.
     assert_eq!(stored(&folder).await, expected(&[1], 2));
 
-    let mut clustered: Value = actions(&commits(&folder)[&0], "protocol")[0].clone();
-    clustered["writerFeatures"] = json!(["variantType", "clustering", "domainMetadata"]);
-    commit_by_others(&folder, 4, &[json!({"protocol": clustered})]);
+    let mut unknown: Value = actions(&commits(&folder)[&0], "protocol")[0].clone();
+    unknown["writerFeatures"] = json!(["variantType", "somethingNew"]);
+    commit_by_others(&folder, 4, &[json!({"protocol": unknown})]);
     let error = sink.write(&numbered(1, 2)).await.err().unwrap();
     assert_eq!(
         (error.kind(), error.retry()),
         (ErrorKind::Unsupported, Retry::Never)
     );
-    assert!(error.to_string().contains("clustering"), "{error}");
+    assert!(error.to_string().contains("somethingNew"), "{error}");
     assert_eq!(commits(&folder).len(), 5, "nothing was committed");
 }
 
@@ -147,17 +137,20 @@ async fn tables_that_cannot_be_written_are_refused_by_name() {
         lines
     };
     let features = |names: &'static [&'static str]| {
-        v1(
-            &move |p, _| *p = json!({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": [], "writerFeatures": names}),
-        )
+        v1(&move |p, _| {
+            let read: Vec<_> = names.iter().filter(|n| n.starts_with("catalog")).collect();
+            *p = json!({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": read, "writerFeatures": names});
+        })
     };
-    let refused: [(Vec<Value>, &str); 7] = [
+    let refused: [(Vec<Value>, &str); 6] = [
         (
-            features(&["clustering", "domainMetadata"]),
-            "clustering, domainMetadata",
+            features(&["catalogManaged", "somethingNew"]),
+            "catalogManaged",
         ),
-        (features(&["rowTracking", "domainMetadata"]), "rowTracking"),
-        (features(&["inCommitTimestamp"]), "inCommitTimestamp"),
+        (
+            features(&["coordinatedCommits-preview"]),
+            "coordinatedCommits",
+        ),
         (
             v1(&|_, m| m["partitionColumns"] = json!(["kind"])),
             "partitioned by kind",
@@ -196,7 +189,11 @@ async fn tables_that_cannot_be_written_are_refused_by_name() {
             "{error}"
         );
         assert!(error.to_string().contains(named), "{named}: {error}");
-        assert!(error.mend_hint().is_some());
+        let mend = error.mend_hint().unwrap();
+        assert!(
+            mend.contains("another table") && !mend.contains("drop this"),
+            "{mend}"
+        );
         assert_eq!(commits(&folder).len(), 1);
         assert!(parquet_files(&folder).is_empty());
     }

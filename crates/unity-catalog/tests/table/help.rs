@@ -138,3 +138,93 @@ pub(crate) fn parquet_files(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// Adds a commit as another engine would.
+pub(crate) fn commit_by_others(folder: &Path, version: u64, lines: &[Value]) {
+    let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+    std::fs::create_dir_all(folder.join("_delta_log")).unwrap();
+    std::fs::write(
+        folder.join(format!("_delta_log/{version:020}.json")),
+        text.join("\n"),
+    )
+    .unwrap();
+}
+
+/// The first commit of a table with the documented columns, as Spark makes it.
+#[derive(Clone)]
+pub(crate) struct First {
+    pub(crate) protocol: Value,
+    pub(crate) metadata: Value,
+    /// Its columns, from `metadata`.
+    pub(crate) schema: Value,
+    /// More actions.
+    pub(crate) more: Vec<Value>,
+}
+
+impl First {
+    /// That of a table with VARIANT and `features`, of which `read` are those of readers as well.
+    pub(crate) async fn new(read: &[&str], write: &[&str]) -> Self {
+        let dir = tempfile::TempDir::new().unwrap();
+        open(&location(dir.path())).await.close().await.unwrap();
+        let first = commits(&shop(dir.path())).remove(&0).unwrap();
+        let mut metadata = actions(&first, "metaData")[0].clone();
+        let text = metadata["schemaString"].as_str().unwrap().to_owned();
+        metadata["id"] = Uuid::new_v4().to_string().into();
+        let readers: Vec<&str> = read.iter().copied().chain(["variantType"]).collect();
+        let writers: Vec<&str> = readers.iter().chain(write).copied().collect();
+        Self {
+            protocol: serde_json::json!({"minReaderVersion": 3, "minWriterVersion": 7,
+                "readerFeatures": readers, "writerFeatures": writers}),
+            metadata,
+            schema: serde_json::from_str(&text).unwrap(),
+            more: Vec::new(),
+        }
+    }
+
+    /// With a table property.
+    pub(crate) fn with(mut self, key: &str, value: &str) -> Self {
+        self.metadata["configuration"][key] = value.into();
+        self
+    }
+
+    /// With a metadata domain.
+    pub(crate) fn with_domain(mut self, domain: &str, configuration: Value) -> Self {
+        let configuration = configuration.to_string();
+        self.more.push(serde_json::json!({"domainMetadata":
+            {"domain": domain, "configuration": configuration, "removed": false}}));
+        self
+    }
+
+    /// The fields of a struct, found by the names of the columns above it.
+    pub(crate) fn fields(&mut self, path: &[&str]) -> &mut Vec<Value> {
+        let mut at = &mut self.schema;
+        for name in path {
+            let fields = at["fields"].as_array_mut().unwrap();
+            let field = fields.iter_mut().find(|f| f["name"] == *name).unwrap();
+            at = &mut field["type"];
+            if at["type"] == "array" {
+                at = &mut at["elementType"];
+            }
+        }
+        at["fields"].as_array_mut().unwrap()
+    }
+
+    /// Writes it as version 0 of a table.
+    pub(crate) fn write(&self, folder: &Path) {
+        let mut metadata = self.metadata.clone();
+        metadata["schemaString"] = self.schema.to_string().into();
+        let mut lines = vec![
+            serde_json::json!({"commitInfo": {"timestamp": 1, "operation": "CREATE TABLE",
+                "inCommitTimestamp": 1, "txnId": Uuid::new_v4().to_string()}}),
+            serde_json::json!({"metaData": metadata}),
+            serde_json::json!({"protocol": self.protocol}),
+        ];
+        lines.extend(self.more.iter().cloned());
+        commit_by_others(folder, 0, &lines);
+    }
+}
+
+/// A nullable column.
+pub(crate) fn column(name: &str, data_type: impl Into<Value>) -> Value {
+    serde_json::json!({"name": name, "type": data_type.into(), "nullable": true, "metadata": {}})
+}

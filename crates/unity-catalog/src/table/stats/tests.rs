@@ -1,4 +1,5 @@
 use super::*;
+use crate::schema::SchemaVersion;
 use proptest::prelude::*;
 
 /// What was seen: a text that goes on behind the greatest character.
@@ -149,7 +150,8 @@ fn stats_of(groups: &[&Vec<Option<String>>]) -> Value {
     }
     let metadata = writer.close().unwrap();
     assert_eq!(metadata.row_groups().len(), groups.len());
-    stats(&metadata, rows)
+    let layout = Layout::documented(SchemaVersion::V2);
+    stats(&layout, &metadata, rows)
 }
 
 #[test]

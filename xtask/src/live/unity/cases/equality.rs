@@ -131,8 +131,14 @@ pub(super) fn of_spark(unity: &mut Unity, path: &str, rows: &[Value]) -> CaseRes
 /// That an engine found exactly the rows, each with a record id of its own.
 fn check(found: &Value, expected: &[Value]) -> Result<(), String> {
     let mut found = rows(found)?;
+    record_ids(&mut found)?;
+    differing(&found, expected)
+}
+
+/// Takes the record ids off, each of which is one and unique.
+pub(super) fn record_ids(found: &mut [Value]) -> Result<(), String> {
     let mut ids = BTreeSet::new();
-    for row in &mut found {
+    for row in found {
         if let Some(id) = row
             .as_object_mut()
             .and_then(|r| r.shift_remove(expected::RECORD_ID))
@@ -144,14 +150,19 @@ fn check(found: &Value, expected: &[Value]) -> Result<(), String> {
             }
         }
     }
-    let found = found_differences(&found, expected);
+    Ok(())
+}
+
+/// An error that shows some of the differences, if there are any.
+pub(super) fn differing(found: &[Value], expected: &[Value]) -> Result<(), String> {
+    let found = found_differences(found, expected);
     match found.len() {
         0 => Ok(()),
         n => Err(format!("{n} differences: {}", shown(&found))),
     }
 }
 
-fn rows(found: &Value) -> Result<Vec<Value>, String> {
+pub(super) fn rows(found: &Value) -> Result<Vec<Value>, String> {
     found["rows"]
         .as_array()
         .cloned()

@@ -3,6 +3,7 @@
 mod catalog;
 mod equality;
 mod faults;
+mod features;
 mod maintenance;
 mod sql;
 mod writers;
@@ -19,6 +20,8 @@ pub(super) const ALL: &[(&str, Case)] = &[
     ("equals_generated", equality::generated),
     ("comparison_can_fail", equality::comparison_can_fail),
     ("older_columns_by_spark", equality::older_columns),
+    ("features_by_spark", features::written),
+    ("features_refused", features::refused),
     ("opens_elsewhere", equality::opens_elsewhere),
     ("documented_sql", sql::documented),
     ("maintained_by_spark", maintenance::by_spark),

@@ -1,0 +1,40 @@
+//! Tables that are removed and made anew at the same place. Versions are only numbers, so it is the
+//! commit that was seen last that tells them apart.
+
+use super::Table;
+use super::commit::Tip;
+use super::protocol::id_of;
+use super::state::State;
+use crate::error::{WRITE, fault};
+use trace_destination_core::Error;
+
+impl Table {
+    /// Whether the newest version that is known of is still there, and the same.
+    pub(super) async fn is_known(&self, state: &mut State) -> Result<bool, Error> {
+        let known = self.log.has(&mut state.tip.mark).await;
+        known.map_err(|e| fault(WRITE, "looking at the table's log", e))
+    }
+
+    /// After a commit below which the version that was known is gone: it was cleaned up, or the table
+    /// was replaced at the moment of the commit, which is then in a table whose columns were not
+    /// read. It is taken back, and the batch is written to the table that is there now.
+    pub(super) async fn undo(&self, state: &mut State, mut tip: Tip) -> Result<(), Error> {
+        let loaded = self.log.load().await;
+        if let Ok(Some(loaded)) = loaded
+            && id_of(&loaded.snapshot) == state.shape.id
+            && loaded.snapshot.version() >= tip.version
+        {
+            *state = State::of(loaded)?;
+            return Ok(());
+        }
+        let version = tip.version;
+        let gone = self.log.take_back(version, &mut tip.mark).await;
+        if !gone.map_err(|e| fault(WRITE, "taking a commit back", e).retryable())? {
+            tracing::error!(
+                version,
+                "a table was replaced while it was written to, and the new one has a commit for the old one's columns, on which others went on"
+            );
+        }
+        self.reload(state).await
+    }
+}
