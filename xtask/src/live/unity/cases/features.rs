@@ -104,6 +104,7 @@ const MADE: &[Made] = &[
     },
     Made {
         name: "added_columns",
+        with: "TBLPROPERTIES ('delta.feature.timestampNtz' = 'supported')",
         then: "ALTER TABLE {table} ADD COLUMNS (tenant STRING AFTER time, price DECIMAL(10, 2) FIRST,
               extra STRUCT<a: VARIANT, b: MAP<STRING, INT>>, seen TIMESTAMP_NTZ);
             ALTER TABLE {table} ADD COLUMNS (status.reason STRING FIRST);
