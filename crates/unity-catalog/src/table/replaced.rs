@@ -25,6 +25,8 @@ impl Table {
             && loaded.snapshot.version() >= tip.version
         {
             *state = State::of(loaded)?;
+            // It may have been restored to a version before them.
+            self.memory.clear();
             return Ok(());
         }
         let version = tip.version;
