@@ -26,7 +26,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use trace_destination_core::waiting_for_turn;
 
 /// Threads that work on local files at a time in this process.
@@ -77,8 +77,22 @@ pub(super) struct Local {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settled;
 
-/// Held while a thread works on files.
-type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+/// Waits for a turn, which is held while a thread works on files, and tells who waits for it that it
+/// came; an error if nobody does any more.
+async fn turn(turns: Arc<Semaphore>, came: oneshot::Sender<()>) -> Result<OwnedSemaphorePermit> {
+    let failed = |e: io::Error| failed("waiting for a turn", FilePath::new(""), e);
+    let mut came = came;
+    let turn = tokio::select! {
+        biased;
+        () = came.closed() => Err(failed(io::ErrorKind::Interrupted.into())),
+        // Never closed.
+        turn = turns.acquire_owned() => turn.map_err(|e| failed(io::Error::other(e))),
+    }?;
+    match came.send(()) {
+        Ok(()) => Ok(turn),
+        Err(()) => Err(failed(io::ErrorKind::Interrupted.into())),
+    }
+}
 
 impl Local {
     /// The file system for a table at `location`; `flush` is how files get to the disk.
@@ -92,27 +106,30 @@ impl Local {
         }
     }
 
-    async fn turn(&self) -> Result<Turn> {
-        // This root may be what hangs: waiting for it counts as waiting for the place.
-        let own = self.root.turns.clone().acquire_owned().await;
-        let any = waiting_for_turn(ALL.clone().acquire_owned()).await;
-        // Never closed.
-        let closed = |e| failed("waiting for a turn", FilePath::new(""), io::Error::other(e));
-        Ok((own.map_err(closed)?, any.map_err(closed)?))
-    }
-
     /// Runs what blocks one thread. It keeps its turn until it is done, also if nobody waits for it
     /// any more: the thread is not free before.
+    ///
+    /// The turns are waited for in a task of its own. Delta's reader begins several requests and
+    /// then looks at one of them only; a turn that came to another would be kept for ever.
     async fn run<T: Send + 'static>(
         &self,
         request: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let turn = self.turn().await?;
+        let turns = self.root.turns.clone();
+        let (has_own, own) = oneshot::channel();
+        let (has_any, any) = oneshot::channel();
         let running = tokio::spawn(async move {
+            let own = turn(turns, has_own).await?;
+            let any = turn(ALL.clone(), has_any).await?;
             let done = request.await;
-            drop(turn);
+            drop((own, any));
             done
         });
+        // This root may be what hangs: waiting for it counts as waiting for the place.
+        if own.await.is_ok() {
+            // Where the task has ended, its result is the answer.
+            let _ = waiting_for_turn(any).await;
+        }
         running.await?
     }
 

@@ -397,3 +397,49 @@ fn names_of_unfinished_files() {
         assert!(!disk::is_partial(name), "{name}");
     }
 }
+
+/// Delta's reader begins several requests and looks at one after the other.
+#[tokio::test]
+async fn requests_that_nobody_looks_at_keep_no_turn() {
+    let dir = TempDir::new().unwrap();
+    let local = Local::new(
+        &dir.path().join("a/b/c"),
+        FolderAccess::Owner,
+        Arc::new(Disk),
+    );
+    let file = at(dir.path(), "file");
+    put(&local, &file, PutMode::Create).await.unwrap();
+    let mut begun: Vec<_> = (0..3 * PER_ROOT)
+        .map(|_| Box::pin(local.get_opts(&file, GetOptions::new())))
+        .collect();
+    for request in &mut begun {
+        assert!(futures_util::poll!(request.as_mut()).is_pending());
+    }
+    let another = local.get_opts(&file, GetOptions::new().with_head(true));
+    let another = tokio::time::timeout(Duration::from_secs(30), another).await;
+    another.expect("it gets a turn").unwrap();
+    drop(begun);
+}
+
+#[tokio::test]
+async fn requests_that_were_given_up_take_no_turn() {
+    let dir = TempDir::new().unwrap();
+    let local = Local::new(
+        &dir.path().join("a/b/c"),
+        FolderAccess::Owner,
+        Arc::new(Disk),
+    );
+    let turns = local.root.turns.clone();
+    let all = turns.acquire_many(PER_ROOT as u32).await.unwrap();
+    let file = at(dir.path(), "never");
+    let mut given_up = Box::pin(put(&local, &file, PutMode::Create));
+    assert!(futures_util::poll!(given_up.as_mut()).is_pending());
+    tokio::task::yield_now().await;
+    drop(given_up);
+    tokio::task::yield_now().await;
+    drop(all);
+    put(&local, &at(dir.path(), "other"), PutMode::Create)
+        .await
+        .unwrap();
+    assert!(!dir.path().join("never").exists());
+}
