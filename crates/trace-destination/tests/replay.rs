@@ -243,7 +243,7 @@ fn a_wrong_file_or_command_line_is_exit_status_2() {
         (&["none.jsonl", "memory:x"], "none.jsonl: it holds no spans"),
         (&["empty.binpb", "memory:x"], "empty.binpb: it is empty"),
         (&[jsonl], "<URI>..."),
-        (&[jsonl, "nonsense"], "it has no scheme"),
+        (&[jsonl, "nonsense"], "`nonsense` has no scheme"),
         (&[jsonl, "nonsense:x"], "no backend understands `nonsense:`"),
         #[cfg(not(feature = "unity-catalog"))]
         (&[jsonl, "uc://a.b.c"], "unity-catalog"),
