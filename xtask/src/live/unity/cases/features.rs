@@ -121,7 +121,6 @@ const MADE: &[Made] = &[
         ],
         holds: "SELECT count(tenant) = 0, count(status.reason) = 0, count(extra.b) = 0,
             count(CASE WHEN exists(events, e -> e.severity IS NOT NULL) THEN 1 END) = 0 FROM {table}",
-        ..PLAIN
     },
     Made {
         name: "features_of_no_use",
