@@ -152,6 +152,9 @@ impl TableMaintenance {
     }
 
     async fn load_all(&self) -> Result<DeltaTable, Error> {
+        // Refuses a log without its beginning, which Delta's own loading takes for a whole table: its
+        // live files would be orphans.
+        self.log.load().await.map_err(|e| e.at(&self.uri))?;
         let log = self.log.delta().map_err(|e| e.at(&self.uri))?;
         let mut table = DeltaTable::new(log);
         match table.load().await {

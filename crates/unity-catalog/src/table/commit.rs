@@ -63,7 +63,7 @@ pub(super) enum Outcome {
 }
 
 /// What the log holds beyond the version known so far.
-enum Beyond {
+pub(super) enum Beyond {
     /// Our own commit.
     Ours(Tip),
     /// Commits of others, up to this version, that do not touch what we know of the table.
@@ -165,7 +165,11 @@ async fn pause(race: u32) {
 }
 
 /// Reads what follows `known`, one commit after the other.
-async fn look(log: &Log, known: &Tip, stamp: &Stamp) -> Result<Beyond, object_store::Error> {
+pub(super) async fn look(
+    log: &Log,
+    known: &Tip,
+    stamp: &Stamp,
+) -> Result<Beyond, object_store::Error> {
     let mut tip = known.clone();
     while let Some((commit, mark)) = log.read(tip.version + 1).await? {
         tip.version += 1;
@@ -191,7 +195,7 @@ enum Meaning {
 }
 
 /// The part of an action that matters here. Rows that are only added conflict with no change of
-/// data, whoever makes it; actions that are not known yet are not for us to judge either.
+/// data, whoever makes it; what is remembered of rows does, where some are removed. Actions that are not known yet are not for us to judge either.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
@@ -200,6 +204,19 @@ struct Line {
     protocol: Option<IgnoredAny>,
     commit_info: Option<Value>,
     domain_metadata: Option<Domain>,
+    remove: Option<Removed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Removed {
+    #[serde(default = "changes_data")]
+    data_change: bool,
+}
+
+/// What it means where an action does not say.
+fn changes_data() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -244,7 +261,9 @@ fn meaning(commit: &[u8], stamp: &Stamp, tip: &mut Tip) -> Meaning {
             Some(d) => d.domain == CLUSTERING_DOMAIN,
             None => false,
         };
-        let changed = line.meta_data.is_some() || line.protocol.is_some() || reclustered;
+        // Rows that are gone are no longer there to be repeated.
+        let removed = line.remove.is_some_and(|removed| removed.data_change);
+        let changed = line.meta_data.is_some() || line.protocol.is_some() || reclustered || removed;
         if changed && found != Meaning::Ours {
             found = Meaning::Changed;
         }

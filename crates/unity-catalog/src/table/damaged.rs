@@ -4,13 +4,14 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deltalake::logstore::commit_uri_from_version;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error as StoreError, GetOptions, GetResult, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
-    Result as StoreResult,
+    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, Result as StoreResult,
 };
 use std::collections::HashMap;
 use std::fmt;
@@ -95,6 +96,7 @@ impl Fallback {
         if worth_it
             && let Ok(found) = optional_files(log).await
             && self.hide_more(found)
+            && is_whole(log).await
         {
             return Ok(());
         }
@@ -149,7 +151,7 @@ impl Fallback {
 }
 
 /// Whether an error is about what is in the log, and not about a store that does not answer.
-fn is_of_content(error: &Error) -> bool {
+pub(super) fn is_of_content(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Corrupt => true,
         // Delta's reader has no kind for a log whose parts do not fit.
@@ -163,6 +165,38 @@ fn checkpoint_version(meta: &ObjectMeta) -> Option<u64> {
     let (version, rest) = name.split_once('.')?;
     rest.starts_with("checkpoint.").then_some(())?;
     version.parse().ok()
+}
+
+/// Whether what is left of a log begins with a checkpoint, or with version 0. Where neither is there,
+/// the beginning was cleaned up, and what is left would be taken for everything.
+async fn is_whole(log: &dyn ObjectStore) -> bool {
+    let first = commit_uri_from_version(Some(0));
+    if log.head(&first).await.is_ok() {
+        return true;
+    }
+    let Ok(left) = optional_files(log).await else {
+        return false;
+    };
+    let mut parts: HashMap<u64, u64> = HashMap::new();
+    left.iter().any(|meta| {
+        let Some(version) = checkpoint_version(meta) else {
+            return false;
+        };
+        // `<version>.checkpoint.<part>.<parts>.parquet`, where it has more than one.
+        let name = meta.location.filename().unwrap_or_default();
+        let mut ends = name
+            .rsplit('.')
+            .skip(1)
+            .map(|part| part.parse::<u64>().ok());
+        match (ends.next().flatten(), ends.next().flatten()) {
+            (Some(of), Some(_)) => {
+                let found = parts.entry(version).or_default();
+                *found += 1;
+                *found >= of
+            }
+            _ => true,
+        }
+    })
 }
 
 /// The files of a log that it can be read without, of those that are not done without yet.

@@ -160,6 +160,7 @@ impl Log {
         let loaded: Result<_, delta_kernel::Error> = self
             .reading(fetched.clone(), |engine, root| {
                 let snapshot = Snapshot::builder_for(root).build(engine)?;
+                is_whole(&snapshot)?;
                 let domains = Domains::of(&snapshot, engine)?;
                 Ok((snapshot, domains))
             })
@@ -376,9 +377,24 @@ impl Log {
             let snapshot = Snapshot::builder_for(root)
                 .at_version(version)
                 .build(engine)?;
+            is_whole(&snapshot)?;
             snapshot.checkpoint(engine, None).map(|_| ())
         })
         .await?
         .map_err(|e| log_fault(operation, doing, e))
+    }
+}
+
+/// Refuses a log whose beginning was cleaned up and whose checkpoint is not there: Delta's reader
+/// takes the commits that are left for all there were.
+fn is_whole(snapshot: &Snapshot) -> Result<(), delta_kernel::Error> {
+    let segment = snapshot.log_segment();
+    let first = segment.listed.ascending_commit_files.first();
+    match segment.checkpoint_version.is_some() || first.is_none_or(|first| first.version == 0) {
+        true => Ok(()),
+        false => Err(delta_kernel::Error::InvalidCheckpoint(
+            "the first commits were cleaned up, and the checkpoint that stands for them is not there"
+                .to_owned(),
+        )),
     }
 }

@@ -131,6 +131,9 @@ impl Table {
         let stamp = self.stamp(batch.id())?;
         // The log may have been cleaned up to a checkpoint, be gone, or be that of another table: then
         // the next version would be written into nowhere, or among columns that were not read.
+        if let Some(tip) = state.doubtful.take() {
+            self.undo(state, tip).await?;
+        }
         if !self.is_known(state).await? {
             self.reload(state).await?;
         }
@@ -143,8 +146,13 @@ impl Table {
             if self.is_stored(state, batch.id(), &stamp).await? {
                 return self.found(state, batch, encoded.refused).await;
             }
-            let sorted = self.memory.sort(batch);
+            let sorted = self.memory.sort(batch, &encoded.refused);
             if !sorted.repeated.is_empty() {
+                // Somebody may have removed the rows since.
+                if !self.is_unchanged(state, &stamp).await? {
+                    self.reload(state).await?;
+                    continue;
+                }
                 let left_out = &sorted.repeated;
                 encoded = self
                     .encoder
@@ -216,7 +224,8 @@ impl Table {
         refused: Vec<Refusal>,
     ) -> Result<Written, Error> {
         self.log.settle(state.tip.version).await?;
-        self.memory.remember(&self.memory.sort(batch), &refused);
+        let sorted = self.memory.sort(batch, &refused);
+        self.memory.remember(&sorted, &refused);
         Ok(written(refused))
     }
 
@@ -381,6 +390,7 @@ async fn make(
                 shape: Arc::new(Shape::new(id, COLUMNS)),
                 history: History::Empty,
                 writer: None,
+                doubtful: None,
             };
             return Ok((state, true));
         }

@@ -57,8 +57,8 @@ impl Memory {
     }
 
     /// Looks at a batch.
-    pub(super) fn sort(&self, batch: &TraceBatch) -> Sorted {
-        self.recent().sort(batch)
+    pub(super) fn sort(&self, batch: &TraceBatch, refused: &[Refusal]) -> Sorted {
+        self.recent().sort(batch, refused)
     }
 
     /// Remembers the spans of a batch that is stored, but for those that were refused.
@@ -96,15 +96,18 @@ struct Recent {
 }
 
 impl Recent {
-    fn sort(&self, batch: &TraceBatch) -> Sorted {
+    /// A span that is refused is none that another repeats, and repeats none.
+    fn sort(&self, batch: &TraceBatch, refused: &[Refusal]) -> Sorted {
+        let refused: HashSet<usize> = refused.iter().map(|refusal| refusal.index).collect();
         let spans = batch.groups().iter().flat_map(|group| &group.spans);
         let identities: Vec<Identity> = spans.map(identity).collect();
         let mut seen = HashSet::default();
         seen.reserve(identities.len());
-        let is_repeated =
+        let mut is_repeated =
             |id: &Identity| self.young.contains(id) || self.old.contains(id) || !seen.insert(*id);
-        let repeated = identities.iter().map(is_repeated).enumerate();
-        let repeated = repeated.filter_map(|(index, repeated)| repeated.then_some(index));
+        let repeated = identities.iter().enumerate();
+        let repeated = repeated.filter(|(index, _)| !refused.contains(index));
+        let repeated = repeated.filter_map(|(index, id)| is_repeated(id).then_some(index));
         Sorted {
             repeated: repeated.collect(),
             identities,

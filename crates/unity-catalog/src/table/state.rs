@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) history: History,
     /// The last writer and the last of its batches in the log.
     pub(super) writer: Option<(Uuid, Option<i64>)>,
+    /// A commit of ours that may have fallen into another table.
+    pub(super) doubtful: Option<Tip>,
 }
 
 /// What is known of the transactions up to the version.
@@ -54,6 +56,7 @@ impl State {
             shape: Arc::new(shape),
             history: History::Loaded(loaded),
             writer: None,
+            doubtful: None,
         })
     }
 }

@@ -130,3 +130,29 @@ async fn a_span_of_a_batch_that_failed_is_stored_when_it_comes_again() {
     let stored = stored(&shop(dir.path())).await;
     assert!(stored.iter().any(|(_, id)| id.ends_with('2')), "{stored:?}");
 }
+
+/// Rows that somebody removed are no longer there to be repeated; those that were only rewritten are.
+#[tokio::test]
+async fn a_span_whose_row_was_removed_is_stored_when_it_comes_again() {
+    for (data_change, rows) in [("true", 1), ("false", 0)] {
+        let dir = TempDir::new().unwrap();
+        let sink = open(&location(dir.path())).await;
+        sink.write(&batch(1, 0, vec![span(1, 1)])).await.unwrap();
+        let folder = shop(dir.path());
+        let log = folder.join("_delta_log");
+        let commit = std::fs::read_to_string(log.join("00000000000000000001.json")).unwrap();
+        let actions = commit
+            .lines()
+            .map(serde_json::from_str::<serde_json::Value>);
+        let path = actions
+            .filter_map(|action| Some(action.ok()?.get("add")?.get("path")?.to_string()))
+            .next()
+            .unwrap();
+        let removed = format!(
+            "{{\"remove\":{{\"path\":{path},\"deletionTimestamp\":1,\"dataChange\":{data_change}}}}}\n"
+        );
+        std::fs::write(log.join("00000000000000000002.json"), removed).unwrap();
+        sink.write(&batch(1, 1, vec![span(1, 1)])).await.unwrap();
+        assert_eq!(stored(&folder).await.len(), rows, "{data_change}");
+    }
+}

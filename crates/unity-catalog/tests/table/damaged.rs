@@ -169,6 +169,46 @@ async fn a_damaged_commit_is_an_error() {
     }
 }
 
+/// Where the first commits were cleaned up, what is left is not taken for the whole table: nothing is
+/// written, no checkpoint is made of it, and no file counts as an orphan.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_without_its_beginning_is_an_error() {
+    let changes: Vec<(&str, fn(&Path))> = damages()
+        .into_iter()
+        .chain([(
+            "gone",
+            (|path| std::fs::remove_file(path).unwrap()) as fn(&Path),
+        )])
+        .collect();
+    for (what, damage) in changes {
+        let dir = TempDir::new().unwrap();
+        let log = with_checkpoints(dir.path()).await;
+        let commit = |version: u64| log.join(format!("{version:020}.json"));
+        // What a change of the table's properties leaves behind the checkpoint.
+        let first = std::fs::read_to_string(commit(0)).unwrap();
+        let of_table = |line: &&str| {
+            ["{\"metaData\"", "{\"protocol\""]
+                .iter()
+                .any(|a| line.starts_with(a))
+        };
+        let altered: Vec<&str> = first.lines().filter(of_table).collect();
+        assert_eq!(altered.len(), 2);
+        std::fs::write(commit(5), altered.join("\n")).unwrap();
+        for version in 0..=4 {
+            std::fs::remove_file(commit(version)).unwrap();
+        }
+        std::fs::remove_file(checkpoint(&log, 2)).unwrap();
+        let care = location(dir.path()).maintenance().await.unwrap();
+        damage(&checkpoint(&log, 4));
+        let before = std::fs::read_dir(&log).unwrap().count();
+        let opened = location(dir.path()).open().await.map(drop);
+        assert!(opened.is_err(), "{what}");
+        let orphans = care.remove_orphans(Some(std::time::Duration::ZERO)).await;
+        assert!(orphans.is_err(), "{what}: {orphans:?}");
+        assert_eq!(std::fs::read_dir(&log).unwrap().count(), before, "{what}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn maintenance_goes_on_too() {
     for (what, damage) in damages() {

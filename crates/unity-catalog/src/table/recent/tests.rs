@@ -24,7 +24,11 @@ fn batch(spans: Vec<SpanRecord>) -> TraceBatch {
 }
 
 fn repeated(recent: &Recent, spans: Vec<SpanRecord>) -> Vec<usize> {
-    let mut all: Vec<_> = recent.sort(&batch(spans)).repeated.into_iter().collect();
+    let mut all: Vec<_> = recent
+        .sort(&batch(spans), &[])
+        .repeated
+        .into_iter()
+        .collect();
     all.sort_unstable();
     all
 }
@@ -32,7 +36,7 @@ fn repeated(recent: &Recent, spans: Vec<SpanRecord>) -> Vec<usize> {
 #[test]
 fn only_what_is_stored_is_remembered() {
     let mut recent = Recent::default();
-    let first = recent.sort(&batch(vec![span(1, 1), span(1, 2)]));
+    let first = recent.sort(&batch(vec![span(1, 1), span(1, 2)]), &[]);
     // Not stored yet: nothing is known.
     assert_eq!(repeated(&recent, vec![span(1, 1)]), [] as [usize; 0]);
     let error = Error::new(ErrorKind::InvalidSpan, "write table", "odd");
@@ -51,10 +55,25 @@ fn only_what_is_stored_is_remembered() {
 }
 
 #[test]
+fn a_span_that_is_refused_is_repeated_by_none() {
+    let recent = Recent::default();
+    let error = || Error::new(ErrorKind::InvalidSpan, "write table", "odd");
+    let both = batch(vec![span(1, 1), span(1, 1), span(1, 1)]);
+    let sorted = recent.sort(
+        &both,
+        &[Refusal {
+            index: 0,
+            error: error(),
+        }],
+    );
+    assert_eq!(sorted.repeated.into_iter().collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn a_span_is_another_if_anything_of_it_is() {
     let mut recent = Recent::default();
     let known = span(0x0102, 3);
-    let first = recent.sort(&batch(vec![known.clone()]));
+    let first = recent.sort(&batch(vec![known.clone()]), &[]);
     recent.remember(&first, &[]);
     let mut later = known.clone();
     later.end_time_unix_nano += 1;
@@ -85,7 +104,7 @@ fn what_is_remembered_is_bounded_and_the_youngest_stay() {
     let count = u64::try_from(2 * PER_TABLE).unwrap();
     for first in (0..count).step_by(4096) {
         let spans = (first..first + 4096).map(|id| span(1, id + 1)).collect();
-        let sorted = recent.sort(&batch(spans));
+        let sorted = recent.sort(&batch(spans), &[]);
         assert!(sorted.repeated.is_empty());
         recent.remember(&sorted, &[]);
         assert!(recent.len() <= PER_TABLE, "{}", recent.len());
