@@ -173,7 +173,7 @@ async fn a_damaged_commit_is_an_error() {
 /// written, no checkpoint is made of it, and no file counts as an orphan.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_without_its_beginning_is_an_error() {
-    let changes: Vec<(&str, fn(&Path))> = damages()
+    let changes: Vec<Damage> = damages()
         .into_iter()
         .chain([(
             "gone",

@@ -49,12 +49,18 @@ fn a_commit_is_told_by_its_transaction() {
             r#"{"domainMetadata":{"domain":"somebody's","configuration":"{}","removed":false}}"#,
             Meaning::Other,
         ),
-        // Another engine removes, compacts, or says something new: nothing to us.
+        // Another engine compacts, or adds something new: nothing to us.
         (
-            r#"{"remove":{"path":"x","dataChange":true}}
+            r#"{"remove":{"path":"x","dataChange":false}}
 {"somethingNew":{"a":1}}"#,
             Meaning::Other,
         ),
+        // It removes rows, which may be remembered here.
+        (
+            r#"{"remove":{"path":"x","dataChange":true}}"#,
+            Meaning::Changed,
+        ),
+        (r#"{"remove":{"path":"x"}}"#, Meaning::Changed),
         (r#"{"commitInfo":"a text"}"#, Meaning::Other),
         ("{\"add\":", Meaning::Changed),
     ] {
