@@ -272,6 +272,33 @@ async fn a_trace_whose_root_is_elsewhere_is_not_ended_here() {
     );
 }
 
+/// Values that wait are told in the end, however many other traces are set values on meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_that_wait_outlast_those_of_others() {
+    let world = world(Reply::Reset);
+    world.is_bad.store(false, Ordering::SeqCst);
+    let sink = open(&location(&world.uri())).await.unwrap();
+    let mut update = TraceUpdate::new(TraceId::from(1));
+    update.request_preview = Some("hello?".into());
+    sink.write(&updated([entry(1, 7)], vec![update]))
+        .await
+        .unwrap();
+    // More than are remembered, of traces that have no span yet.
+    let others = (1_000..10_000).map(told).collect();
+    sink.write(&updated([root(2)], others)).await.unwrap();
+    world.mlflow.with("/s", |s| {
+        let id = format!("tr-{}", TraceId::from(1));
+        s.traces.get_mut(&id).unwrap().state = "OK".into();
+    });
+    world
+        .until("the values come with the end", |w| {
+            w.trace(1).unwrap().request_preview.as_deref() == Some("hello?")
+        })
+        .await;
+    let written = sink.write(&batch([root(3)])).await.unwrap();
+    assert!(written.lost_updates.is_empty(), "{written:?}");
+}
+
 /// The same for tables behind Databricks, where spans that were sent again would be there twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trace_info_of_databricks_is_tried_apart() {
