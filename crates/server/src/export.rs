@@ -10,6 +10,7 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
+use std::collections::HashSet;
 use std::future::Future;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
@@ -126,7 +127,7 @@ pub(crate) type Culprit = (usize, Fault);
 #[derive(Default)]
 pub(crate) struct Tries(Mutex<Tried>);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Tried {
     /// The batch that the place objected to last.
     batch: Option<BatchId>,
@@ -136,6 +137,10 @@ struct Tried {
     in_doubt: bool,
     /// The place has taken spans.
     proven: bool,
+    /// Positions of spans that were taken when the batch was tried apart.
+    taken: HashSet<usize>,
+    /// How many of them the answers said were rejected after all.
+    rejected: u64,
 }
 
 impl Tries {
@@ -145,7 +150,7 @@ impl Tries {
 
     fn of(&self, batch: BatchId) -> Tried {
         self.with(|tried| match tried.batch == Some(batch) {
-            true => *tried,
+            true => tried.clone(),
             false => Tried {
                 proven: tried.proven,
                 ..Tried::default()
@@ -155,7 +160,31 @@ impl Tries {
 
     /// Whether the place objected to a batch before.
     pub(crate) fn is_again(&self, batch: BatchId) -> bool {
-        self.of(batch).times > 0
+        self.with(|tried| tried.batch == Some(batch) && tried.times > 0)
+    }
+
+    /// Notes what a request took of a batch that is tried apart, and how many of its spans were
+    /// rejected after all: an answer that ends the attempt must not have them sent again.
+    pub(crate) fn note_taken(&self, batch: BatchId, positions: &[usize], rejected: u64) {
+        self.with(|tried| {
+            if tried.batch == Some(batch) {
+                tried.proven = true;
+                tried.taken.extend(positions);
+                tried.rejected += rejected;
+            }
+        });
+    }
+
+    /// The positions of a batch of `count` spans that earlier attempts left, and how many of the
+    /// others were rejected.
+    pub(crate) fn left_of(&self, batch: BatchId, count: usize) -> (Vec<usize>, u64) {
+        self.with(|tried| match tried.batch == Some(batch) {
+            true => {
+                let left = (0..count).filter(|i| !tried.taken.contains(i));
+                (left.collect(), tried.rejected)
+            }
+            false => ((0..count).collect(), 0),
+        })
     }
 
     /// Notes that the place objected to a batch once more.
@@ -166,9 +195,9 @@ impl Tries {
                 batch: Some(batch),
                 times: before.times.saturating_add(1),
                 in_doubt,
-                proven: before.proven,
+                ..before
             };
-            *tried
+            tried.clone()
         })
     }
 
@@ -206,6 +235,10 @@ where
     P: Fn(bool) -> PFut,
     PFut: Future<Output = Result<bool, Fault>>,
 {
+    if positions.is_empty() {
+        tries.taken();
+        return Ok(Vec::new());
+    }
     let (mut fault, mut healthy) = if tries.of(batch).in_doubt {
         // Sent before: the empty request comes first, and then the spans in other requests.
         let healthy = probe(true).await?;

@@ -377,6 +377,88 @@ async fn a_request_in_doubt_is_not_repeated() {
     assert_eq!(counts(&server)[4..], [0, 4, 4]);
 }
 
+/// What was taken when a batch was tried apart is not sent again after an answer that ends the
+/// attempt, and no span that was rejected on the way is forgotten.
+#[tokio::test]
+async fn what_was_taken_of_a_batch_is_not_sent_again() {
+    let partial = ExportTraceServiceResponse {
+        partial_success: Some(ExportTracePartialSuccess {
+            rejected_spans: 1,
+            error_message: "quota".into(),
+        }),
+    };
+    let partial = Reply::new(200, "application/x-protobuf", partial.encode_to_vec());
+    for (interruption, objection) in [(429, 400), (503, 400), (429, 500), (401, 413)] {
+        let taken = std::sync::Arc::new(std::sync::Mutex::new((Vec::new(), 0)));
+        let (answers, first) = (taken.clone(), partial.clone());
+        let server = Server::start(move |r| {
+            let spans = support::decode::request(&r.body()).unwrap();
+            let mut taken = answers.lock().unwrap();
+            let (names, requests): &mut (Vec<String>, usize) = &mut taken;
+            // Once some spans are taken, requests are interrupted, at growing distances.
+            if spans.is_empty() {
+                return Reply::stored();
+            }
+            if !names.is_empty() {
+                *requests += 1;
+                if (1..20).any(|n| n * (n + 1) / 2 == *requests) {
+                    return Reply::text(interruption, "a moment");
+                }
+            }
+            if spans.iter().any(|s| s.span.name == "bad") {
+                return Reply::text(objection, "a bad name");
+            }
+            let is_first = names.is_empty();
+            names.extend(spans.iter().map(|s| s.span.name.to_string()));
+            match is_first {
+                true => first.clone(),
+                false => Reply::stored(),
+            }
+        });
+        let location = location(&otlp(&server));
+        let batch = batch((1..=16).map(|t| {
+            let mut span = root(t);
+            span.name = if t == 12 {
+                "bad".into()
+            } else {
+                format!("{t}").into()
+            };
+            span
+        }));
+        let mut attempts = 1;
+        let written = loop {
+            match write(&location, &batch).await {
+                Ok(written) => break written,
+                Err(error) => assert_ne!(error.kind(), ErrorKind::InvalidSpan, "{error}"),
+            }
+            attempts += 1;
+            assert!(attempts < 60, "{interruption} {objection}: no end");
+        };
+        assert!(attempts > 2, "{attempts} attempts");
+        let mut names = taken.lock().unwrap().0.clone();
+        names.sort_by_key(|name| name.parse::<u32>().unwrap());
+        let good = (1..=16).filter(|t| *t != 12).map(|t| t.to_string());
+        assert_eq!(
+            names,
+            good.collect::<Vec<_>>(),
+            "{interruption} {objection}"
+        );
+        let refused: Vec<String> = written
+            .refused
+            .iter()
+            .map(|r| r.error.to_string())
+            .collect();
+        assert_eq!(refused.len(), 2, "{refused:?}");
+        assert_eq!(written.refused[0].index, 11);
+        assert!(refused[0].contains("a bad name"), "{refused:?}");
+        assert!(refused[1].contains("without saying which"), "{refused:?}");
+        // The next batch begins anew.
+        let next = support::batch((21..=24).map(root));
+        while write(&location, &next).await.is_err() {}
+        assert_eq!(taken.lock().unwrap().0.len(), 15 + 4);
+    }
+}
+
 /// A span that is refused in a batch of its own, by a server that refuses empty requests too: it does
 /// not hold the lane for good, since the server has taken others.
 #[tokio::test]
