@@ -4,7 +4,7 @@ use crate::client::{Answer, Call, PROTOBUF};
 use crate::config::{HOPELESS, PATIENCE_WITH_500, SURE};
 use crate::error::{Blame, Fault, FaultExt as _, WRITE};
 use crate::host::Host;
-use crate::status::PERHAPS_GZIP;
+use crate::status::{Dialect, PERHAPS_GZIP};
 use crate::transport::Compression;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -57,6 +57,9 @@ pub(crate) async fn post(
             // Perhaps it reads no gzip, or a proxy on the way does not. Where it took some before,
             // only what is about encodings makes that likely.
             Err(fault) if is_about_gzip(fault, host.took_gzip()) => {
+                if may_be_stored(host, fault) && !reads_no_gzip(&call, host).await? {
+                    return answer;
+                }
                 let plain = host.client.call(call(body.into(), false)).await;
                 if plain.is_ok() {
                     host.note_gzip(false);
@@ -74,6 +77,27 @@ fn is_about_gzip(fault: &Fault, taken_before: bool) -> bool {
     fault.status().is_some_and(|status| match taken_before {
         true => matches!(status, 406 | 415),
         false => PERHAPS_GZIP.contains(&status),
+    })
+}
+
+/// Whether a part of the request may be stored after all, where a span would be there twice.
+fn may_be_stored(host: &Host, fault: &Fault) -> bool {
+    host.client.dialect() == Dialect::Otlp && fault.outcome() == Outcome::Doubt
+}
+
+/// Whether the server takes an empty request as it is, and stumbles over the same with gzip.
+async fn reads_no_gzip(call: impl Fn(Bytes, bool) -> Call, host: &Host) -> Result<bool, Fault> {
+    let plain = Bytes::from_static(&NO_SPANS);
+    if host.client.call(call(plain, false)).await.is_err() {
+        return Ok(false);
+    }
+    let packed = gzip(&NO_SPANS)?.into();
+    Ok(match host.client.call(call(packed, true)).await {
+        Ok(_) => {
+            host.note_gzip(true);
+            false
+        }
+        Err(fault) => is_about_gzip(&fault, false),
     })
 }
 
