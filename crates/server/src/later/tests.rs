@@ -191,9 +191,9 @@ async fn one_failing_trace_slows_no_other() {
 /// A call that was replaced while a round tried the one before it is not taken for that.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_new_again_is_not_the_old_one() {
-    let (later, _, with) = calls();
-    let fail = || later.settle_batch(&*with, job(1), untried(job(1), || None));
     for begun_anew in [false, true] {
+        let (later, _, with) = calls();
+        let fail = || later.settle_batch(&*with, job(1), untried(job(1), || None));
         fail();
         let taken = later.take(1, |_| true);
         if begun_anew {
