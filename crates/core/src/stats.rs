@@ -240,6 +240,9 @@ pub struct LocationStats {
     /// Trace-level updates not stored, for whatever reason; updates of one trace that travelled
     /// together count as one. They are no spans and in none of the sums above.
     pub lost_updates: u64,
+    /// Trace-level updates that are still tried, apart from their batch: neither stored nor lost
+    /// yet. See [`LateUpdate`](crate::LateUpdate).
+    pub late_updates: u64,
     /// The last error, of a batch or of a span; kept after recovery.
     pub last_error: Option<Error>,
     /// Spans started and not ended yet.

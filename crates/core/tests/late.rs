@@ -83,6 +83,17 @@ fn end_a_span(pipeline: &Pipeline, place: &Place) {
     assert!(report.is_complete(), "{report}");
 }
 
+/// Whether all is stored and nothing lost, and how many values are still tried.
+fn verdicts(pipeline: &Pipeline, place: &Place) -> (bool, bool, u64) {
+    let report = pipeline.flush(Duration::from_secs(20)).wait();
+    let of = report.location(&place.uri).unwrap();
+    let stats = pipeline.stats();
+    let late = stats.location(&place.uri).unwrap().late_updates;
+    assert_eq!(of.late_updates, late, "{report}");
+    assert_eq!(report.to_string().contains("still tried"), late > 0);
+    (report.all_stored(), report.nothing_lost(), late)
+}
+
 fn lost(pipeline: &Pipeline, place: &Place) -> (u64, Option<String>) {
     let stats = pipeline.stats();
     let of = stats.location(&place.uri).unwrap();
@@ -96,11 +107,15 @@ fn what_becomes_of_it_is_counted_once() {
     let place = place("counted");
     let take = || place.late.lock().unwrap().pop().unwrap();
     end_a_span(&pipeline, &place);
+    assert_eq!(verdicts(&pipeline, &place), (false, true, 1));
     take().stored();
+    assert_eq!(verdicts(&pipeline, &place), (true, true, 0));
     assert_eq!(lost(&pipeline, &place), (0, None));
     end_a_span(&pipeline, &place);
+    assert_eq!(verdicts(&pipeline, &place), (false, true, 1));
     drop(take());
     assert_eq!(lost(&pipeline, &place), (1, None));
+    assert_eq!(verdicts(&pipeline, &place), (false, false, 0));
     end_a_span(&pipeline, &place);
     take().lost(Error::new(ErrorKind::Unavailable, "complete trace", "away"));
     let (count, error) = lost(&pipeline, &place);
@@ -126,11 +141,8 @@ fn what_is_left_at_the_end_is_lost() {
         end_a_span(&pipeline, &place);
     }
     let report = pipeline.shutdown(Duration::from_secs(20)).wait();
-    assert_eq!(
-        report.location(&place.uri).unwrap().lost_updates,
-        3,
-        "{report}"
-    );
+    let of = report.location(&place.uri).unwrap();
+    assert_eq!((of.lost_updates, of.late_updates), (3, 0), "{report}");
     // Whatever becomes of them now has been counted.
     let mut late = std::mem::take(&mut *place.late.lock().unwrap());
     drop(late.pop());
@@ -139,6 +151,8 @@ fn what_is_left_at_the_end_is_lost() {
         .unwrap()
         .lost(Error::new(ErrorKind::Unavailable, "complete trace", "away"));
     assert_eq!(lost(&pipeline, &place), (3, None));
+    let stats = pipeline.stats();
+    assert_eq!(stats.location(&place.uri).unwrap().late_updates, 0);
 }
 
 #[test]

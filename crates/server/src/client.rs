@@ -105,6 +105,11 @@ impl Client {
         &self.transport
     }
 
+    /// Whose rules its answers follow.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// Sends one request and reads its answer. An answer that is no success is an error.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, Fault> {
         let mut headers = HeaderMap::new();

@@ -4,12 +4,13 @@ use crate::client::{Answer, Call, PROTOBUF};
 use crate::config::{HOPELESS, PATIENCE_WITH_500, SURE};
 use crate::error::{Blame, Fault, FaultExt as _, WRITE};
 use crate::host::Host;
-use crate::status::PERHAPS_GZIP;
+use crate::status::{Dialect, PERHAPS_GZIP};
 use crate::transport::Compression;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
+use std::collections::HashSet;
 use std::future::Future;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
@@ -56,6 +57,9 @@ pub(crate) async fn post(
             // Perhaps it reads no gzip, or a proxy on the way does not. Where it took some before,
             // only what is about encodings makes that likely.
             Err(fault) if is_about_gzip(fault, host.took_gzip()) => {
+                if may_be_stored(host, fault) && !reads_no_gzip(&call, host).await? {
+                    return answer;
+                }
                 let plain = host.client.call(call(body.into(), false)).await;
                 if plain.is_ok() {
                     host.note_gzip(false);
@@ -73,6 +77,27 @@ fn is_about_gzip(fault: &Fault, taken_before: bool) -> bool {
     fault.status().is_some_and(|status| match taken_before {
         true => matches!(status, 406 | 415),
         false => PERHAPS_GZIP.contains(&status),
+    })
+}
+
+/// Whether a part of the request may be stored after all, where a span would be there twice.
+fn may_be_stored(host: &Host, fault: &Fault) -> bool {
+    host.client.dialect() == Dialect::Otlp && fault.outcome() == Outcome::Doubt
+}
+
+/// Whether the server takes an empty request as it is, and stumbles over the same with gzip.
+async fn reads_no_gzip(call: impl Fn(Bytes, bool) -> Call, host: &Host) -> Result<bool, Fault> {
+    let plain = Bytes::from_static(&NO_SPANS);
+    if host.client.call(call(plain, false)).await.is_err() {
+        return Ok(false);
+    }
+    let packed = gzip(&NO_SPANS)?.into();
+    Ok(match host.client.call(call(packed, true)).await {
+        Ok(_) => {
+            host.note_gzip(true);
+            false
+        }
+        Err(fault) => is_about_gzip(&fault, false),
     })
 }
 
@@ -126,7 +151,7 @@ pub(crate) type Culprit = (usize, Fault);
 #[derive(Default)]
 pub(crate) struct Tries(Mutex<Tried>);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Tried {
     /// The batch that the place objected to last.
     batch: Option<BatchId>,
@@ -136,6 +161,10 @@ struct Tried {
     in_doubt: bool,
     /// The place has taken spans.
     proven: bool,
+    /// Positions of spans that were taken when the batch was tried apart.
+    taken: HashSet<usize>,
+    /// How many of them the answers said were rejected after all.
+    rejected: u64,
 }
 
 impl Tries {
@@ -145,7 +174,7 @@ impl Tries {
 
     fn of(&self, batch: BatchId) -> Tried {
         self.with(|tried| match tried.batch == Some(batch) {
-            true => *tried,
+            true => tried.clone(),
             false => Tried {
                 proven: tried.proven,
                 ..Tried::default()
@@ -155,7 +184,31 @@ impl Tries {
 
     /// Whether the place objected to a batch before.
     pub(crate) fn is_again(&self, batch: BatchId) -> bool {
-        self.of(batch).times > 0
+        self.with(|tried| tried.batch == Some(batch) && tried.times > 0)
+    }
+
+    /// Notes what a request took of a batch that is tried apart, and how many of its spans were
+    /// rejected after all: an answer that ends the attempt must not have them sent again.
+    pub(crate) fn note_taken(&self, batch: BatchId, positions: &[usize], rejected: u64) {
+        self.with(|tried| {
+            if tried.batch == Some(batch) {
+                tried.proven = true;
+                tried.taken.extend(positions);
+                tried.rejected += rejected;
+            }
+        });
+    }
+
+    /// The positions of a batch of `count` spans that earlier attempts left, and how many of the
+    /// others were rejected.
+    pub(crate) fn left_of(&self, batch: BatchId, count: usize) -> (Vec<usize>, u64) {
+        self.with(|tried| match tried.batch == Some(batch) {
+            true => {
+                let left = (0..count).filter(|i| !tried.taken.contains(i));
+                (left.collect(), tried.rejected)
+            }
+            false => ((0..count).collect(), 0),
+        })
     }
 
     /// Notes that the place objected to a batch once more.
@@ -166,9 +219,9 @@ impl Tries {
                 batch: Some(batch),
                 times: before.times.saturating_add(1),
                 in_doubt,
-                proven: before.proven,
+                ..before
             };
-            *tried
+            tried.clone()
         })
     }
 
@@ -206,6 +259,10 @@ where
     P: Fn(bool) -> PFut,
     PFut: Future<Output = Result<bool, Fault>>,
 {
+    if positions.is_empty() {
+        tries.taken();
+        return Ok(Vec::new());
+    }
     let (mut fault, mut healthy) = if tries.of(batch).in_doubt {
         // Sent before: the empty request comes first, and then the spans in other requests.
         let healthy = probe(true).await?;

@@ -53,10 +53,11 @@ struct State<J> {
     waiting: HashMap<TraceId, Waiting<J>>,
     /// A task tries them.
     running: bool,
-    /// Rounds in a row in which a call failed.
+    /// Rounds in a row in which every call failed.
     failures: u32,
     /// No round before this.
     resume: Instant,
+    next_version: u64,
 }
 
 struct Waiting<J> {
@@ -67,7 +68,7 @@ struct Waiting<J> {
     /// Why the last try failed.
     error: Option<Error>,
     late: LateUpdate,
-    /// Rises when the job is replaced.
+    /// Another one whenever the job is new or replaced; never the same twice.
     version: u64,
 }
 
@@ -79,6 +80,7 @@ impl<J> Default for Later<J> {
                 running: false,
                 failures: 0,
                 resume: Instant::now(),
+                next_version: 0,
             }),
         }
     }
@@ -115,9 +117,10 @@ impl<J: Clone + Send + 'static> Later<J> {
         if start {
             let driver = Driver {
                 later: self.clone(),
+                with: with.clone(),
                 is_done: false,
             };
-            tokio::spawn(driver.run(with.clone()));
+            tokio::spawn(driver.run());
         }
     }
 
@@ -133,28 +136,31 @@ impl<J: Clone + Send + 'static> Later<J> {
 
     fn settle_batch(&self, with: &dyn Complete<J>, jobs: Vec<(TraceId, J)>, left: Vec<Left<J>>) {
         let now = Instant::now();
+        let failed = is_failure(jobs.len(), &left);
         let mut full = Vec::new();
         let mut state = self.lock();
         for (trace, _) in jobs {
             if !left.iter().any(|left| left.trace == trace)
                 && let Some(waiting) = state.waiting.remove(&trace)
             {
+                with.memory().release(trace);
                 waiting.late.stored();
             }
         }
-        let failed = left.iter().any(|left| left.error.is_some());
         if failed {
             state.failed(now);
         }
-        let count = state.waiting.len();
-        for (i, Left { trace, job, error }) in left.into_iter().enumerate() {
+        for Left { trace, job, error } in left {
+            let version = state.new_version();
+            let count = state.waiting.len();
             match state.waiting.get_mut(&trace) {
                 Some(waiting) => {
                     waiting.job = job;
-                    waiting.version += 1;
+                    waiting.version = version;
                 }
-                None if count + i >= MOST => full.push((trace, error)),
+                None if count >= MOST => full.push((trace, error)),
                 None => {
+                    with.memory().hold(trace);
                     let waiting = Waiting {
                         job,
                         since: now,
@@ -162,7 +168,7 @@ impl<J: Clone + Send + 'static> Later<J> {
                         due: now + pause(0),
                         error,
                         late: LateUpdate::begin(),
-                        version: 0,
+                        version,
                     };
                     state.waiting.insert(trace, waiting);
                 }
@@ -178,6 +184,13 @@ impl<J: Clone + Send + 'static> Later<J> {
                 "there are too many others",
             );
         }
+    }
+
+    /// Calls `act` for each of the traces that does not wait.
+    pub(crate) fn unless_waiting(&self, traces: &[TraceId], act: impl Fn(TraceId)) {
+        let state = self.lock();
+        let others = traces.iter().filter(|of| !state.waiting.contains_key(of));
+        others.for_each(|trace| act(*trace));
     }
 
     /// Takes up to `most` of the calls that `is_wanted`, those that wait longest first.
@@ -199,7 +212,7 @@ impl<J: Clone + Send + 'static> Later<J> {
             .memory()
             .take_lost_of(|trace| taken.iter().any(|(of, _, _)| *of == trace));
         let mut state = self.lock();
-        match left.iter().any(|left| left.error.is_some()) {
+        match is_failure(taken.len(), &left) {
             true => state.failed(now),
             false => state.failures = 0,
         }
@@ -224,6 +237,7 @@ impl<J: Clone + Send + 'static> Later<J> {
                 }
                 None => {
                     if let Some(waiting) = state.waiting.remove(&trace) {
+                        with.memory().release(trace);
                         match refused.iter().position(|(lost, _)| *lost == trace) {
                             Some(i) if waiting.late.is_counted() => {
                                 let (_, error) = refused.swap_remove(i);
@@ -235,6 +249,7 @@ impl<J: Clone + Send + 'static> Later<J> {
                     continue;
                 }
             }
+            with.memory().release(trace);
             over.extend(state.waiting.remove(&trace).map(|waiting| (trace, waiting)));
         }
         drop(state);
@@ -252,6 +267,17 @@ impl<J> State<J> {
         self.resume = now + pause(self.failures);
         self.failures = self.failures.saturating_add(1);
     }
+
+    fn new_version(&mut self) -> u64 {
+        self.next_version += 1;
+        self.next_version
+    }
+}
+
+/// Whether calls failed for what the place is, and not one of them for its own trace: all did.
+fn is_failure<J>(calls: usize, left: &[Left<J>]) -> bool {
+    let failed = left.iter().filter(|left| left.error.is_some()).count();
+    failed > 0 && failed >= calls
 }
 
 fn pause(tries: u32) -> Duration {
@@ -317,14 +343,15 @@ fn lose<J: 'static>(
 }
 
 /// The task that tries the calls of one location.
-struct Driver<J> {
+struct Driver<J: 'static> {
     later: Arc<Later<J>>,
+    with: Arc<dyn Complete<J>>,
     /// It ended as it should.
     is_done: bool,
 }
 
 impl<J: Clone + Send + 'static> Driver<J> {
-    async fn run(mut self, with: Arc<dyn Complete<J>>) {
+    async fn run(mut self) {
         while let Some(due) = self.next() {
             sleep_until(due).await;
             let now = Instant::now();
@@ -332,8 +359,8 @@ impl<J: Clone + Send + 'static> Driver<J> {
             if taken.is_empty() {
                 continue;
             }
-            let left = attempt(&*with, jobs_of(&taken), ROUND).await;
-            self.later.settle(&*with, taken, left);
+            let left = attempt(&*self.with, jobs_of(&taken), ROUND).await;
+            self.later.settle(&*self.with, taken, left);
         }
         // Whoever comes next starts another one.
         self.is_done = true;
@@ -351,7 +378,7 @@ impl<J: Clone + Send + 'static> Driver<J> {
     }
 }
 
-impl<J> Drop for Driver<J> {
+impl<J: 'static> Drop for Driver<J> {
     /// The pipeline's runtime ended: what is left counts as lost.
     fn drop(&mut self) {
         if self.is_done {
@@ -362,7 +389,11 @@ impl<J> Drop for Driver<J> {
             let mut state = state.unwrap_or_else(PoisonError::into_inner);
             state.running = false;
             state.failures = 0;
-            std::mem::take(&mut state.waiting)
+            let waiting = std::mem::take(&mut state.waiting);
+            for trace in waiting.keys() {
+                self.with.memory().release(*trace);
+            }
+            waiting
         };
         drop(waiting);
     }

@@ -82,8 +82,8 @@ impl Endpoint<'_> {
             headers,
             tries,
         } = self;
-        let positions: Vec<usize> = (0..encoded.len()).collect();
-        let rejected = AtomicU64::new(0);
+        let (positions, before) = tries.left_of(batch, encoded.len());
+        let rejected = AtomicU64::new(before);
         let said = std::sync::Mutex::new(String::new());
         let attempt = async |selected: Vec<usize>| {
             let plain = selected.len() == 1 && tries.is_again(batch);
@@ -93,7 +93,9 @@ impl Endpoint<'_> {
             };
             let answer = post(host, path, headers, body, plain).await?;
             let (count, message) = partial_success(host, &answer)?;
-            rejected.fetch_add(count.min(selected.len() as u64), Ordering::Relaxed);
+            let count = count.min(selected.len() as u64);
+            rejected.fetch_add(count, Ordering::Relaxed);
+            tries.note_taken(batch, &selected, count);
             if !message.is_empty()
                 && let Ok(mut said) = said.lock()
             {
@@ -103,7 +105,7 @@ impl Endpoint<'_> {
         };
         let probe = |_unclear| is_healthy(host, path, headers);
         let mut written = Written::default();
-        for (index, fault) in deliver(tries, batch, positions.clone(), &attempt, probe).await? {
+        for (index, fault) in deliver(tries, batch, positions, &attempt, probe).await? {
             let error = fault.during(WRITE).at(uri);
             written.refused.push(Refusal { index, error });
         }
@@ -113,9 +115,7 @@ impl Endpoint<'_> {
             tracing::warn!(location = %uri, message = %said, "the OTLP endpoint took all spans, with a warning");
         }
         // The protocol says how many and not which: the count is right, the positions are stand-ins.
-        let free = positions
-            .into_iter()
-            .filter(|i| !written.refused.iter().any(|r| r.index == *i));
+        let free = (0..encoded.len()).filter(|i| !written.refused.iter().any(|r| r.index == *i));
         let stand_ins: Vec<usize> = free.take(count).collect();
         for index in stand_ins {
             let error = Error::new(

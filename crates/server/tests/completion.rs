@@ -182,8 +182,13 @@ fn calls_that_never_succeed_are_lost_updates() {
         ));
     }
     let report = pipeline.flush(Duration::from_secs(30)).wait();
-    assert!(report.all_stored(), "{report}");
+    // Spans are stored, and values are still tried.
+    assert!(report.is_complete() && report.nothing_lost(), "{report}");
+    assert!(!report.all_stored(), "{report}");
+    let late = report.location(&uri).unwrap().late_updates;
+    assert!((1..=3).contains(&late), "{report}");
     let report = pipeline.shutdown(Duration::from_secs(30)).wait();
+    assert!(!report.all_stored(), "{report}");
     let of = report.location(&uri).unwrap();
     assert_eq!((of.stored, of.lost_updates), (3, 3), "{report}");
     assert_eq!(world.mlflow.with("/s", |s| s.traces.len()), 3);
@@ -207,9 +212,10 @@ fn a_shutdown_tries_once_more() {
         update_current_trace(|u| u.client_request_id = Some("r".into()));
     }
     let report = pipeline.flush(Duration::from_secs(30)).wait();
-    assert!(report.all_stored(), "{report}");
+    assert!(report.is_complete() && !report.all_stored(), "{report}");
     world.is_bad.store(false, Ordering::SeqCst);
     let report = pipeline.shutdown(Duration::from_secs(30)).wait();
+    assert!(report.all_stored(), "{report}");
     assert_eq!(report.location(&uri).unwrap().lost_updates, 0, "{report}");
     world.mlflow.with("/s", |s| {
         let trace = s.traces.values().next().unwrap();
@@ -264,6 +270,33 @@ async fn a_trace_whose_root_is_elsewhere_is_not_ended_here() {
         world.trace(2).unwrap().client_request_id.as_deref(),
         Some("request")
     );
+}
+
+/// Values that wait are told in the end, however many other traces are set values on meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_that_wait_outlast_those_of_others() {
+    let world = world(Reply::Reset);
+    world.is_bad.store(false, Ordering::SeqCst);
+    let sink = open(&location(&world.uri())).await.unwrap();
+    let mut update = TraceUpdate::new(TraceId::from(1));
+    update.request_preview = Some("hello?".into());
+    sink.write(&updated([entry(1, 7)], vec![update]))
+        .await
+        .unwrap();
+    // More than are remembered, of traces that have no span yet.
+    let others = (1_000..10_000).map(told).collect();
+    sink.write(&updated([root(2)], others)).await.unwrap();
+    world.mlflow.with("/s", |s| {
+        let id = format!("tr-{}", TraceId::from(1));
+        s.traces.get_mut(&id).unwrap().state = "OK".into();
+    });
+    world
+        .until("the values come with the end", |w| {
+            w.trace(1).unwrap().request_preview.as_deref() == Some("hello?")
+        })
+        .await;
+    let written = sink.write(&batch([root(3)])).await.unwrap();
+    assert!(written.lost_updates.is_empty(), "{written:?}");
 }
 
 /// The same for tables behind Databricks, where spans that were sent again would be there twice.

@@ -50,8 +50,10 @@ impl LateUpdate {
 
     /// The place has the values.
     pub fn stored(mut self) {
-        if let Some(lane) = self.0.take().and_then(|r| r.lane.upgrade()) {
-            lane.late.ended();
+        if let Some(lane) = self.0.take().and_then(|r| r.lane.upgrade())
+            && lane.late.claim()
+        {
+            lane.late.ended(1);
         }
     }
 
@@ -66,10 +68,11 @@ impl LateUpdate {
         };
         let Some(lane) = lane.upgrade() else { return };
         // The end of the pipeline may have counted it already.
-        if !lane.late.ended() {
+        if !lane.late.claim() {
             return;
         }
         lane.counters.lose_updates(1);
+        lane.late.ended(1);
         let Some(error) = error.map(|error| error.at(&lane.uri)) else {
             return;
         };
@@ -101,27 +104,44 @@ pub(super) async fn reporting<T>(
 
 /// How many late values of a lane are under way.
 #[derive(Debug, Default)]
-pub(super) struct Late(AtomicU64);
+pub(super) struct Late {
+    /// Those of which nobody has said yet what became of them.
+    open: AtomicU64,
+    /// Those and the ones whose end is not counted yet: a lost value is counted as lost before it is
+    /// no longer under way, so that a report sees at least one of the two.
+    under_way: AtomicU64,
+}
 
 impl Late {
     fn began(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.open.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Takes one away; whether there was one.
-    fn ended(&self) -> bool {
+    /// Whether there is one whose end is still to be counted. The caller counts it, and calls
+    /// [`ended`](Self::ended).
+    fn claim(&self) -> bool {
         let less = |n: u64| n.checked_sub(1);
-        self.0
+        self.open
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
             .is_ok()
     }
 
-    pub(super) fn is_none(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 0
+    /// The end of so many is counted.
+    pub(super) fn ended(&self, values: u64) {
+        self.under_way.fetch_sub(values, Ordering::AcqRel);
     }
 
-    /// Takes all away; how many there were.
-    pub(super) fn give_up(&self) -> u64 {
-        self.0.swap(0, Ordering::AcqRel)
+    pub(super) fn under_way(&self) -> u64 {
+        self.under_way.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.under_way() == 0
+    }
+
+    /// Claims all; how many there were.
+    pub(super) fn claim_all(&self) -> u64 {
+        self.open.swap(0, Ordering::AcqRel)
     }
 }

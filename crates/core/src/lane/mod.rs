@@ -253,8 +253,15 @@ impl Lane {
 
     /// Counts the trace-level values that are still tried as lost: delivery ends.
     pub(crate) fn give_up_late(&self) {
-        let left = usize::try_from(self.late.give_up()).unwrap_or(usize::MAX);
-        self.counters.lose_updates(left);
+        let left = self.late.claim_all();
+        let lost = usize::try_from(left).unwrap_or(usize::MAX);
+        self.counters.lose_updates(lost);
+        self.late.ended(left);
+    }
+
+    /// Trace-level values that are still tried. Read before those that were lost.
+    pub(crate) fn late_updates(&self) -> u64 {
+        self.late.under_way()
     }
 
     /// When a batch was last done.

@@ -50,6 +50,9 @@ pub struct LocationReport {
     pub dropped: Dropped,
     /// Trace-level updates not stored since the pipeline started.
     pub lost_updates: u64,
+    /// Trace-level updates that are still tried, apart from their batch. No flush waits for them;
+    /// shutdown counts as lost what is left of them.
+    pub late_updates: u64,
     /// Spans dropped while this flush was under way.
     pub lost: u64,
     /// Spans started and not ended yet; no flush can store them.
@@ -65,17 +68,18 @@ impl FlushReport {
     }
 
     /// The verdict on the pipeline's life: every span that ended since it started is stored, and
-    /// every trace-level value. Spans that never reached a location count as lost, those that were
+    /// every trace-level value; false while such values are still tried. Spans that never reached a location count as lost, those that were
     /// [discarded](crate::Destination::discard) on purpose do not.
     ///
     /// True also of a pipeline that was given nothing.
     pub fn all_stored(&self) -> bool {
-        self.is_complete() && self.losses == 0
+        self.is_complete() && self.losses == 0 && self.locations.iter().all(|l| l.late_updates == 0)
     }
 
     /// The verdict on the time since the last report: nothing was dropped, unrouted, orphaned or
     /// expired, and no trace-level value was lost, that a flush before this one did not report.
-    /// What is still pending is not lost; see [`is_complete`](Self::is_complete).
+    /// What is still pending is not lost, see [`is_complete`](Self::is_complete), nor are
+    /// trace-level values that are still tried.
     pub fn nothing_lost(&self) -> bool {
         self.error.is_none() && self.losses <= self.told
     }
@@ -137,6 +141,9 @@ impl fmt::Display for LocationReport {
         )?;
         if self.lost_updates > 0 {
             write!(f, ", {} trace-level updates lost", self.lost_updates)?;
+        }
+        if self.late_updates > 0 {
+            write!(f, ", {} trace-level updates still tried", self.late_updates)?;
         }
         match &self.error {
             Some(error) if self.is_in_trouble() => write!(f, ": {error}"),
@@ -257,6 +264,7 @@ pub(super) fn report(
                 stored: l.stored,
                 dropped: l.dropped,
                 lost_updates: l.lost_updates,
+                late_updates: l.late_updates,
                 open_spans: l.open_spans,
                 error: l.last_error,
                 uri: l.uri,

@@ -34,6 +34,9 @@ impl Shared {
                 let dropped = lane.dropped();
                 let in_flight = lane.counters.in_flight.load(Ordering::Relaxed);
                 drop(guard);
+                // Before those that were lost: what ends meanwhile is then in one of the two.
+                let late_updates = lane.late_updates();
+                let lost_updates = lane.lost_updates();
                 // `accepted` is read last: a span that ends meanwhile is counted as queued.
                 let accepted = lane.accepted();
                 LocationStats {
@@ -47,7 +50,8 @@ impl Shared {
                     bytes: lane.bytes(),
                     batches: lane.counters.batches.load(Ordering::Relaxed),
                     retries: lane.counters.retries.load(Ordering::Relaxed),
-                    lost_updates: lane.lost_updates(),
+                    lost_updates,
+                    late_updates,
                     last_error,
                     open_spans: open_by_lane.get(&lane.id).copied().unwrap_or(0),
                 }
@@ -85,6 +89,7 @@ impl Shared {
                     batches: lane.counters.batches.load(Ordering::Relaxed),
                     retries: lane.counters.retries.load(Ordering::Relaxed),
                     lost_updates: lane.lost_updates(),
+                    late_updates: 0,
                     last_error: Some(error.clone()),
                     open_spans: 0,
                 }

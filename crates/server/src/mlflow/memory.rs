@@ -6,6 +6,7 @@ use crate::encode::Carried;
 use crate::error::{Fault, FaultExt as _};
 use crate::generations::Generations;
 use crate::later::Later;
+use foldhash::HashMap;
 use opentelemetry::trace::TraceId;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trace_destination_core::{Error, TraceUpdate};
@@ -15,13 +16,37 @@ const REMEMBERED: usize = 4096;
 
 /// Kept by the location, since its sink is closed while nothing comes.
 pub(crate) struct TraceMemory {
-    entries: Mutex<Generations<TraceId, Entry>>,
+    entries: Mutex<Entries>,
     /// Why values were given up; not reported yet.
     lost: Mutex<Vec<(TraceId, Error)>>,
     /// Traces of a tracking server whose values are told apart from their batches.
     pub(crate) later: Arc<Later<Known>>,
     /// The same for traces of Databricks.
     pub(crate) infos: Arc<Later<Info>>,
+}
+
+/// Entries by trace. Those of traces whose calls wait are held, however many others come meanwhile:
+/// without them a value would be neither told nor counted as lost. An entry that is absent then is
+/// one whose values the server has.
+struct Entries {
+    /// As many as calls that wait, for which [`Later`] has a limit.
+    held: HashMap<TraceId, Entry>,
+    others: Generations<TraceId, Entry>,
+}
+
+impl Entries {
+    fn get_mut(&mut self, trace: &TraceId) -> Option<&mut Entry> {
+        match self.held.get_mut(trace) {
+            Some(entry) => Some(entry),
+            None => self.others.get_mut(trace),
+        }
+    }
+
+    fn remove(&mut self, trace: &TraceId) {
+        if self.held.remove(trace).is_none() {
+            self.others.remove(trace);
+        }
+    }
 }
 
 /// The values of one trace.
@@ -36,7 +61,10 @@ pub(crate) struct Entry {
 impl Default for TraceMemory {
     fn default() -> Self {
         Self {
-            entries: Mutex::new(Generations::new(REMEMBERED)),
+            entries: Mutex::new(Entries {
+                held: HashMap::default(),
+                others: Generations::new(REMEMBERED),
+            }),
             lost: Mutex::default(),
             later: Arc::default(),
             infos: Arc::default(),
@@ -45,7 +73,7 @@ impl Default for TraceMemory {
 }
 
 impl TraceMemory {
-    fn lock(&self) -> MutexGuard<'_, Generations<TraceId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,6 +108,41 @@ impl TraceMemory {
         self.losses().extend(lost);
     }
 
+    /// Keeps the values of a trace until [`release`](Self::release): a call for it waits.
+    pub(crate) fn hold(&self, trace: TraceId) {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.others.remove(&trace) {
+            entries.held.insert(trace, entry);
+        }
+    }
+
+    /// Takes over what came with a batch, and keeps the values of these and `other` traces until
+    /// the guard is dropped, and longer where their calls wait by then.
+    pub(crate) fn note_and_hold(
+        &self,
+        updates: &[TraceUpdate],
+        other: impl Iterator<Item = TraceId>,
+    ) -> Holding<'_> {
+        let traces = updates.iter().map(|u| u.trace_id).chain(other).collect();
+        let holding = Holding {
+            memory: self,
+            traces,
+        };
+        for trace in &holding.traces {
+            self.hold(*trace);
+        }
+        self.merge(updates, true);
+        holding
+    }
+
+    /// Values of a trace may be forgotten again.
+    pub(crate) fn release(&self, trace: TraceId) {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.held.remove(&trace) {
+            entries.others.insert(trace, entry);
+        }
+    }
+
     /// Nothing more of what was said so far is to be told.
     pub(crate) fn give_up(&self, trace: TraceId) {
         if let Some(entry) = self.lock().get_mut(&trace) {
@@ -89,6 +152,10 @@ impl TraceMemory {
 
     /// Takes over what came with a batch; the same again changes nothing.
     pub(crate) fn note(&self, updates: &[TraceUpdate]) {
+        self.merge(updates, false);
+    }
+
+    fn merge(&self, updates: &[TraceUpdate], hold: bool) {
         if updates.is_empty() {
             return;
         }
@@ -99,13 +166,16 @@ impl TraceMemory {
                     entry.known.merge(update.clone());
                     entry.todo.merge(update.clone());
                 }
-                None => entries.insert(
-                    update.trace_id,
-                    Entry {
+                None => {
+                    let entry = Entry {
                         known: update.clone(),
                         todo: update.clone(),
-                    },
-                ),
+                    };
+                    match hold {
+                        true => drop(entries.held.insert(update.trace_id, entry)),
+                        false => entries.others.insert(update.trace_id, entry),
+                    }
+                }
             }
         }
     }
@@ -174,5 +244,52 @@ impl TraceMemory {
         if last && entry.todo == TraceUpdate::new(trace) {
             entries.remove(&trace);
         }
+    }
+}
+
+/// Values that a batch needs until it is written.
+pub(crate) struct Holding<'a> {
+    memory: &'a TraceMemory,
+    traces: Vec<TraceId>,
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        let memory = self.memory;
+        memory
+            .later
+            .unless_waiting(&self.traces, |trace| memory.release(trace));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(trace: u128) -> TraceUpdate {
+        let mut update = TraceUpdate::new(TraceId::from(trace));
+        update.user_id = Some("user".into());
+        update
+    }
+
+    #[test]
+    fn what_is_held_stays_and_memory_is_bounded() {
+        let memory = TraceMemory::default();
+        let many = REMEMBERED as u128 * 3;
+        memory.note(&[update(0)]);
+        let other = std::iter::once(TraceId::from(0));
+        let updates: Vec<_> = (1..=many).map(update).collect();
+        let held = memory.note_and_hold(&updates, other);
+        let told = |n: u128| memory.todo(TraceId::from(n));
+        assert!((0..=many).all(|n| told(n) == Some(update(n))));
+        drop(held);
+        assert!(memory.lock().held.is_empty());
+        assert!((0..=many).filter(|n| told(*n).is_some()).count() <= 2 * REMEMBERED);
+        // What is told is gone, held or not.
+        let held = memory.note_and_hold(&[update(1)], std::iter::empty());
+        memory.done(TraceId::from(1), &update(1), true);
+        assert_eq!(told(1), None);
+        drop(held);
+        assert_eq!(told(1), None);
     }
 }

@@ -131,7 +131,8 @@ impl MlflowSink {
                 refused.insert(i, error);
             }
         }
-        self.memory.note(batch.updates());
+        let traces = spans.iter().map(|span| span.trace_id());
+        let _held = self.memory.note_and_hold(batch.updates(), traces);
         let mut experiment = self.experiment().await?;
         let mut parts = claims::parts(&spans, |i| refused.contains_key(&i));
         let (claims, elsewhere) = Claims::take(self.api(), &parts, &experiment.id).await?;

@@ -27,7 +27,8 @@ impl Dialect {
 }
 
 /// Statuses after which a compressed request is sent once as it is: what a server that cannot read
-/// gzip answers. 415 is the one that RFC 9110, section 15.5.16, has for it.
+/// gzip answers. 415 is the one that RFC 9110, section 15.5.16, has for it. Where an answer leaves
+/// spans in doubt, empty requests have to show first that it is about gzip.
 pub(crate) const PERHAPS_GZIP: [u16; 4] = [400, 406, 415, 500];
 
 /// What the reader can do about a certificate or an address, where there is no answer.

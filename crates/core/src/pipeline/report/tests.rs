@@ -15,6 +15,7 @@ fn report(locations: u64, troubled: impl Fn(u64) -> bool) -> FlushReport {
             lost: dropped.total(),
             dropped,
             lost_updates: 0,
+            late_updates: 0,
             open_spans: 0,
             error: troubled(i).then(|| Error::new(ErrorKind::NotFound, "open", "gone").at(&uri)),
             uri,
