@@ -9,7 +9,8 @@
 //!   continues the count of the file it was begun on, or the file equals one of the log's own pages
 //!   because it was merged that far.
 //! - The [`Mark`] beside an open file has its size and time as of the last merge. A file that still
-//!   has both was not touched since.
+//!   has both was not touched since. One that has not was written by somebody, unless the log was
+//!   begun anew since: other programs merge too, and leave the mark as it is.
 //!
 //! A log that does not belong is renamed, never deleted: it may hold the last spans of a file that
 //! was moved away.
@@ -98,6 +99,13 @@ pub(crate) fn uses_write_ahead_log(path: &Path) -> io::Result<bool> {
     Ok(read_at(&mut file, 0, &mut header)? && header.starts_with(MAGIC) && header[18] == 2)
 }
 
+/// The first salt in the header of the write-ahead log of a file, which changes whenever that is
+/// begun anew; `None` where there is none. SQLite has no locks on the log that closing it would end.
+pub(crate) fn salt(path: &Path) -> Option<u32> {
+    let mut log = File::open(beside(path, Log::Ahead.suffix())).ok()?;
+    formats::salt(&mut log).ok()?
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pairing {
     /// The log belongs to the file, or holds nothing that would be replayed.
@@ -152,6 +160,7 @@ impl Log {
                 if mark.is_some_and(|mark| mark.is_of(&stamp) && !mark.merging) {
                     return Ok(Pairing::Sound);
                 }
+                let mark = mark.filter(|mark| mark.is_about(frames.salt));
                 let mut main = File::open(path)?;
                 Ok(match frames.content(&mut main, &mut log)? {
                     Content::Merged => Pairing::Sound,

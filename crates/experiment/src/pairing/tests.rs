@@ -1,4 +1,5 @@
 use super::*;
+use crate::beside::Generation;
 use rusqlite::Connection;
 use std::io::Write;
 use tempfile::TempDir;
@@ -24,6 +25,15 @@ fn crashed(dir: &Path) -> std::path::PathBuf {
 
 fn pairing(path: &Path) -> Pairing {
     Log::Ahead.pairing(path).unwrap()
+}
+
+/// A mark about the log beside the file, or about one before it.
+fn mark(path: &Path, stamp: &Stamp, merging: bool, before: u32) {
+    let generation = Generation {
+        salt: salt(path).unwrap().wrapping_sub(before),
+        whole: false,
+    };
+    Mark::new(stamp, merging, generation).write(path).unwrap();
 }
 
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
@@ -61,9 +71,41 @@ fn a_mark_contradicts_and_confirms() {
         (&other, false, Pairing::Unsure),
         (&other, true, Pairing::Sound),
     ] {
-        Mark::new(stamp, merging).write(&path).unwrap();
+        mark(&path, stamp, merging, 0);
         assert_eq!(pairing(&path), expected);
     }
+}
+
+/// As another program leaves it, which merges the log and begins it anew.
+#[test]
+fn a_mark_is_no_evidence_about_a_later_log() {
+    let dir = TempDir::new().unwrap();
+    let path = crashed(dir.path());
+    let stamp = Stamp::of(&path).unwrap().unwrap();
+    let moved = Stamp {
+        modified: (1, 1),
+        ..stamp
+    };
+    let grown = Stamp { len: 4096, ..moved };
+    for (stamp, before, expected) in [
+        (&grown, 0, Pairing::Stale),
+        (&grown, 1, Pairing::Sound),
+        (&moved, 1, Pairing::Sound),
+    ] {
+        mark(&path, stamp, false, before);
+        assert_eq!(pairing(&path), expected);
+    }
+    // One that says that its log was merged is about the next as well.
+    let generation = Generation {
+        salt: salt(&path).unwrap().wrapping_sub(1),
+        whole: true,
+    };
+    Mark::new(&grown, false, generation).write(&path).unwrap();
+    assert_eq!(pairing(&path), Pairing::Stale);
+    // The content of the file is evidence in any case.
+    mark(&path, &grown, false, 1);
+    overwrite(&path, 24, &[0; 4]);
+    assert_eq!(pairing(&path), Pairing::Stale);
 }
 
 #[test]
@@ -82,7 +124,7 @@ fn a_file_that_the_log_was_merged_into() {
         len: 1,
         ..Stamp::of(&path).unwrap().unwrap()
     };
-    Mark::new(&other, false).write(&path).unwrap();
+    mark(&path, &other, false, 0);
     assert_eq!(pairing(&path), Pairing::Sound);
     // One that has the first page alone.
     let len = fs::metadata(&path).unwrap().len();
