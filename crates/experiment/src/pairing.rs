@@ -75,11 +75,15 @@ pub(crate) fn settle(path: &Path, overwritten: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Removes an empty log and its index that a process left which was killed after it noticed that the
-/// file had been replaced: SQLite would take them for those of the new one.
+/// Removes the mark of another state of the file where no log has content, and with it an empty log
+/// and its index that a process left which was killed after it noticed that the file had been
+/// replaced: SQLite would take them for those of the new one.
 fn remove_leftovers(path: &Path) {
     let log = beside(path, "-wal");
-    let is_empty = fs::metadata(&log).is_ok_and(|meta| meta.len() <= Log::Ahead.header());
+    let is_empty = match fs::metadata(&log) {
+        Ok(meta) => meta.len() <= Log::Ahead.header(),
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    };
     let is_of = |mark: Mark| matches!(Stamp::of(path), Ok(Some(stamp)) if mark.is_of(&stamp));
     if is_empty
         && Mark::read(path).is_some_and(|mark| !is_of(mark))

@@ -163,6 +163,8 @@ impl Database {
         // Of a log without a header nothing is known.
         let merging = merging || self.log.salt.is_none();
         if let Err(error) = Mark::new(&self.stamp, merging, generation).write(&self.path) {
+            // An old one might contradict the log.
+            Mark::remove(&self.path);
             tracing::debug!(%error, "a database could not be marked");
         }
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::beside::Mark;
 use crate::file_system::tests::PRETENDED;
 
 fn manner(journal_mode: JournalMode) -> Manner {
@@ -102,6 +103,27 @@ fn a_network_gets_no_write_ahead_log() {
             .unwrap();
     }
     PRETENDED.set(None);
+}
+
+/// Where it cannot be written it must not stay as it was.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_mark_that_cannot_be_written_is_removed() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    let mut database = open(&path, JournalMode::Keep);
+    let mut write = || {
+        database.begin_write().unwrap();
+        database.finish_write(Ok(())).unwrap();
+        assert_eq!(database.merge_all().unwrap(), Merged::Whole);
+    };
+    write();
+    // A full disk, as far as the mark is concerned.
+    let mark = beside(&path, "-mark");
+    std::fs::remove_file(&mark).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &mark).unwrap();
+    write();
+    assert!(Mark::read(&path).is_some(), "as soon as it can be");
 }
 
 #[test]

@@ -76,6 +76,30 @@ fn a_mark_contradicts_and_confirms() {
     }
 }
 
+#[test]
+fn an_old_mark_without_a_log_is_removed() {
+    let dir = TempDir::new().unwrap();
+    let path = crashed(dir.path());
+    let stamp = Stamp::of(&path).unwrap().unwrap();
+    let other = Stamp { len: 1, ..stamp };
+    for (stamp, log, kept) in [
+        (&stamp, None, true),
+        (&other, None, false),
+        (&other, Some(""), false),
+        (&stamp, Some(""), true),
+    ] {
+        let _ = fs::remove_file(beside(&path, "-wal"));
+        Mark::new(stamp, false, Generation::default())
+            .write(&path)
+            .unwrap();
+        if let Some(log) = log {
+            fs::write(beside(&path, "-wal"), log).unwrap();
+        }
+        settle(&path, false).unwrap();
+        assert_eq!(Mark::read(&path).is_some(), kept, "{stamp:?} {log:?}");
+    }
+}
+
 /// As another program leaves it, which merges the log and begins it anew.
 #[test]
 fn a_mark_is_no_evidence_about_a_later_log() {
