@@ -50,7 +50,7 @@ impl Database {
     pub(crate) fn retire(mut self, seen: Seen) -> Result<(), (Box<Self>, Fault)> {
         match seen {
             Seen::Same => Ok(()),
-            Seen::Overwritten => {
+            Seen::Overwritten | Seen::Changing => {
                 // The log stays as it is: whether it belongs is for the next to find out.
                 let quiet = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
                 match self.conn.set_db_config(quiet, true) {

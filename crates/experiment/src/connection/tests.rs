@@ -151,3 +151,32 @@ fn every_transaction_counts_a_change() {
         "{counts:?}"
     );
 }
+
+/// SQLite writes the file before it tells how far the log is merged.
+#[test]
+fn a_merge_of_another_program_that_is_not_done_is_no_overwriting() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    let mut database = open(&path, JournalMode::Keep);
+    let touch = |seconds| {
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        file.set_modified(at).unwrap();
+    };
+    for seconds in 1..4 {
+        database.begin_write().unwrap();
+        database.finish_write(Ok(())).unwrap();
+        touch(seconds);
+        assert_ne!(database.seen(), Seen::Overwritten);
+        assert_ne!(database.seen(), Seen::Same);
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("PRAGMA wal_checkpoint")
+            .unwrap();
+        assert_eq!(database.seen(), Seen::Same);
+    }
+    // Nobody merges.
+    touch(9);
+    assert_ne!(database.seen(), Seen::Overwritten);
+    assert_eq!(database.seen_at_last(), Seen::Overwritten);
+}
