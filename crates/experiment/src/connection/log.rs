@@ -18,7 +18,7 @@ pub(super) struct LogState {
 }
 
 impl LogState {
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.merged >= self.pages
     }
 }
