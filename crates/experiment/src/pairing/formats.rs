@@ -159,6 +159,7 @@ fn goes_on(first: &[u8], next: &[u8]) -> bool {
 /// A file before the transaction that a rollback journal takes back.
 pub(super) struct Before {
     pub(super) pages: u32,
+    page_size: u64,
     /// The count of changes; `None` where the transaction did not get to page 1.
     changes: Option<u32>,
 }
@@ -177,6 +178,7 @@ impl Before {
         }
         let mut before = Self {
             pages: number(&header, 16),
+            page_size: size as u64,
             changes: None,
         };
         let mut record = vec![0; size + 8];
@@ -188,6 +190,11 @@ impl Before {
             offset += record.len() as u64;
         }
         Ok(Some(before))
+    }
+
+    /// Whether a file of this length was just being made: it was empty before, and is without a table.
+    pub(super) fn is_of_new(&self, len: u64) -> bool {
+        self.pages == 0 && len <= self.page_size
     }
 
     /// Whether a file with this header is the one that the transaction began with.

@@ -176,6 +176,33 @@ fn files_that_are_absent_empty_or_no_database() {
     assert!(beside(&path, "-stale1-wal").exists());
 }
 
+/// SQLite makes a file with a transaction that writes its first page.
+#[test]
+fn a_rollback_journal_of_a_file_that_was_being_made() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    let conn = Connection::open(&path).unwrap();
+    conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))
+        .unwrap();
+    drop(conn);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 4096);
+    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    for number in [0_u32, 0, 0, 512, 4096] {
+        journal.extend(number.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    fs::write(beside(&path, "-journal"), journal).unwrap();
+    assert_eq!(Log::Rollback.pairing(&path).unwrap(), Pairing::Sound);
+    // One with tables was never empty for this journal.
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(8192)
+        .unwrap();
+    assert_eq!(Log::Rollback.pairing(&path).unwrap(), Pairing::Stale);
+}
+
 /// Whatever is in a log, it is an answer or an error, and soon.
 #[test]
 fn logs_of_garbage() {
