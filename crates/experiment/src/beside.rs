@@ -19,22 +19,40 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// A note beside a file that is open for writing: its size and time as of the last merge of its
 /// write-ahead log. A process that is killed leaves it there, and the next one sees by it whether
-/// the file is still the one that the log was begun on. Nothing is lost where it is deleted.
+/// the file is still the one that the log was begun on. Another program may merge and begin the log
+/// anew after that; the mark is no evidence about such a log. Nothing is lost where it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) len: u64,
     modified: (i64, i64),
     /// A merge had begun.
     pub(crate) merging: bool,
+    generation: Generation,
+}
+
+/// Which run of a write-ahead log, from one beginning to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Generation {
+    /// The first salt in the log's header. SQLite adds one when it begins the log anew.
+    pub(crate) salt: u32,
+    /// All of the log was merged, so that the next transaction may begin it anew.
+    pub(crate) whole: bool,
 }
 
 impl Mark {
-    pub(crate) fn new(stamp: &Stamp, merging: bool) -> Self {
+    pub(crate) fn new(stamp: &Stamp, merging: bool, generation: Generation) -> Self {
         Self {
             len: stamp.len,
             modified: stamp.modified,
             merging,
+            generation,
         }
+    }
+
+    /// Whether the mark is evidence about a log with this salt.
+    pub(crate) fn is_about(&self, salt: u32) -> bool {
+        let Generation { salt: own, whole } = self.generation;
+        self.merging || salt == own || whole && salt == own.wrapping_add(1)
     }
 
     /// Whether a file is as it was.
@@ -48,12 +66,16 @@ impl Mark {
         let file = fs::File::open(beside(path, MARK)).ok()?;
         file.take(1024).read_to_string(&mut text).ok()?;
         let mut words = text.lines().next()?.split_ascii_whitespace();
-        let known = (words.next()?, words.next()?) == ("trace-destination", "1");
+        let known = (words.next()?, words.next()?) == ("trace-destination", "2");
         let mut number = || words.next()?.parse::<i64>().ok();
         let mark = Self {
             len: u64::try_from(number()?).ok()?,
             modified: (number()?, number()?),
             merging: number()? != 0,
+            generation: Generation {
+                salt: u32::try_from(number()?).ok()?,
+                whole: number()? != 0,
+            },
         };
         known.then_some(mark)
     }
@@ -70,13 +92,15 @@ impl Mark {
             options.mode(mode & 0o666);
         }
         let text = format!(
-            "trace-destination 1 {:020} {:020} {:09} {}\n\
+            "trace-destination 2 {:020} {:020} {:09} {} {:010} {}\n\
              # size and time of the database beside this file, as of the last merge of its log;\n\
              # to be deleted only while no program has the database open\n",
             self.len,
             self.modified.0,
             self.modified.1,
             u8::from(self.merging),
+            self.generation.salt,
+            u8::from(self.generation.whole),
         );
         let mark = beside(path, MARK);
         let opened = match options.open(&mark) {
@@ -87,7 +111,14 @@ impl Mark {
             }
             opened => opened,
         };
-        opened?.write_all(text.as_bytes())
+        let mut file = opened?;
+        file.write_all(text.as_bytes())?;
+        if self.merging {
+            // Before the file changes: after a power failure, an older mark beside a file that was
+            // merged in part would contradict its log.
+            file.sync_data()?;
+        }
+        Ok(())
     }
 
     /// Takes the mark away.
@@ -137,10 +168,16 @@ mod tests {
         assert_eq!(Mark::read(&path), None);
         let stamp = Stamp::of(&path).unwrap().unwrap();
         for merging in [true, false] {
-            Mark::new(&stamp, merging).write(&path).unwrap();
-            let mark = Mark::read(&path).unwrap();
-            assert_eq!(mark, Mark::new(&stamp, merging));
-            assert!(mark.is_of(&stamp));
+            for whole in [true, false] {
+                let salt = u32::MAX;
+                let mark = Mark::new(&stamp, merging, Generation { salt, whole });
+                mark.write(&path).unwrap();
+                assert_eq!(Mark::read(&path), Some(mark));
+                assert!(mark.is_of(&stamp));
+                assert!(mark.is_about(salt));
+                assert_eq!(mark.is_about(0), merging || whole);
+                assert_eq!(mark.is_about(1), merging);
+            }
         }
         for (len, modified) in [(5, stamp.modified), (4, (stamp.modified.0, 1))] {
             let other = Stamp {
@@ -152,8 +189,9 @@ mod tests {
         }
         for text in [
             "",
+            "trace-destination 1 4 0 0 0 0 0",
             "trace-destination 2 4 0 0 0",
-            "trace-destination 1 4 0",
+            "trace-destination 2 4 0",
             "x\n\0",
         ] {
             fs::write(beside(&path, MARK), text).unwrap();

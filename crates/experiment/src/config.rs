@@ -69,6 +69,10 @@ pub(crate) const MERGE_AFTER_PAGES: i64 = 1000;
 /// plain copy of the file has everything.
 pub(crate) const MERGE_AFTER: Duration = Duration::from_secs(2);
 
+/// How long a file stays as it is, written by others but not merged as far as its log tells, before
+/// that counts as overwritten. SQLite writes the file first and then tells how far it got.
+pub(crate) const DOUBT: Duration = Duration::from_millis(100);
+
 /// To this size the log is cut once it is begun anew, in bytes. It grows beyond that only while
 /// another program reads an old state of the file.
 pub(crate) const LOG_LIMIT_BYTES: i64 = 16 << 20;

@@ -8,7 +8,9 @@ pub(crate) use log::Merged;
 
 use crate::beside::beside;
 use crate::builder::{Access, JournalMode, Synchronous};
-use crate::config::{BUSY_SLICE, LOG_LIMIT_BYTES, MERGE_AFTER_PAGES, UPGRADE_GRACE};
+use crate::config::{
+    BUSY_SLICE, BUSY_TIMEOUT, DOUBT, LOG_LIMIT_BYTES, MERGE_AFTER_PAGES, UPGRADE_GRACE,
+};
 use crate::error::Fault;
 use crate::pairing;
 use crate::process::{Process, Slot};
@@ -19,7 +21,7 @@ use log::LogState;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// How a file is opened, as the locations want it that share the connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +37,8 @@ pub(crate) struct Database {
     path: PathBuf,
     /// The file as it was when this connection or another one that was noticed wrote it last.
     stamp: Stamp,
+    /// The file as somebody wrote it who may be merging it, and since when it is like that.
+    doubt: Option<(Stamp, Instant)>,
     /// The write-ahead log, and its index.
     beside: [Option<FileId>; 2],
     /// The log is a write-ahead log; otherwise `synchronous=NORMAL` would not be safe.
@@ -56,6 +60,8 @@ pub(crate) struct Database {
 pub(crate) enum Seen {
     /// It is at its path, and nobody but SQLite wrote it.
     Same,
+    /// Somebody writes it, who may be merging its log.
+    Changing,
     /// Its log was deleted or replaced.
     WithoutLog,
     /// Somebody wrote into it past SQLite.
@@ -106,6 +112,7 @@ impl Database {
             conn,
             path: path.into(),
             stamp: before,
+            doubt: None,
             beside: [None; 2],
             wal: false,
             log: LogState::default(),
@@ -169,9 +176,19 @@ impl Database {
             return Seen::Same;
         }
         if now != self.stamp {
-            if now.len == 0 || !self.was_merged_by_others() {
-                return Seen::Overwritten;
+            if !self.was_merged_by_others() || now.len == 0 {
+                return match self.doubt {
+                    Some((stamp, since)) if stamp == now && since.elapsed() >= DOUBT => {
+                        Seen::Overwritten
+                    }
+                    Some((stamp, _)) if stamp == now => Seen::Changing,
+                    _ => {
+                        self.doubt = Some((now, Instant::now()));
+                        Seen::Changing
+                    }
+                };
             }
+            self.doubt = None;
             self.stamp = now;
             self.mark(false);
         }
@@ -179,6 +196,17 @@ impl Database {
         match self.beside[0] {
             Some(id) if !matches!(log, Ok(Some(log)) if log.id == id) => Seen::WithoutLog,
             _ => Seen::Same,
+        }
+    }
+
+    /// What became of the file, once that is clear or it has changed for too long. Blocks.
+    pub(crate) fn seen_at_last(&mut self) -> Seen {
+        let began = Instant::now();
+        loop {
+            match self.seen() {
+                Seen::Changing if began.elapsed() < BUSY_TIMEOUT => std::thread::sleep(BUSY_SLICE),
+                seen => return seen,
+            }
         }
     }
 
@@ -231,7 +259,7 @@ impl Database {
     /// place the whole time.
     pub(crate) fn finish_write<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
         let value = self.finish(result)?;
-        if self.seen() != Seen::Same {
+        if self.seen_at_last() != Seen::Same {
             return Err(Fault::Replaced(self.path.clone()));
         }
         if self.wal {

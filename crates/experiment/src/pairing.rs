@@ -9,7 +9,8 @@
 //!   continues the count of the file it was begun on, or the file equals one of the log's own pages
 //!   because it was merged that far.
 //! - The [`Mark`] beside an open file has its size and time as of the last merge. A file that still
-//!   has both was not touched since.
+//!   has both was not touched since. One that has not was written by somebody, unless the log was
+//!   begun anew since: other programs merge too, and leave the mark as it is.
 //!
 //! A log that does not belong is renamed, never deleted: it may hold the last spans of a file that
 //! was moved away.
@@ -74,11 +75,15 @@ pub(crate) fn settle(path: &Path, overwritten: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Removes an empty log and its index that a process left which was killed after it noticed that the
-/// file had been replaced: SQLite would take them for those of the new one.
+/// Removes the mark of another state of the file where no log has content, and with it an empty log
+/// and its index that a process left which was killed after it noticed that the file had been
+/// replaced: SQLite would take them for those of the new one.
 fn remove_leftovers(path: &Path) {
     let log = beside(path, "-wal");
-    let is_empty = fs::metadata(&log).is_ok_and(|meta| meta.len() <= Log::Ahead.header());
+    let is_empty = match fs::metadata(&log) {
+        Ok(meta) => meta.len() <= Log::Ahead.header(),
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    };
     let is_of = |mark: Mark| matches!(Stamp::of(path), Ok(Some(stamp)) if mark.is_of(&stamp));
     if is_empty
         && Mark::read(path).is_some_and(|mark| !is_of(mark))
@@ -96,6 +101,13 @@ pub(crate) fn uses_write_ahead_log(path: &Path) -> io::Result<bool> {
     let mut header = [0; HEADER];
     let mut file = File::open(path)?;
     Ok(read_at(&mut file, 0, &mut header)? && header.starts_with(MAGIC) && header[18] == 2)
+}
+
+/// The first salt in the header of the write-ahead log of a file, which changes whenever that is
+/// begun anew; `None` where there is none. SQLite has no locks on the log that closing it would end.
+pub(crate) fn salt(path: &Path) -> Option<u32> {
+    let mut log = File::open(beside(path, Log::Ahead.suffix())).ok()?;
+    formats::salt(&mut log).ok()?
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +164,7 @@ impl Log {
                 if mark.is_some_and(|mark| mark.is_of(&stamp) && !mark.merging) {
                     return Ok(Pairing::Sound);
                 }
+                let mark = mark.filter(|mark| mark.is_about(frames.salt));
                 let mut main = File::open(path)?;
                 Ok(match frames.content(&mut main, &mut log)? {
                     Content::Merged => Pairing::Sound,
@@ -176,6 +189,9 @@ impl Log {
                         0 => Pairing::Sound,
                         _ => Pairing::Stale,
                     });
+                }
+                if stamp.is_some_and(|stamp| before.is_of_new(stamp.len)) {
+                    return Ok(Pairing::Sound);
                 }
                 let mut header = [0; HEADER];
                 let read = read_at(&mut File::open(path)?, 0, &mut header)?;

@@ -132,7 +132,10 @@ impl Process {
     /// Closes the connection that was not used for longest, where there are many. Blocks.
     pub(crate) fn make_room(&self) {
         if let Some(idle) = self.connections.one_too_many() {
-            idle.disconnect_if_idle();
+            // Somebody may have begun to use it meanwhile.
+            if !idle.disconnect_if_idle() && idle.is_connected() {
+                self.connections.opened(&idle);
+            }
         }
     }
 

@@ -218,7 +218,7 @@ impl Store {
         }
         if !writes.is_empty() && (last || !busy) {
             match self.with_files(&mut writer, |w| w.write(writes, answers)) {
-                Ok(()) => self.unmerged.store(true, Ordering::Relaxed),
+                Ok(()) => self.unmerged.store(true, Ordering::SeqCst),
                 Err(fault) => {
                     busy = fault.is_busy();
                     if last || !busy {
@@ -338,7 +338,7 @@ impl Store {
 
     /// Sees to it that what was written is merged before long, if that has not been done.
     fn merge_soon(self: &Arc<Self>) {
-        if self.unmerged.load(Ordering::Relaxed) && !self.merging.swap(true, Ordering::Relaxed) {
+        if self.unmerged.load(Ordering::SeqCst) && !self.merging.swap(true, Ordering::SeqCst) {
             let turn = MergeTurn(Arc::downgrade(self));
             tokio::spawn(turn.run());
         }

@@ -171,11 +171,13 @@ impl Writer {
     /// Opens the file if it is not open, or is no longer the one at its path.
     fn connect(&mut self, manner: Manner) -> Result<&mut Database, Fault> {
         if let Some(mut open) = self.database.take() {
-            let seen = open.seen();
-            if seen == Seen::Same {
-                self.database = Some(open);
-            } else {
-                self.retire(open, seen)?;
+            match open.seen() {
+                Seen::Same => self.database = Some(open),
+                Seen::Changing => {
+                    self.database = Some(open);
+                    return Err(Fault::Replacing(self.path.clone()));
+                }
+                seen => self.retire(open, seen)?,
             }
         }
         let database = match self.database.take() {
@@ -218,6 +220,10 @@ impl Writer {
                 self.database = Some(open);
                 Ok(merged? == Merged::Whole)
             }
+            Seen::Changing => {
+                self.database = Some(open);
+                Err(Fault::Replacing(self.path.clone()))
+            }
             seen => self.retire(open, seen).map(|()| true),
         }
     }
@@ -228,11 +234,12 @@ impl Writer {
         let Some(mut open) = self.take_database() else {
             return Ok(());
         };
-        match open.seen() {
+        match open.seen_at_last() {
             Seen::Same => open.close(),
             seen => {
                 open.retire(seen).map_err(|(_open, fault)| fault)?;
-                pairing::settle(&self.path, seen == Seen::Overwritten)
+                let overwritten = matches!(seen, Seen::Overwritten | Seen::Changing);
+                pairing::settle(&self.path, overwritten)
             }
         }
     }

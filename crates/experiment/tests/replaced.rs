@@ -240,6 +240,93 @@ fn files_that_are_deleted_one_by_one() {
     }
 }
 
+/// Whoever makes a new log in the place of the deleted one goes on from the file as it is: merging
+/// the deleted one into it would damage it.
+#[test]
+fn a_deleted_log_that_another_program_replaced() {
+    for written in [true, false] {
+        let dir = TempDir::new().unwrap();
+        let live = dir.path().join("live.db");
+        run(async {
+            let sink = at(&live, "a").open().await.unwrap();
+            persist(&*sink, &batch(spans(1, "before", 50))).await;
+            let output = Command::new("sqlite3")
+                .arg(&live)
+                .arg("create table theirs (x); pragma wal_checkpoint(truncate)")
+                .output();
+            assert!(output.unwrap().status.success());
+            persist(&*sink, &batch(spans(2, "lost", 400))).await;
+            for suffix in ["-wal", "-shm"] {
+                fs::remove_file(beside(&live, suffix)).unwrap();
+            }
+            let mut other = Command::new("sqlite3")
+                .arg(&live)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut asks = other.stdin.take().unwrap();
+            let mut answers = BufReader::new(other.stdout.take().unwrap()).lines();
+            let mut ask = |sql: &str| {
+                writeln!(asks, "{sql};\n.print done").unwrap();
+                assert!(answers.any(|line| line.unwrap() == "done"));
+            };
+            let insert = "insert into theirs with recursive n(i) as (select 1 union all select \
+                          i + 1 from n where i < 100) select zeroblob(4000) from n";
+            ask("select count(*) from spans");
+            if written {
+                ask(insert);
+            }
+            sink.write(&batch(spans(3, "after", 10))).await.unwrap();
+            if !written {
+                ask(insert);
+            }
+            drop(asks);
+            other.wait().unwrap();
+            sink.close().await.unwrap();
+        });
+        assert_sound(&live);
+        let mut found = names(&live);
+        // On a slow machine it may have been merged before the other program came.
+        found.retain(|name| name != "lost 400");
+        assert_eq!(found, ["after 10", "before 50"], "{written}");
+        assert_eq!(count(&live, "theirs"), 100);
+    }
+}
+
+/// Everything is in the file that was there before, so nothing is in the way of the next.
+#[test]
+fn a_restore_below_another_program_once_everything_is_merged() {
+    let dir = TempDir::new().unwrap();
+    let (live, saved) = (dir.path().join("live.db"), dir.path().join("saved.db"));
+    run(async {
+        let sink = at(&live, "a").open().await.unwrap();
+        persist(&*sink, &batch(spans(1, "before", 300))).await;
+        back_up(BACKUPS[0], &live, &saved);
+        persist(&*sink, &batch(spans(2, "lost", 10))).await;
+        while fs::metadata(beside(&live, "-wal")).unwrap().len() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        restore(Restore::Move, &saved, &live);
+        let mut other = Command::new("sqlite3")
+            .arg(&live)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut asks = other.stdin.take().unwrap();
+        let mut answers = BufReader::new(other.stdout.take().unwrap()).lines();
+        writeln!(asks, "select count(*) from spans;\n.print done").unwrap();
+        assert!(answers.any(|line| line.unwrap() == "done"));
+        sink.write(&batch(spans(3, "after", 10))).await.unwrap();
+        drop(asks);
+        other.wait().unwrap();
+        sink.close().await.unwrap();
+    });
+    assert_sound(&live);
+    assert_eq!(names(&live), ["after 10", "before 300"]);
+}
+
 /// A copy that takes its time: what is there in the meantime is not taken for a database.
 #[test]
 fn a_backup_that_is_copied_slowly() {
@@ -369,6 +456,56 @@ fn merges_of_another_program_are_no_restore() {
     assert_eq!(names(&live), ["s 400"]);
     let all: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(all.len(), 1, "{all:?}");
+}
+
+/// MLflow's server merges by itself and writes on while the sink is idle: nothing is wrong with the
+/// file, neither now nor after it was killed.
+#[test]
+fn another_program_merges_makes_the_file_grow_and_writes_on() {
+    for killed in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let live = dir.path().join("live.db");
+        run(async {
+            let sink = at(&live, "a").open().await.unwrap();
+            persist(&*sink, &batch(spans(1, "before", 300))).await;
+            while fs::metadata(beside(&live, "-wal")).unwrap().len() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let len = fs::metadata(&live).unwrap().len();
+            let mut other = Command::new("sqlite3")
+                .arg(&live)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut asks = other.stdin.take().unwrap();
+            let mut answers = BufReader::new(other.stdout.take().unwrap()).lines();
+            writeln!(
+                asks,
+                "create table theirs (x); insert into theirs with recursive n(i) as (select 1 union \
+                 all select i + 1 from n where i < 2000) select zeroblob(4000) from n;\n\
+                 insert into theirs values (1);\ninsert into theirs values (2);\n.print done"
+            )
+            .unwrap();
+            assert!(answers.any(|line| line.unwrap() == "done"));
+            assert!(fs::metadata(&live).unwrap().len() > len, "it was merged");
+            assert!(fs::metadata(beside(&live, "-wal")).unwrap().len() > 0);
+            if killed {
+                other.kill().unwrap();
+            }
+            // At once, not when it is tried again.
+            sink.write(&batch(spans(2, "after", 10))).await.unwrap();
+            assert_eq!(count(&live, "theirs"), 2002);
+            drop(asks);
+            other.wait().unwrap();
+            sink.close().await.unwrap();
+        });
+        assert_sound(&live);
+        assert_eq!(names(&live), ["after 10", "before 300"]);
+        assert_eq!(count(&live, "theirs"), 2002);
+        let all: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(all.len(), 1, "{all:?}");
+    }
 }
 
 const FILE: &str = "TEST_WRITER_FILE";
@@ -609,6 +746,37 @@ fn a_log_that_a_killed_writer_left_beside_a_restored_file() {
             );
         }
     }
+}
+
+/// As after a power failure, or where it could not be written any more: a mark that is older than
+/// the log proves nothing against it.
+#[test]
+fn an_old_mark_beside_a_good_log() {
+    let dir = TempDir::new().unwrap();
+    let live = dir.path().join("live.db");
+    let mark = beside(&live, "-mark");
+    let mut reported = killed_with_log(&live);
+    let old = fs::read(&mark).unwrap();
+    let len = fs::metadata(&live).unwrap().len();
+    for round in 100.. {
+        // Long enough to merge what the one before left, not what it writes itself.
+        reported.extend(killed(&live, round, Duration::from_millis(1)));
+        let has_log = fs::metadata(beside(&live, "-wal")).unwrap().len() > 0;
+        if has_log && fs::metadata(&live).unwrap().len() != len {
+            break;
+        }
+        assert!(round < 120, "the log is always empty");
+    }
+    fs::write(&mark, old).unwrap();
+    run(async {
+        let sink = open(&live).await;
+        persist(&*sink, &batch(spans(2, "after", 10))).await;
+        sink.close().await.unwrap();
+    });
+    assert_sound(&live);
+    assert!(stored(&live).is_superset(&reported));
+    let all: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(all.len(), 1, "{all:?}");
 }
 
 /// Restored twice, with a writer that is killed before it has merged anything.

@@ -50,13 +50,18 @@ impl Database {
     pub(crate) fn retire(mut self, seen: Seen) -> Result<(), (Box<Self>, Fault)> {
         match seen {
             Seen::Same => Ok(()),
-            Seen::Overwritten => {
-                // The log stays as it is: whether it belongs is for the next to find out.
-                let quiet = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-                match self.conn.set_db_config(quiet, true) {
-                    Ok(_) => Ok(()),
-                    Err(e) => Err((Box::new(self), e.into())),
+            // The log stays as it is: whether it belongs is for the next to find out.
+            Seen::Overwritten | Seen::Changing => self.close_unmerged(),
+            Seen::WithoutLog if self.has_successor() => {
+                if !self.log.is_whole() {
+                    tracing::error!(
+                        file = %self.path.display(),
+                        "the log of a database was deleted while it was open, and another program \
+                         has begun a new one; what was in the deleted log is lost"
+                    );
                 }
+                // Pages of the old log would damage what the new one goes on from.
+                self.close_unmerged()
             }
             Seen::WithoutLog => match self.merge("TRUNCATE") {
                 Ok(Merged::Whole) => Ok(()),
@@ -70,11 +75,20 @@ impl Database {
             Seen::Elsewhere => {
                 // Whoever has the file at the path open may share the log with this one.
                 let hold = match Hold::take(&self.path) {
+                    Err(e) if pairing::is_held(&e) && self.log.is_whole() => {
+                        // Nothing of this connection is missing in the file before.
+                        Mark::remove(&self.path);
+                        return self.close_unmerged();
+                    }
                     Err(e) if pairing::is_held(&e) => {
                         let fault = Fault::InUse(self.path.clone());
                         return Err((Box::new(self), fault));
                     }
-                    hold => hold,
+                    Err(e) => {
+                        let fault = Fault::Io(self.path.clone(), e);
+                        return Err((Box::new(self), fault));
+                    }
+                    Ok(hold) => hold,
                 };
                 // Into the file that this is about, wherever it is by now.
                 let merged = self.merge("TRUNCATE");
@@ -105,6 +119,35 @@ impl Database {
                 Mark::remove(&path);
                 drop(hold);
                 Ok(())
+            }
+        }
+    }
+
+    /// Closes the connection without touching the file or its log.
+    fn close_unmerged(self) -> Result<(), (Box<Self>, Fault)> {
+        let quiet = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        match self.conn.set_db_config(quiet, true) {
+            Ok(_) => Ok(()),
+            Err(e) => Err((Box::new(self), e.into())),
+        }
+    }
+
+    /// Whether another program uses a log that was made in the place of the one of this connection.
+    fn has_successor(&self) -> bool {
+        let [log, index] = self.beside;
+        let another = |id: Option<FileId>, suffix| {
+            let found = Stamp::of(&beside(&self.path, suffix)).ok()??;
+            (Some(found.id) != id).then_some(found)
+        };
+        match another(log, "-wal") {
+            None => false,
+            Some(found) if found.len > 0 => true,
+            // Whoever has the index open holds a lock on it. Not tried on one that this connection
+            // shares, whose own locks would end.
+            Some(_) => {
+                let held = |e| pairing::is_held(&e);
+                another(index, "-shm").is_some()
+                    && Hold::take(&beside(&self.path, "-shm")).is_err_and(held)
             }
         }
     }

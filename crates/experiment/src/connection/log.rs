@@ -2,8 +2,9 @@
 //! file's own after a crash.
 
 use super::{Database, Seen};
-use crate::beside::Mark;
+use crate::beside::{Generation, Mark};
 use crate::error::Fault;
+use crate::pairing;
 use crate::stamp::Stamp;
 use std::hash::{BuildHasher, RandomState};
 
@@ -12,6 +13,14 @@ use std::hash::{BuildHasher, RandomState};
 pub(super) struct LogState {
     pub(super) pages: i64,
     pub(super) merged: i64,
+    /// The first salt in the header of the log; `None` where that is empty.
+    pub(super) salt: Option<u32>,
+}
+
+impl LogState {
+    pub(super) fn is_whole(&self) -> bool {
+        self.merged >= self.pages
+    }
 }
 
 /// How a merge ended.
@@ -30,17 +39,23 @@ impl Database {
             return false;
         };
         let before = std::mem::replace(&mut self.log, now);
-        // Begun anew by anybody, this connection included, once it was merged as a whole.
-        let begun_anew = now.pages < before.pages;
-        now.merged > before.merged || begun_anew && before.merged < before.pages
+        // Begun anew by anybody, this connection included, once it was merged as a whole. That
+        // alone changes the log, not the file.
+        let begun_anew = now.pages < before.pages || now.salt != before.salt;
+        match begun_anew {
+            true => !before.is_whole() || now.merged > 0,
+            false => now.merged > before.merged,
+        }
     }
 
     pub(super) fn log_state(&self) -> Result<LogState, Fault> {
         let mut statement = self.conn.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+        let salt = pairing::salt(&self.path);
         Ok(statement.query_row([], |row| {
             Ok(LogState {
                 pages: row.get(1)?,
                 merged: row.get(2)?,
+                salt,
             })
         })?)
     }
@@ -94,6 +109,8 @@ impl Database {
     /// Moves what is in the log into the file. The file must have been seen to be the same.
     pub(super) fn merge(&mut self, how: &str) -> Result<Merged, Fault> {
         self.mark(true);
+        // An empty log goes on from the one that was there before.
+        let salt = pairing::salt(&self.path).or(self.log.salt);
         let mut statement = self
             .conn
             .prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?;
@@ -101,6 +118,7 @@ impl Database {
             let state = LogState {
                 pages: row.get(1)?,
                 merged: row.get(2)?,
+                salt,
             };
             Ok((row.get::<_, i64>(0)? != 0, state))
         });
@@ -110,10 +128,14 @@ impl Database {
         {
             self.stamp = now;
         }
+        // Where it failed, what was merged is unknown, but of the same log.
+        self.log = match &merged {
+            Ok((_, state)) => *state,
+            Err(_) => LogState { salt, ..self.log },
+        };
         self.mark(false);
         let (busy, state) = merged?;
-        self.log = state;
-        Ok(match busy || state.merged < state.pages {
+        Ok(match busy || !state.is_whole() {
             true => Merged::Hindered,
             false => Merged::Whole,
         })
@@ -131,9 +153,18 @@ impl Database {
     }
 
     pub(super) fn mark(&self, merging: bool) {
-        if self.marked
-            && let Err(error) = Mark::new(&self.stamp, merging).write(&self.path)
-        {
+        if !self.marked {
+            return;
+        }
+        let generation = Generation {
+            salt: self.log.salt.unwrap_or_default(),
+            whole: self.log.is_whole(),
+        };
+        // Of a log without a header nothing is known.
+        let merging = merging || self.log.salt.is_none();
+        if let Err(error) = Mark::new(&self.stamp, merging, generation).write(&self.path) {
+            // An old one might contradict the log.
+            Mark::remove(&self.path);
             tracing::debug!(%error, "a database could not be marked");
         }
     }

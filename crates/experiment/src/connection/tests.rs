@@ -1,4 +1,5 @@
 use super::*;
+use crate::beside::Mark;
 use crate::file_system::tests::PRETENDED;
 
 fn manner(journal_mode: JournalMode) -> Manner {
@@ -104,6 +105,27 @@ fn a_network_gets_no_write_ahead_log() {
     PRETENDED.set(None);
 }
 
+/// Where it cannot be written it must not stay as it was.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_mark_that_cannot_be_written_is_removed() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    let mut database = open(&path, JournalMode::Keep);
+    let mut write = || {
+        database.begin_write().unwrap();
+        database.finish_write(Ok(())).unwrap();
+        assert_eq!(database.merge_all().unwrap(), Merged::Whole);
+    };
+    write();
+    // A full disk, as far as the mark is concerned.
+    let mark = beside(&path, "-mark");
+    std::fs::remove_file(&mark).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &mark).unwrap();
+    write();
+    assert!(Mark::read(&path).is_some(), "as soon as it can be");
+}
+
 #[test]
 fn every_transaction_counts_a_change() {
     let dir = tempfile::TempDir::new().unwrap();
@@ -128,4 +150,33 @@ fn every_transaction_counts_a_change() {
         counts.windows(2).all(|two| two[1] == two[0] + 1),
         "{counts:?}"
     );
+}
+
+/// SQLite writes the file before it tells how far the log is merged.
+#[test]
+fn a_merge_of_another_program_that_is_not_done_is_no_overwriting() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    let mut database = open(&path, JournalMode::Keep);
+    let touch = |seconds| {
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        file.set_modified(at).unwrap();
+    };
+    for seconds in 1..4 {
+        database.begin_write().unwrap();
+        database.finish_write(Ok(())).unwrap();
+        touch(seconds);
+        assert_ne!(database.seen(), Seen::Overwritten);
+        assert_ne!(database.seen(), Seen::Same);
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("PRAGMA wal_checkpoint")
+            .unwrap();
+        assert_eq!(database.seen(), Seen::Same);
+    }
+    // Nobody merges.
+    touch(9);
+    assert_ne!(database.seen(), Seen::Overwritten);
+    assert_eq!(database.seen_at_last(), Seen::Overwritten);
 }

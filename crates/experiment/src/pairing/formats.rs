@@ -1,6 +1,6 @@
 //! SQLite's files, as far as it takes to see whether they belong together.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -14,6 +14,8 @@ pub(super) const COOKIE: usize = 40;
 
 pub(super) const AHEAD_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
+/// Where in the header of a write-ahead log the first salt is.
+const SALT: usize = 16;
 
 /// What a database file is to a write-ahead log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) enum Content {
 
 /// The frames of a write-ahead log, of the writers since it was last begun.
 pub(super) struct Frames {
+    /// The first salt, which changes whenever the log is begun anew.
+    pub(super) salt: u32,
     page_size: usize,
     /// Number of the page, and whether a transaction ends with it.
     pages: Vec<(u32, bool)>,
@@ -40,15 +44,15 @@ pub(super) struct Frames {
 impl Frames {
     /// `None` where there is none.
     pub(super) fn read(log: &mut File) -> io::Result<Option<Self>> {
-        let mut header = [0; AHEAD_HEADER as usize];
-        if !read_at(log, 0, &mut header)? || number(&header, 0) & !1 != 0x377f_0682 {
+        let Some(header) = ahead_header(log)? else {
             return Ok(None);
-        }
+        };
         let page_size = number(&header, 8) as usize;
         if !page_size.is_power_of_two() || !(512..=65536).contains(&page_size) {
             return Ok(None);
         }
         let mut frames = Self {
+            salt: number(&header, SALT),
             page_size,
             pages: Vec::new(),
         };
@@ -106,28 +110,39 @@ impl Frames {
         }
     }
 
-    /// Whether everything up to the end of the transaction that `frame` is of is in the file.
-    fn is_merged(&self, frame: usize, main: &mut File, log: &mut File) -> io::Result<bool> {
-        let rest = &self.pages[frame..];
-        let Some(ends) = rest.iter().position(|(_, ends)| *ends) else {
-            return Ok(false);
-        };
-        let upto = &self.pages[..=frame + ends];
-        let last: HashMap<u32, usize> =
-            upto.iter().enumerate().map(|(i, (p, _))| (*p, i)).collect();
+    /// Whether everything up to the end of a transaction is in the file: that which `from` is of, or
+    /// one after it, as other programs than this crate do not write page 1 with each.
+    fn is_merged(&self, from: usize, main: &mut File, log: &mut File) -> io::Result<bool> {
         let mut there = vec![0; self.page_size];
         let mut page = vec![0; self.page_size];
-        for (number, frame) in last {
+        let mut others = HashSet::new();
+        for (frame, &(number, ends)) in self.pages.iter().enumerate() {
             let offset = u64::from(number - 1) * self.page_size as u64;
-            if !read_at(main, offset, &mut there)?
-                || !self.page(log, frame, &mut page)?
-                || there != page
-            {
-                return Ok(false);
+            let is_there = read_at(main, offset, &mut there)?
+                && self.page(log, frame, &mut page)?
+                && there == page;
+            match is_there {
+                true => others.remove(&number),
+                false => others.insert(number),
+            };
+            if ends && frame >= from && others.is_empty() {
+                return Ok(true);
             }
         }
-        Ok(true)
+        Ok(false)
     }
+}
+
+/// The header of a write-ahead log; `None` where there is none.
+fn ahead_header(log: &mut File) -> io::Result<Option<[u8; AHEAD_HEADER as usize]>> {
+    let mut header = [0; AHEAD_HEADER as usize];
+    let there = read_at(log, 0, &mut header)? && number(&header, 0) & !1 == 0x377f_0682;
+    Ok(there.then_some(header))
+}
+
+/// The first salt of a write-ahead log; `None` where there is no header.
+pub(super) fn salt(log: &mut File) -> io::Result<Option<u32>> {
+    Ok(ahead_header(log)?.map(|header| number(&header, SALT)))
 }
 
 /// Whether `next` is page 1 one transaction after `first`.
@@ -144,6 +159,7 @@ fn goes_on(first: &[u8], next: &[u8]) -> bool {
 /// A file before the transaction that a rollback journal takes back.
 pub(super) struct Before {
     pub(super) pages: u32,
+    page_size: u64,
     /// The count of changes; `None` where the transaction did not get to page 1.
     changes: Option<u32>,
 }
@@ -162,6 +178,7 @@ impl Before {
         }
         let mut before = Self {
             pages: number(&header, 16),
+            page_size: size as u64,
             changes: None,
         };
         let mut record = vec![0; size + 8];
@@ -173,6 +190,11 @@ impl Before {
             offset += record.len() as u64;
         }
         Ok(Some(before))
+    }
+
+    /// Whether a file of this length was just being made: it was empty before, and is without a table.
+    pub(super) fn is_of_new(&self, len: u64) -> bool {
+        self.pages == 0 && len <= self.page_size
     }
 
     /// Whether a file with this header is the one that the transaction began with.

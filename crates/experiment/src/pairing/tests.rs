@@ -1,4 +1,5 @@
 use super::*;
+use crate::beside::Generation;
 use rusqlite::Connection;
 use std::io::Write;
 use tempfile::TempDir;
@@ -24,6 +25,15 @@ fn crashed(dir: &Path) -> std::path::PathBuf {
 
 fn pairing(path: &Path) -> Pairing {
     Log::Ahead.pairing(path).unwrap()
+}
+
+/// A mark about the log beside the file, or about one before it.
+fn mark(path: &Path, stamp: &Stamp, merging: bool, before: u32) {
+    let generation = Generation {
+        salt: salt(path).unwrap().wrapping_sub(before),
+        whole: false,
+    };
+    Mark::new(stamp, merging, generation).write(path).unwrap();
 }
 
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
@@ -61,9 +71,65 @@ fn a_mark_contradicts_and_confirms() {
         (&other, false, Pairing::Unsure),
         (&other, true, Pairing::Sound),
     ] {
-        Mark::new(stamp, merging).write(&path).unwrap();
+        mark(&path, stamp, merging, 0);
         assert_eq!(pairing(&path), expected);
     }
+}
+
+#[test]
+fn an_old_mark_without_a_log_is_removed() {
+    let dir = TempDir::new().unwrap();
+    let path = crashed(dir.path());
+    let stamp = Stamp::of(&path).unwrap().unwrap();
+    let other = Stamp { len: 1, ..stamp };
+    for (stamp, log, kept) in [
+        (&stamp, None, true),
+        (&other, None, false),
+        (&other, Some(""), false),
+        (&stamp, Some(""), true),
+    ] {
+        let _ = fs::remove_file(beside(&path, "-wal"));
+        Mark::new(stamp, false, Generation::default())
+            .write(&path)
+            .unwrap();
+        if let Some(log) = log {
+            fs::write(beside(&path, "-wal"), log).unwrap();
+        }
+        settle(&path, false).unwrap();
+        assert_eq!(Mark::read(&path).is_some(), kept, "{stamp:?} {log:?}");
+    }
+}
+
+/// As another program leaves it, which merges the log and begins it anew.
+#[test]
+fn a_mark_is_no_evidence_about_a_later_log() {
+    let dir = TempDir::new().unwrap();
+    let path = crashed(dir.path());
+    let stamp = Stamp::of(&path).unwrap().unwrap();
+    let moved = Stamp {
+        modified: (1, 1),
+        ..stamp
+    };
+    let grown = Stamp { len: 4096, ..moved };
+    for (stamp, before, expected) in [
+        (&grown, 0, Pairing::Stale),
+        (&grown, 1, Pairing::Sound),
+        (&moved, 1, Pairing::Sound),
+    ] {
+        mark(&path, stamp, false, before);
+        assert_eq!(pairing(&path), expected);
+    }
+    // One that says that its log was merged is about the next as well.
+    let generation = Generation {
+        salt: salt(&path).unwrap().wrapping_sub(1),
+        whole: true,
+    };
+    Mark::new(&grown, false, generation).write(&path).unwrap();
+    assert_eq!(pairing(&path), Pairing::Stale);
+    // The content of the file is evidence in any case.
+    mark(&path, &grown, false, 1);
+    overwrite(&path, 24, &[0; 4]);
+    assert_eq!(pairing(&path), Pairing::Stale);
 }
 
 #[test]
@@ -82,7 +148,7 @@ fn a_file_that_the_log_was_merged_into() {
         len: 1,
         ..Stamp::of(&path).unwrap().unwrap()
     };
-    Mark::new(&other, false).write(&path).unwrap();
+    mark(&path, &other, false, 0);
     assert_eq!(pairing(&path), Pairing::Sound);
     // One that has the first page alone.
     let len = fs::metadata(&path).unwrap().len();
@@ -108,6 +174,33 @@ fn files_that_are_absent_empty_or_no_database() {
     settle(&path, false).unwrap();
     assert!(!beside(&path, "-wal").exists());
     assert!(beside(&path, "-stale1-wal").exists());
+}
+
+/// SQLite makes a file with a transaction that writes its first page.
+#[test]
+fn a_rollback_journal_of_a_file_that_was_being_made() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    let conn = Connection::open(&path).unwrap();
+    conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))
+        .unwrap();
+    drop(conn);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 4096);
+    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    for number in [0_u32, 0, 0, 512, 4096] {
+        journal.extend(number.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    fs::write(beside(&path, "-journal"), journal).unwrap();
+    assert_eq!(Log::Rollback.pairing(&path).unwrap(), Pairing::Sound);
+    // One with tables was never empty for this journal.
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(8192)
+        .unwrap();
+    assert_eq!(Log::Rollback.pairing(&path).unwrap(), Pairing::Stale);
 }
 
 /// Whatever is in a log, it is an answer or an error, and soon.

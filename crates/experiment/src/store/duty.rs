@@ -13,14 +13,23 @@ use std::time::Instant;
 pub(super) struct MergeTurn(pub(super) Weak<Store>);
 
 impl MergeTurn {
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         loop {
             tokio::time::sleep(MERGE_AFTER).await;
             let Some(store) = self.0.upgrade() else {
                 return;
             };
-            if !store.is_connected() || !store.unmerged.load(Ordering::Relaxed) {
-                return;
+            if !store.unmerged.load(Ordering::SeqCst) {
+                store.merging.store(false, Ordering::SeqCst);
+                // Whoever wrote meanwhile may have found this turn still there.
+                if !store.unmerged.load(Ordering::SeqCst)
+                    || store.merging.swap(true, Ordering::SeqCst)
+                {
+                    // What comes now is the turn of another.
+                    self.0 = Weak::new();
+                    return;
+                }
+                continue;
             }
             let (process, class) = (store.process.clone(), store.class());
             match process.pool.run(class, move || store.merge()).await {
