@@ -10,6 +10,7 @@ use fork::{Fork, fork, waitpid_nohang};
 use opentelemetry::Context;
 use opentelemetry::trace::Tracer as _;
 use std::future::Future;
+use std::os::unix::process::CommandExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,11 @@ fn in_child(child: impl FnOnce()) {
     let pid = match fork().unwrap() {
         Fork::Child => {
             let ended = catch_unwind(AssertUnwindSafe(child));
-            std::process::exit(if ended.is_ok() { 0 } else { 7 });
+            // Not `exit`: it takes a lock of the standard library that a thread of the parent may
+            // have held when this process was forked.
+            let end = if ended.is_ok() { "true" } else { "false" };
+            let error = std::process::Command::new(end).exec();
+            panic!("the child cannot end: {error}");
         }
         Fork::Parent(pid) => pid,
     };
