@@ -10,6 +10,7 @@
 mod support;
 
 use fork::{Fork, fork, waitpid};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -60,6 +61,14 @@ fn not_for_ever() {
     });
 }
 
+/// Ends a child. Not by `exit`: it takes a lock of the standard library that a thread of the parent
+/// may have held when this process was forked.
+fn end(code: i32) -> ! {
+    let mut shell = std::process::Command::new("sh");
+    let error = shell.args(["-c", &format!("exit {code}")]).exec();
+    panic!("the child cannot end: {error}");
+}
+
 /// Runs as a child and ends there, whatever happens.
 fn in_child(run: impl FnOnce()) -> i32 {
     match fork().unwrap() {
@@ -67,7 +76,7 @@ fn in_child(run: impl FnOnce()) -> i32 {
         Fork::Child => {
             not_for_ever();
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-            std::process::exit(i32::from(done.is_err()))
+            end(i32::from(done.is_err()))
         }
     }
 }
@@ -173,7 +182,7 @@ fn program() {
                         // Nobody has used this one.
                         let other = write_anew(&other, Who::Child);
                         assert!(other.is_ok() || code == 11, "{other:?}");
-                        std::process::exit(code)
+                        end(code)
                     }
                 };
                 let status = waitpid(child).unwrap();
