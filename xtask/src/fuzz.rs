@@ -21,6 +21,9 @@ pub(crate) struct Fuzz {
     /// Only targets whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     target: Option<String>,
+    /// Where the random choices begin; another number each time if absent.
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u32>,
 }
 
 impl Fuzz {
@@ -53,6 +56,8 @@ impl Fuzz {
             // The first folder takes what the run finds, the second is only read.
             run(Command::new(built.join(&host).join("release").join(name))
                 .arg(format!("-max_total_time={}", self.seconds))
+                // 0 lets libFuzzer choose.
+                .arg(format!("-seed={}", self.seed.unwrap_or(0)))
                 .args([
                     "-rss_limit_mb=4096",
                     "-timeout=10",

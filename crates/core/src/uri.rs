@@ -199,7 +199,7 @@ fn canonical_authority(scheme: &str, authority: &str) -> Result<String, Error> {
         .mend("give credentials through the environment or the builder, never in a URI"));
     }
     if authority
-        .contains(|c: char| c.is_whitespace() || c.is_control() || "/?#\\,%<>\"".contains(c))
+        .contains(|c: char| c.is_whitespace() || c.is_control() || "/?#\\,%<>{}\"".contains(c))
     {
         return Err(invalid(
             scheme,
@@ -428,6 +428,8 @@ mod tests {
             "http://[::1]x:80",
             "http://[]:1",
             "http://a]:1",
+            "name://a}b",
+            "name://{a",
             "http://h#f",
             "memory:%zz",
             "memory:%ff",

@@ -76,6 +76,8 @@ fn registry() -> Registry {
                     .with_ending("_spans"),
             ],
         )
+        .with_scheme("exact", place)
+        .with_holes("exact", [Hole::name(NameRule::Exact)])
         .with_scheme("otlp+http", place)
 }
 
@@ -482,7 +484,8 @@ fn a_template_prints_as_it_is_parsed() {
     }
 }
 
-const TEMPLATES: [&str; 8] = [
+const TEMPLATES: [&str; 9] = [
+    "exact://h{a}",
     "memory:{a}",
     "memory:{a}/{b}",
     "memory:x{a}--{b}",
@@ -537,6 +540,7 @@ fn config(cases: u32) -> ProptestConfig {
 
 #[test]
 fn accepted_names_are_confined_and_exact() {
+    let registry = registry();
     let templates = TEMPLATES.map(|text| (template(text), template(text).parsed.legs.clone()));
     proptest!(config(2000), |(which in 0..TEMPLATES.len(), a in name(), b in name())| {
         let (template, legs) = &templates[which];
@@ -549,6 +553,8 @@ fn accepted_names_are_confined_and_exact() {
             let uri = destination.locations()[0].uri();
             let again: LocationUri = uri.to_string().parse().unwrap();
             prop_assert_eq!(&again, uri);
+            let printed = registry.destination(&destination.to_string()).ok();
+            prop_assert_eq!(printed.as_ref(), Some(&destination));
             // The same components as in the template, and nothing but the names in the holes.
             let given: Vec<&str> = values.iter().map(|v| v.1).collect();
             let marker = Marker::absent_from("");
@@ -593,8 +599,8 @@ fn two_names_never_give_one_place() {
                 continue;
             };
             let place = destination.to_string();
-            // Everything but memory may fold case.
-            let place = match place.starts_with("memory:") {
+            // Everything but these two may fold case.
+            let place = match place.starts_with("memory:") || place.starts_with("exact:") {
                 true => place,
                 false => place.to_lowercase(),
             };
