@@ -4,11 +4,9 @@
 mod bench;
 mod cargo;
 mod check;
-mod conformance;
 mod features;
 mod fuzz;
 mod live;
-mod mutants;
 mod stress;
 mod structure;
 mod test;
@@ -29,9 +27,11 @@ enum Task {
     /// Runs every test of the workspace.
     Test,
     /// Runs the conformance suite against the backends and prints the matrix.
-    Conformance(conformance::Conformance),
+    #[command(disable_help_flag = true)]
+    Conformance(live::Arguments),
     /// Shows that the suite can fail: one deliberate fault per promise must be noticed.
-    Mutants(mutants::Mutants),
+    #[command(disable_help_flag = true)]
+    Mutants(live::Arguments),
     /// Runs the benches and prints one table of ratios.
     Bench(bench::Bench),
     /// Checks formatting, lints, docs and the structure of the workspace.
@@ -42,26 +42,18 @@ enum Task {
     Fuzz(fuzz::Fuzz),
     /// Runs with many tenants: churn, bad neighbours, threads and memory for each.
     Stress(stress::Stress),
-    /// Used by the live cases: writes traces until done or killed.
-    #[command(hide = true)]
-    LiveWriter(live::writer::LiveWriter),
-    /// Used by the suite on real servers: writes traces until killed.
-    #[command(hide = true)]
-    LiveServerWriter(live::server::writer::LiveServerWriter),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test => test::run(),
-        Task::Conformance(task) => task.run(),
-        Task::Mutants(task) => task.run(),
+        Task::Conformance(arguments) => live::run_task("conformance", &arguments),
+        Task::Mutants(arguments) => live::run_task("mutants", &arguments),
         Task::Bench(task) => task.run(),
         Task::Check(task) => task.run(),
         Task::Features => features::check(),
         Task::Fuzz(task) => task.run(),
         Task::Stress(task) => task.run(),
-        Task::LiveWriter(options) => live::writer::run(&options),
-        Task::LiveServerWriter(options) => live::server::writer::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

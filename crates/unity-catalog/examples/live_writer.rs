@@ -212,7 +212,7 @@ fn flow(
     Ok(())
 }
 
-/// One trace of a writer; `xtask` knows its ids too.
+/// One trace of a writer; `crates/live` makes the same ids.
 fn made(writer: u64, trace: u64, spans: u64) -> SpanGroup {
     const START: u64 = 1_795_400_000_000_000_000;
     const MS: u64 = 1_000_000;

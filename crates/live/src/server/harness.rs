@@ -2,9 +2,9 @@
 //! few, because each is a Python process, and places share them.
 
 use super::read_back;
-use crate::live::mlflow::{PASSWORD, Server, Serving, USER};
-use crate::live::proxy::{Fault, Proxy};
-use crate::live::{Live, Stop, process};
+use crate::mlflow::{PASSWORD, Server, Serving, USER};
+use crate::proxy::{Fault, Proxy};
+use crate::{Live, Stop, process};
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::path::PathBuf;

@@ -3,9 +3,9 @@
 
 use super::load::{self, Book, Load, To};
 use super::real;
-use crate::live::mlflow::{Mlflow, PASSWORD, Server, Serving, USER};
-use crate::live::proxy::{Fault, Proxy};
-use crate::live::{CaseResult, Live, process};
+use crate::mlflow::{Mlflow, PASSWORD, Server, Serving, USER};
+use crate::proxy::{Fault, Proxy};
+use crate::{CaseResult, Live, process};
 use opentelemetry::Context;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::SdkTracerProvider;

@@ -1,10 +1,10 @@
 //! What a server stores of traces that we sent, against what it stores when the original OTLP
 //! bytes are posted to it.
 
-use crate::live::cases::equality::{CAPTURED, GENERATED, reference, sound};
-use crate::live::compare::{self, Expected, differences};
-use crate::live::sample::{self, Writing};
-use crate::live::{CaseResult, Live, Stop, stored};
+use crate::cases::equality::{CAPTURED, GENERATED, reference, sound};
+use crate::compare::{self, Expected, differences};
+use crate::sample::{self, Writing};
+use crate::{CaseResult, Live, Stop, stored};
 use serde_json::Value;
 
 /// The captured traces.

@@ -1,6 +1,6 @@
 //! The cases, in the order in which they run.
 
-pub(in crate::live) mod equality;
+pub(crate) mod equality;
 mod files;
 mod processes;
 mod ui;

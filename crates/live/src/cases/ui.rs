@@ -1,8 +1,8 @@
 //! The web UI in a headless browser.
 
 use super::equality::sound;
-use crate::live::sample::{self, Writing};
-use crate::live::{CaseResult, Live, Stop, process, provision};
+use crate::sample::{self, Writing};
+use crate::{CaseResult, Live, Stop, process, provision};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;

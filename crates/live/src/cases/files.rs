@@ -1,10 +1,10 @@
 //! Files that change hands between our writer and MLflow.
 
 use super::equality::sound;
-use crate::live::compare::object;
-use crate::live::sample::{self, Writing};
-use crate::live::stored::{self, Spans};
-use crate::live::{CaseResult, Live, Stop};
+use crate::compare::object;
+use crate::sample::{self, Writing};
+use crate::stored::{self, Spans};
+use crate::{CaseResult, Live, Stop};
 use serde_json::Value;
 use std::path::Path;
 

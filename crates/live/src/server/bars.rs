@@ -2,10 +2,10 @@
 
 use super::load::{self, Book, Load, To};
 use super::real;
-use crate::live::mlflow::Serving;
-use crate::live::proxy::Fault;
-use crate::live::server::timed::Timed;
-use crate::live::{CaseResult, Live, progress};
+use crate::mlflow::Serving;
+use crate::proxy::Fault;
+use crate::server::timed::Timed;
+use crate::{CaseResult, Live, progress};
 use opentelemetry::trace::{Span as _, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracerProvider;

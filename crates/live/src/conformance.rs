@@ -1,7 +1,7 @@
 //! `cargo xtask conformance`: the suite on every backend, and the real things with `--live`.
 
-use crate::cargo::{Outcome, Package, cargo, packages, root, run, text_of};
-use crate::live::{self, CaseReport, LiveOptions};
+use crate::cargo::{backends, cargo, root, text_of};
+use crate::{CaseReport, LiveOptions, server, unity};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,7 +45,7 @@ pub(crate) struct Conformance {
 }
 
 impl Conformance {
-    pub(crate) fn run(&self) -> Outcome {
+    pub(crate) fn run(&self) -> Result<(), String> {
         let mut suite = Suite::new();
         if let Some(glob) = &self.case {
             suite = suite.with_filter(glob);
@@ -62,16 +62,16 @@ impl Conformance {
                 report.merge(suite.with_harness(memory).run());
             }
             if self.backend.is_empty() || self.backend.iter().any(|b| is_packaged(b)) {
-                for package in packages()?.iter().filter(|p| takes_part(p)) {
-                    report.merge(self.run_package(package)?);
+                for package in backends()? {
+                    report.merge(self.run_package(&package)?);
                 }
             }
         }
         let mut failed = report.counts().1;
         if self.live {
             let wanted = |column: &&'static str| self.wants(column) || self.wants(SERVER);
-            let columns = live::server::COLUMNS.map(|(column, _)| column).into_iter();
-            let live = live::run(&LiveOptions {
+            let columns = server::COLUMNS.map(|(column, _)| column).into_iter();
+            let live = crate::run(&LiveOptions {
                 workspace: root(),
                 case: self.case.as_ref().map(|glob| glob.replace('*', "")),
                 files: self.wants(LIVE),
@@ -85,9 +85,9 @@ impl Conformance {
             report.merge(rows_of(SERVER, &live.servers));
             report.merge(live.suites);
         }
-        if self.live && self.wants(live::unity::BACKEND) {
+        if self.live && self.wants(unity::BACKEND) {
             let case = self.case.as_ref().map(|glob| glob.replace('*', ""));
-            let unity = live::unity::run(&root(), case.as_deref());
+            let unity = unity::run(&root(), case.as_deref());
             failed += unity.counts().1;
             report.merge(unity);
         }
@@ -113,7 +113,7 @@ impl Conformance {
     }
 
     /// Each failed case in a process of its own.
-    fn run_again(&self, report: &Report) -> Outcome {
+    fn run_again(&self, report: &Report) -> Result<(), String> {
         let failed = |row: &&Row| matches!(row.outcome, CaseOutcome::Fail(_));
         let rows: Vec<&Row> = report.rows.iter().filter(failed).collect();
         if rows.is_empty() {
@@ -134,7 +134,7 @@ impl Conformance {
             if self.live {
                 command.arg("--live");
             }
-            if run(&mut command).is_err() {
+            if !command.status().is_ok_and(|status| status.success()) {
                 failed.push(format!("{} on {}", row.case, row.backend));
             }
         }
@@ -149,8 +149,8 @@ impl Conformance {
     }
 
     /// Runs the conformance test of a package and takes over its reports, one per backend.
-    fn run_package(&self, package: &Package) -> Result<Report, String> {
-        let folder = root().join("target/conformance").join(&package.name);
+    fn run_package(&self, package: &str) -> Result<Report, String> {
+        let folder = root().join("target/conformance").join(package);
         let fresh = std::fs::remove_dir_all(&folder).or_else(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Ok(()),
             _ => Err(e),
@@ -158,7 +158,7 @@ impl Conformance {
         fresh
             .and_then(|()| std::fs::create_dir_all(&folder))
             .map_err(|e| format!("{}: {e}", folder.display()))?;
-        let mut command = cargo(["test", "--quiet", "--package", &package.name]);
+        let mut command = cargo(["test", "--quiet", "--package", package]);
         command
             .args(["--test", "conformance"])
             .env(REPORT_VAR, &folder)
@@ -178,10 +178,7 @@ impl Conformance {
         }
         let report = reports_in(&folder)?;
         if report.rows.is_empty() && self.backend.is_empty() {
-            return Err(format!(
-                "the conformance test of {} ran nothing",
-                package.name
-            ));
+            return Err(format!("the conformance test of {} ran nothing", package));
         }
         Ok(report)
     }
@@ -190,7 +187,7 @@ impl Conformance {
         self.backend.is_empty() || self.backend.iter().any(|b| b == backend)
     }
 
-    fn print_list(&self, suite: &Suite) -> Outcome {
+    fn print_list(&self, suite: &Suite) -> Result<(), String> {
         let chosen = suite.cases();
         if chosen.is_empty() {
             return Err(format!("none of the {} cases matches", table().len()));
@@ -204,15 +201,8 @@ impl Conformance {
 
 /// Whether a backend is tested by its package's own test.
 fn is_packaged(backend: &str) -> bool {
-    let live = live::server::COLUMNS
-        .iter()
-        .any(|(column, _)| *column == backend);
+    let live = server::COLUMNS.iter().any(|(column, _)| *column == backend);
     backend != MEMORY && backend != LIVE && !live
-}
-
-/// Whether a package has a backend to test. The suite's own tests are no backend.
-fn takes_part(package: &Package) -> bool {
-    package.dir.join("tests/conformance.rs").exists()
 }
 
 fn reports_in(folder: &Path) -> Result<Report, String> {
@@ -240,9 +230,9 @@ fn rows_of(backend: &str, cases: &[CaseReport]) -> Report {
             promise: 0,
             says: "what real MLflow makes of it".to_owned(),
             outcome: match &case.outcome {
-                live::Outcome::Passed(text) => CaseOutcome::Pass(vec![text.trim().to_owned()]),
-                live::Outcome::Failed(text) => CaseOutcome::Fail(text.trim().to_owned()),
-                live::Outcome::NotRun(text) => {
+                crate::Outcome::Passed(text) => CaseOutcome::Pass(vec![text.trim().to_owned()]),
+                crate::Outcome::Failed(text) => CaseOutcome::Fail(text.trim().to_owned()),
+                crate::Outcome::NotRun(text) => {
                     CaseOutcome::NotApplicable(format!("not run: {}", text.trim()))
                 }
             },

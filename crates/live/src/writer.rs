@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// `xtask live-writer`: used by the live cases, not by people.
+/// `live-writer`: used by the live cases, not by people.
 #[derive(Args, Debug)]
 pub(crate) struct LiveWriter {
     /// Where to write.

@@ -3,8 +3,8 @@
 use super::equality::sound;
 use super::files::CREATED_REVISION;
 use super::ui;
-use crate::live::stored::{self, Spans};
-use crate::live::{CaseResult, Live, Stop, provision, sample};
+use crate::stored::{self, Spans};
+use crate::{CaseResult, Live, Stop, provision, sample};
 use opentelemetry::trace::{Span as _, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};

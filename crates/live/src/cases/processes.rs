@@ -1,10 +1,10 @@
 //! Several processes on one file, and processes that are killed.
 
 use super::equality::sound;
-use crate::live::mlflow::check_answers;
-use crate::live::sample::{self, Writing};
-use crate::live::stored::{self, Spans, Writer};
-use crate::live::{CaseResult, Live, process, progress};
+use crate::mlflow::check_answers;
+use crate::sample::{self, Writing};
+use crate::stored::{self, Spans, Writer};
+use crate::{CaseResult, Live, process, progress};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::fs;

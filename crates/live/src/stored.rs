@@ -102,7 +102,7 @@ pub(super) fn of_requests(requests: &[Vec<u8>]) -> Result<Spans, String> {
     Ok(spans)
 }
 
-/// A running `xtask live-writer`.
+/// A running `live-writer`.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) group: Group,

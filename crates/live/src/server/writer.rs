@@ -6,7 +6,7 @@ use trace_destination::LocationUri;
 use trace_destination_conformance::writer;
 use trace_destination_server::ServerLocation;
 
-/// `xtask live-server-writer`: used by the suite on real servers, not by people. Credentials come
+/// `live-server-writer`: used by the suite on real servers, not by people. Credentials come
 /// from the environment.
 #[derive(Args, Debug)]
 pub(crate) struct LiveServerWriter {

@@ -32,7 +32,7 @@ type Missing = String;
 struct Unity {
     /// `.live/unity/`.
     home: PathBuf,
-    /// `xtask/live/`.
+    /// `crates/live/scripts/`.
     scripts: PathBuf,
     /// The program that writes.
     writer: PathBuf,
@@ -207,7 +207,7 @@ fn prepare(workspace: &Path) -> Result<(Unity, File), String> {
     for folder in ["work", "logs", "home"] {
         fresh_folder(&home.join(folder))?;
     }
-    let scripts = workspace.join("xtask/live");
+    let scripts = workspace.join("crates/live/scripts");
     let scripts = scripts
         .canonicalize()
         .map_err(|e| format!("find {}: {e}", scripts.display()))?;

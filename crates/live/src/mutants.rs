@@ -1,7 +1,6 @@
 //! `cargo xtask mutants`: shows that the suite can fail. One deliberate fault per promise is built
 //! into the pipeline, one after the other, and the promise's own cases must notice.
 
-use crate::cargo::Outcome;
 use clap::Args;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +25,7 @@ fn suite() -> Suite {
 }
 
 impl Mutants {
-    pub(crate) fn run(&self) -> Outcome {
+    pub(crate) fn run(&self) -> Result<(), String> {
         if !cfg!(debug_assertions) {
             return Err("mutants exist in debug builds only: run without --release".into());
         }

@@ -1,25 +1,25 @@
 //! A file we wrote against the file MLflow's own server writes for the same OTLP bytes.
 
-use crate::live::compare::{self, Difference, Expected, differences};
-use crate::live::mlflow::{Mlflow, Server};
-use crate::live::{CaseResult, Live, Stop, sample};
+use crate::compare::{self, Difference, Expected, differences};
+use crate::mlflow::{Mlflow, Server};
+use crate::{CaseResult, Live, Stop, sample};
 use rusqlite::Connection;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub(in crate::live) const CAPTURED: &str = "captured";
-pub(in crate::live) const GENERATED: &str = "generated";
+pub(crate) const CAPTURED: &str = "captured";
+pub(crate) const GENERATED: &str = "generated";
 
 /// What MLflow's server stored, asked for once.
-pub(in crate::live) struct Reference {
+pub(crate) struct Reference {
     captured: Value,
     generated: Value,
     /// The file of a second server that got the captured bytes, of the reference alone.
     second: Option<PathBuf>,
 }
 
-pub(in crate::live) fn reference(live: &mut Live) -> Result<&Reference, Stop> {
+pub(crate) fn reference(live: &mut Live) -> Result<&Reference, Stop> {
     if live.reference.is_none() {
         let folder = live.work("reference")?;
         let reference = make_reference(live.mlflow()?, &folder, !live.on_newest)?;
@@ -32,7 +32,7 @@ pub(in crate::live) fn reference(live: &mut Live) -> Result<&Reference, Stop> {
 
 impl Reference {
     /// What was stored of one sample.
-    pub(in crate::live) fn view(&self, name: &str) -> &Value {
+    pub(crate) fn view(&self, name: &str) -> &Value {
         match name {
             CAPTURED => &self.captured,
             _ => &self.generated,
@@ -154,7 +154,7 @@ fn equals_server(
 }
 
 /// An error where a dumped file is damaged or holds rows that belong to nothing.
-pub(in crate::live) fn sound(dump: &Value) -> Result<(), String> {
+pub(crate) fn sound(dump: &Value) -> Result<(), String> {
     let rows = &dump["rows"];
     let none = |part: &str| rows[part].as_array().is_some_and(Vec::is_empty);
     if rows["integrity"] == serde_json::json!(["ok"]) && none("stray") && none("foreign_key_errors")

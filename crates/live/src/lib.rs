@@ -6,17 +6,25 @@
 //! whose tools cannot be had is reported as not run, with what is missing; it never counts as
 //! passed.
 
+#![expect(clippy::print_stdout, reason = "printing is what the program is for")]
+
+mod cargo;
 mod cases;
+mod cli;
 mod compare;
+mod conformance;
 mod mlflow;
+mod mutants;
 mod process;
 mod provision;
 mod proxy;
 mod sample;
-pub(crate) mod server;
+mod server;
 mod stored;
-pub(crate) mod unity;
-pub(crate) mod writer;
+mod unity;
+mod writer;
+
+pub use cli::main;
 
 use serde_json::Value;
 use std::fmt;
@@ -327,7 +335,7 @@ fn prepare(options: &LiveOptions, wanted: impl Fn(&str) -> bool) -> Result<(Live
     let artifacts = root.join("artifacts");
     fs::create_dir_all(&artifacts).map_err(|e| format!("create {}: {e}", artifacts.display()))?;
     let program = std::env::current_exe().map_err(|e| format!("find this program: {e}"))?;
-    let scripts = options.workspace.join("xtask").join("live");
+    let scripts = options.workspace.join("crates/live/scripts");
     let scripts = scripts
         .canonicalize()
         .map_err(|e| format!("find {}: {e}", scripts.display()))?;

@@ -1,6 +1,6 @@
 //! Load on a server through the SDK and a pipeline, and what the server's database has of it.
 
-use crate::live::stored::Spans;
+use crate::stored::Spans;
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -187,7 +187,7 @@ pub(super) fn verify_one(db: &Path, book: &Book, experiment: &str) -> Result<usi
 pub(super) fn verify(db: &Path, book: &Book) -> Result<usize, String> {
     let found = read(db, book).map_err(|e| format!("read {}: {e}", db.display()))?;
     let book = book.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let expected: usize = book.values().map(crate::live::stored::count).sum();
+    let expected: usize = book.values().map(crate::stored::count).sum();
     let lost = expected - found.right.min(expected);
     if (lost, found.doubled, found.misrouted, found.foreign) != (0, 0, 0, 0) {
         return Err(format!(

@@ -3,8 +3,8 @@
 
 use super::real;
 use crate::cargo::cargo;
-use crate::live::compare::experiment_view;
-use crate::live::{CaseResult, Live, process};
+use crate::compare::experiment_view;
+use crate::{CaseResult, Live, process};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -3,9 +3,9 @@
 
 use super::load::{self, Book, Load, To};
 use super::real;
-use crate::live::mlflow::Serving;
-use crate::live::proxy::{Fault, Proxy};
-use crate::live::{CaseResult, Live};
+use crate::mlflow::Serving;
+use crate::proxy::{Fault, Proxy};
+use crate::{CaseResult, Live};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub(super) fn trickle(live: &mut Live) -> CaseResult {
 /// Everything at once, in an order drawn at random.
 pub(super) fn mixed(live: &mut Live) -> CaseResult {
     let seed: u64 = rand::rng().random();
-    crate::live::progress(&format!("live: server_fault_mixed: seed {seed}"));
+    crate::progress(&format!("live: server_fault_mixed: seed {seed}"));
     let mut random = StdRng::seed_from_u64(seed);
     let kinds = [
         Fault::Pass,
