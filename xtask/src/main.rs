@@ -7,6 +7,7 @@ mod check;
 mod features;
 mod fuzz;
 mod live;
+mod mutants;
 mod stress;
 mod structure;
 mod test;
@@ -30,8 +31,7 @@ enum Task {
     #[command(disable_help_flag = true)]
     Conformance(live::Arguments),
     /// Shows that the suite can fail: one deliberate fault per promise must be noticed.
-    #[command(disable_help_flag = true)]
-    Mutants(live::Arguments),
+    Mutants(mutants::Mutants),
     /// Runs the benches and prints one table of ratios.
     Bench(bench::Bench),
     /// Checks formatting, lints, docs and the structure of the workspace.
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test => test::run(),
         Task::Conformance(arguments) => live::run_task("conformance", &arguments),
-        Task::Mutants(arguments) => live::run_task("mutants", &arguments),
+        Task::Mutants(task) => task.run(),
         Task::Bench(task) => task.run(),
         Task::Check(task) => task.run(),
         Task::Features => features::check(),

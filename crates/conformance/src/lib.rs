@@ -21,4 +21,3 @@ pub use harness::{
 pub use memory::MemoryHarness;
 pub use report::{Outcome, Report, Row};
 pub use suite::{BACKENDS_VAR, CASES_VAR, REPORT_VAR, Suite, assert_conforms};
-pub use trace_destination_core::Mutant;

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-use trace_destination_core::{Capabilities, Guarantee, Mutant};
+use trace_destination_core::{Capabilities, Guarantee};
 
 /// Longest time a case may take; a heavy one may take [`HEAVY_PATIENCE`].
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -22,7 +22,6 @@ pub struct Suite {
     harnesses: Vec<Arc<dyn Harness>>,
     filter: Option<String>,
     promise: Option<u8>,
-    mutant: Option<Mutant>,
     without_heavy: bool,
 }
 
@@ -57,13 +56,6 @@ impl Suite {
     #[must_use]
     pub fn without_heavy(mut self) -> Self {
         self.without_heavy = true;
-        self
-    }
-
-    /// Builds every pipeline with a fault, to see whether the suite notices.
-    #[must_use]
-    pub fn with_mutant(mut self, mutant: Mutant) -> Self {
-        self.mutant = Some(mutant);
         self
     }
 
@@ -113,7 +105,7 @@ impl Suite {
             let began = Instant::now();
             let outcome = match profile.lacks(case) {
                 Some(reason) => Outcome::NotApplicable(reason),
-                None => run_case(case, harness, self.mutant),
+                None => run_case(case, harness),
             };
             row(harness, case, outcome, began.elapsed())
         };
@@ -255,12 +247,12 @@ impl Profile {
     }
 }
 
-fn run_case(case: &'static Case, harness: &Arc<dyn Harness>, mutant: Option<Mutant>) -> Outcome {
+fn run_case(case: &'static Case, harness: &Arc<dyn Harness>) -> Outcome {
     let patience = match case.heavy {
         true => HEAVY_PATIENCE,
         false => PATIENCE * harness.scale().patience,
     };
-    let world = World::new(harness.clone(), case.name, mutant);
+    let world = World::new(harness.clone(), case.name);
     let notes = world.clone();
     match on_own_thread(case.name, patience, move || (case.run)(world)) {
         Ok(()) => Outcome::Pass(notes.take_notes()),

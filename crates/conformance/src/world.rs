@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use trace_destination_core::{
     BatchLimits, Destination, DropReason, FlushReport, GlobalSlot, Guarantee, LocationStats,
-    LocationUri, Mutant, Pipeline, PipelineBuilder, RetryPolicy, TraceLocation,
+    LocationUri, Pipeline, PipelineBuilder, RetryPolicy, TraceLocation,
 };
 
 /// Longest time a case waits for something that should come soon. Long, because the machine may
@@ -25,7 +25,6 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct World {
     harness: Arc<dyn Harness>,
     case: &'static str,
-    mutant: Option<Mutant>,
     places: Mutex<Vec<Place>>,
     notes: Mutex<Vec<String>>,
 }
@@ -74,15 +73,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    pub(crate) fn new(
-        harness: Arc<dyn Harness>,
-        case: &'static str,
-        mutant: Option<Mutant>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(harness: Arc<dyn Harness>, case: &'static str) -> Arc<Self> {
         Arc::new(Self {
             harness,
             case,
-            mutant,
             places: Mutex::default(),
             notes: Mutex::default(),
         })
@@ -167,13 +161,10 @@ impl World {
         set: impl FnOnce(PipelineBuilder) -> PipelineBuilder,
     ) -> Result<Rig, Failure> {
         let global = Arc::new(GlobalSlot::new());
-        let mut builder = Pipeline::builder()
+        let builder = Pipeline::builder()
             .with_global(global.clone())
             .with_batch_limits(quick())
             .with_retry(retry());
-        if let Some(mutant) = self.mutant {
-            builder = builder.with_mutant(mutant);
-        }
         let pipeline = set(builder).build()?;
         let provider = SdkTracerProvider::builder()
             .with_span_processor(pipeline.processor())

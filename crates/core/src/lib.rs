@@ -51,7 +51,6 @@ mod location;
 mod log;
 mod memory;
 mod metrics;
-mod mutant;
 mod pipeline;
 mod process;
 mod processor;
@@ -79,8 +78,6 @@ pub use location::{
     BatchEncoder, BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
 };
 pub use memory::{MemoryLocation, MemoryStore, StoredSpan};
-#[doc(hidden)]
-pub use mutant::Mutant;
 pub use pipeline::{
     Flush, FlushGuard, FlushReport, Ingested, LocationReport, MLFLOW_RUN_ID,
     MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_SCHEDULE_DELAY, Pipeline,

@@ -2,7 +2,6 @@
 //! path. Names and attributes are those of the semantic conventions for SDK span processors
 //! (semantic-conventions 1.36, `docs/otel/sdk-metrics.md`), plus the backend.
 
-use crate::mutant::Mutant;
 use crate::pipeline::{Shared, Totals};
 use crate::stats::{DropReason, LocationState};
 use opentelemetry::KeyValue;
@@ -26,7 +25,7 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
                 observer.observe(sums.stored, &series.attributes(None));
                 for reason in DropReason::ALL {
                     let dropped = sums.dropped[reason as usize];
-                    if dropped > 0 && !sums.hidden {
+                    if dropped > 0 {
                         observer.observe(dropped, &series.attributes(Some(reason)));
                     }
                 }
@@ -199,8 +198,6 @@ struct Sums {
     lost_updates: u64,
     /// How many locations are in each state.
     states: [i64; LocationState::ALL.len()],
-    /// See [`Mutant::MetricsHideFailures`].
-    hidden: bool,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -228,7 +225,6 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         sums.retries += lane.counters.retries.load(Ordering::Relaxed);
         sums.lost_updates += lane.lost_updates();
         sums.states[lane.state().public() as usize] += 1;
-        sums.hidden = shared.mutant.is(Mutant::MetricsHideFailures);
         sums.waiting += accepted.saturating_sub(stored + dropped.total());
         for reason in DropReason::ALL {
             sums.dropped[reason as usize] += dropped.by(reason);
@@ -245,7 +241,6 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
         sums.batches += forgotten.batches;
         sums.retries += forgotten.retries;
         sums.lost_updates += forgotten.lost_updates;
-        sums.hidden = shared.mutant.is(Mutant::MetricsHideFailures);
         for reason in DropReason::ALL {
             sums.dropped[reason as usize] += forgotten.dropped.by(reason);
         }

@@ -2,7 +2,6 @@
 //! or touches anything of the application's but the span.
 
 use crate::binding::{Ended, RouteId};
-use crate::mutant::Mutant;
 use crate::pipeline::{Payload, Pipeline, Shared};
 use crate::record::Resource;
 use crate::scope::{DetachedFrom, in_scope, with_current};
@@ -53,7 +52,7 @@ impl SpanProcessor for DestinationProcessor {
         let (trace, id) = (started.trace_id(), started.span_id());
         let suppressed = cx.is_telemetry_suppressed()
             || with_current(Context::is_telemetry_suppressed) == Some(true);
-        if suppressed && !shared.mutant.is(Mutant::SuppressionIgnored) {
+        if suppressed {
             return shared.bindings.ignore(trace, id);
         }
         let parent = cx.span();
@@ -89,9 +88,6 @@ impl SpanProcessor for DestinationProcessor {
             Ended::Unbound => {
                 shared.totals.orphaned.fetch_add(1, Ordering::Relaxed);
             }
-        }
-        if shared.mutant.is(Mutant::EndWaitsForSink) {
-            let _ = self.pipeline.flush(Duration::from_secs(2)).wait();
         }
     }
 
@@ -141,10 +137,6 @@ impl Shared {
         }
         match local {
             Some(route) => self.start_root(trace, span, false, route),
-            None if self.mutant.is(Mutant::OrphanTakesGlobal) => {
-                let route = self.levels.route(cx, &self.routes);
-                self.start_root(trace, span, false, route);
-            }
             None => {
                 self.totals.orphaned.fetch_add(1, Ordering::Relaxed);
                 self.bindings.ignore(trace, span);

@@ -1,6 +1,6 @@
 //! The command line: what `cargo xtask` passes on, and the writers that live cases start.
 
-use crate::{conformance, mutants, server, writer};
+use crate::{conformance, server, writer};
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,8 +19,6 @@ struct Cli {
 enum Task {
     /// Runs the conformance suite against the backends and prints the matrix.
     Conformance(conformance::Conformance),
-    /// Shows that the suite can fail: one deliberate fault per promise must be noticed.
-    Mutants(mutants::Mutants),
     /// Used by the live cases: writes traces until done or killed.
     #[command(hide = true)]
     LiveWriter(writer::LiveWriter),
@@ -33,7 +31,6 @@ enum Task {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Conformance(task) => task.run(),
-        Task::Mutants(task) => task.run(),
         Task::LiveWriter(options) => writer::run(&options),
         Task::LiveServerWriter(options) => server::writer::run(&options),
     };

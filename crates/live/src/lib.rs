@@ -14,7 +14,6 @@ mod cli;
 mod compare;
 mod conformance;
 mod mlflow;
-mod mutants;
 mod process;
 mod provision;
 mod proxy;

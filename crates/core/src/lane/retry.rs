@@ -6,7 +6,6 @@ use super::write::{Failure, InFlight, attempt};
 use super::{Lane, Phase};
 use crate::error::{Error, ErrorKind, Retry};
 use crate::location::Written;
-use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::stats::DropReason;
 use rand::Rng;
@@ -85,10 +84,6 @@ pub(super) async fn attempt_until_done(
     let clock = Clock::start(beginning);
     let mut failures = 0;
     loop {
-        let one_writer = match shared.mutant.is(Mutant::OneWriterForAll) {
-            true => Some(shared.mutant.one_writer.lock().await),
-            false => None,
-        };
         // Made before the attempt, so that a flush that comes meanwhile is not missed.
         let flushed = lane.skip_backoff.notified();
         lane.state().attempting = true;
@@ -96,7 +91,6 @@ pub(super) async fn attempt_until_done(
         let attempted = clock
             .limit(patience, attempt(lane, shared, flying.batch()))
             .await;
-        drop(one_writer);
         let Failure { error, of_batch } = match attempted {
             Some(Ok(written)) => return Ok(written),
             Some(Err(failure)) => failure,
@@ -109,7 +103,6 @@ pub(super) async fn attempt_until_done(
         };
         let error = error.at(&lane.uri);
         let (phase, own, delay) = match error.retry() {
-            _ if shared.mutant.is(Mutant::NoRetry) => return Err((DropReason::Failed, error)),
             // The batch is at fault and not the place, which may well take the next one.
             Retry::Never if of_batch => return Err((DropReason::Failed, error)),
             Retry::Never => (Phase::Failing, true, retry.probe(failures)),

@@ -8,7 +8,6 @@ use super::sealed::{Ready, batch_cut};
 use super::{Lane, Phase, Sealed, begin_ahead};
 use crate::error::{Error, ErrorKind, Retry};
 use crate::location::Written;
-use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::record::TraceBatch;
 use crate::stats::DropReason;
@@ -87,12 +86,6 @@ async fn write_batch(
     let hook_error = hook_error.clone();
     flying.made_ready(&sealed.ready(lane, shared).batch, *lost);
     drop(sealed);
-    let early = shared.mutant.is(Mutant::StoredBeforeWritten);
-    if early {
-        count_stored(lane, flying.spans);
-        lane.state().writing = None;
-        shared.lane_progressed();
-    }
     let outcome = match flying.is_empty() {
         true => None,
         false => {
@@ -121,9 +114,7 @@ async fn write_batch(
             let updates = written.lost_updates.len();
             untold = written.lost_updates.last().map(|e| e.clone().at(&lane.uri));
             let (count, error) = refusals(written, spans);
-            if !early {
-                count_stored(lane, spans - count);
-            }
+            count_stored(lane, spans - count);
             if let Some(error) = &untold {
                 lane.counters.lose_updates(updates);
                 state.last_error = Some(error.clone());

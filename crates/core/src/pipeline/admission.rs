@@ -5,7 +5,6 @@ use crate::binding::RouteId;
 use crate::budget::{Overflow, Standing};
 use crate::ingress::Entry;
 use crate::lane::{Intake, LaneId, Written};
-use crate::mutant::Mutant;
 use crate::record::{Span, TraceUpdate};
 use opentelemetry_sdk::trace::SpanData;
 use std::cell::Cell;
@@ -81,10 +80,6 @@ impl Shared {
         source: u32,
         span: &SpanData,
     ) -> Option<(Place<'_>, LaneId, usize)> {
-        let route = match self.mutant.is(Mutant::NeighboursLane) {
-            true => RouteId(self.mutant.neighbour(route.0)),
-            false => route,
-        };
         let bytes = Span::sdk_bytes(span);
         let mut place = self.ingress.enter(self.shard());
         if let Some(entry) = &mut place {
@@ -370,18 +365,13 @@ impl Shared {
                 return true;
             }
         }
-        if self.mutant.is(Mutant::DropsUncounted) {
-            return false;
-        }
         lane.drop_spans(self.ingress.is_closed(), spans);
         false
     }
 
     #[cold]
     fn refuse_closed(&self, lane: &Intake, spans: u64) -> Option<Place<'_>> {
-        if !self.mutant.is(Mutant::ShutdownForgets) {
-            lane.drop_spans(true, spans);
-        }
+        lane.drop_spans(true, spans);
         None
     }
 

@@ -12,7 +12,6 @@ use crate::lane::{AHEAD, RetryPolicy, Spent};
 use crate::location::{BatchLimits, BatchSettings};
 use crate::log::Log;
 use crate::metrics;
-use crate::mutant::{Mutant, Switch};
 use crate::process::Process;
 use crate::record::Resource;
 use crate::routes::Routes;
@@ -56,7 +55,6 @@ pub struct PipelineBuilder {
     metric_locations: usize,
     run_id: Option<String>,
     sampling_ratio: f64,
-    mutant: Option<Mutant>,
 }
 
 impl PipelineBuilder {
@@ -79,7 +77,6 @@ impl PipelineBuilder {
             metric_locations: 0,
             run_id: None,
             sampling_ratio: 1.0,
-            mutant: None,
         }
     }
 
@@ -185,13 +182,6 @@ impl PipelineBuilder {
         self
     }
 
-    /// Builds in a fault, to see whether a test notices. Does nothing in a release build.
-    #[doc(hidden)]
-    pub fn with_mutant(mut self, mutant: Mutant) -> Self {
-        self.mutant = Some(mutant);
-        self
-    }
-
     /// Reads the variables that mean the same here as in OpenTelemetry or MLflow:
     /// [`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`], [`OTEL_BSP_SCHEDULE_DELAY`],
     /// [`MLFLOW_TRACE_SAMPLING_RATIO`], [`MLFLOW_RUN_ID`].
@@ -253,7 +243,6 @@ impl PipelineBuilder {
                 environment: self.environment,
                 strict: self.strict,
                 memo: AtomicU64::new(0),
-                mutant: Switch::new(self.mutant),
             },
             bindings: Bindings::new(binding::SHARDS, !self.linger.is_zero()),
             routes: Routes::new(
@@ -282,7 +271,6 @@ impl PipelineBuilder {
             delivery: OnceLock::new(),
             flushing: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
-            mutant: Switch::new(self.mutant),
         });
         delivery::start(
             &shared,

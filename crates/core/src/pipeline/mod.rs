@@ -29,7 +29,6 @@ use crate::error::{Error, ErrorKind};
 use crate::ingress::{Drained, Ingress};
 use crate::lane::{LaneId, PollTurns, RetryPolicy, Spent};
 use crate::log::Log;
-use crate::mutant::Switch;
 use crate::process::{PerProcess, Process};
 use crate::processor::DestinationProcessor;
 use crate::record::{Resource, Span, SpanGroup, TraceUpdate};
@@ -116,7 +115,6 @@ pub(crate) struct Shared {
     flushing: AtomicUsize,
     /// The shutdown deadline is over: nothing is retried any more.
     abandoned: AtomicBool,
-    pub(crate) mutant: Switch,
 }
 
 #[derive(Default)]

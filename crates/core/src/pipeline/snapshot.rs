@@ -2,7 +2,6 @@
 
 use super::Shared;
 use crate::binding::RouteId;
-use crate::mutant::Mutant;
 use crate::stats::{DropReason, Forgotten, LocationState, LocationStats, PipelineStats};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,10 +25,7 @@ impl Shared {
                 // What becomes of a batch is counted under this lock: no span is seen twice.
                 let guard = lane.state();
                 let state = guard.public();
-                let mut last_error = guard.last_error.clone();
-                if self.mutant.is(Mutant::ErrorSwallowed) {
-                    last_error = None;
-                }
+                let last_error = guard.last_error.clone();
                 let stored = lane.counters.stored.load(Ordering::Relaxed);
                 let dropped = lane.dropped();
                 let in_flight = lane.counters.in_flight.load(Ordering::Relaxed);

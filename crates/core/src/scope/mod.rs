@@ -22,7 +22,6 @@ pub use task::{DestinationExt, WithDestination};
 
 use crate::binding::RouteId;
 use crate::destination::Destination;
-use crate::mutant::{Mutant, Switch};
 use crate::routes::Routes;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId, TraceState};
@@ -181,13 +180,12 @@ pub(crate) struct Levels {
     pub(crate) strict: bool,
     /// The route below the context: `version of the global slot << 32 | route`.
     pub(crate) memo: AtomicU64,
-    pub(crate) mutant: Switch,
 }
 
 impl Levels {
     /// The destination for a local root started in `cx`; `None` where no level has one.
     pub(crate) fn resolve(&self, cx: &Context) -> Option<Destination> {
-        match self.local(cx, Clone::clone) {
+        match with_local(cx, Clone::clone) {
             Some(local) if !local.is_unset() => Some(local),
             _ => self.below(|found| found.cloned()),
         }
@@ -204,22 +202,12 @@ impl Levels {
     /// The route of the context-local destination alone.
     pub(crate) fn own_route(&self, cx: &Context, routes: &Routes) -> Option<RouteId> {
         let route = |local: &Destination| (!local.is_unset()).then(|| routes.of(Some(local)));
-        self.local(cx, route).flatten()
-    }
-
-    fn local<T>(&self, cx: &Context, f: impl Fn(&Destination) -> T) -> Option<T> {
-        if self.mutant.is(Mutant::CurrentContextIgnored) {
-            return in_scope(cx).map(f);
-        }
-        with_local(cx, f)
+        with_local(cx, route).flatten()
     }
 
     /// The route of the levels below the context, remembered for as long as the global slot does
     /// not change: two atomic loads.
     fn route_below(&self, routes: &Routes) -> RouteId {
-        if self.mutant.is(Mutant::GlobalFrozen) {
-            return self.below(|found| routes.of(found));
-        }
         let version = self.global.version();
         let memo = self.memo.load(Ordering::Acquire);
         if (memo >> 32) as u32 == version {
@@ -248,12 +236,6 @@ impl Levels {
     fn below<T>(&self, f: impl FnOnce(Option<&Destination>) -> T) -> T {
         if self.strict {
             return f(None);
-        }
-        if self.mutant.is(Mutant::GlobalFrozen) {
-            return self.global.with(|global| f(self.mutant.frozen(global)));
-        }
-        if self.mutant.is(Mutant::EnvironmentBeforeGlobal) && self.environment.is_some() {
-            return f(self.environment.as_ref());
         }
         self.global.with(|global| match global {
             Some(global) if !global.is_unset() => f(Some(global)),

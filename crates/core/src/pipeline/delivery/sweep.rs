@@ -4,7 +4,6 @@ use super::{Delivery, SWEEP, Timing};
 use crate::binding::{RouteId, SWEEPS_PER_LINGER};
 use crate::contain::drop_apart;
 use crate::lane::{self, Lane};
-use crate::mutant::Mutant;
 use crate::pipeline::Shared;
 use crate::stats::DropReason;
 use std::collections::HashSet;
@@ -43,9 +42,6 @@ impl Delivery {
             if news > 0 && self.shared.log.overflow(&slot.lane.uri, news) {
                 slot.told_overflow = overflown;
             }
-        }
-        if self.shared.mutant.is(Mutant::IdleStaysOpen) {
-            return;
         }
         let excess = self.excess(now);
         let idle_close = self.sweeper.timing.idle_close;
