@@ -82,10 +82,10 @@ pub(crate) const LOG_LIMIT_BYTES: i64 = 16 << 20;
 pub(crate) const CACHE_KIB: i64 = 16_384;
 
 /// What the open files of a process share, in KiB, as long as each has [`MIN_CACHE_KIB`].
-pub(crate) const TOTAL_CACHE_KIB: i64 = 262_144;
+pub(crate) const TOTAL_CACHE_KIB: i64 = 65_536;
 
 /// Least memory SQLite may use for the pages of one file, in KiB.
-pub(crate) const MIN_CACHE_KIB: i64 = 1_024;
+pub(crate) const MIN_CACHE_KIB: i64 = 256;
 
 /// Larger than the pipeline's usual batches: each transaction writes the pages it touched once, so
 /// four times the spans store more than twice as many per second. A full one takes about 50 ms.
@@ -122,10 +122,10 @@ pub(crate) const REMEMBERED_BYTES: usize = 8 << 20;
 
 /// What the open files of a process share for that, per generation, in bytes, as long as each has
 /// [`MIN_REMEMBERED_BYTES`].
-pub(crate) const TOTAL_REMEMBERED_BYTES: usize = 128 << 20;
+pub(crate) const TOTAL_REMEMBERED_BYTES: usize = 32 << 20;
 
 /// Least memory of a store for traces, in bytes, per generation.
-pub(crate) const MIN_REMEMBERED_BYTES: usize = 256 << 10;
+pub(crate) const MIN_REMEMBERED_BYTES: usize = 64 << 10;
 
 /// Memory for what applications set on traces, in bytes, per store and generation of the memory.
 pub(crate) const REMEMBERED_EXPLICIT_BYTES: usize = 1 << 20;

@@ -103,9 +103,9 @@
 //! may open (`RLIMIT_NOFILE`; three each) and are 512 at most; beyond that, the one that was not
 //! used for longest is closed before another is opened. Where the application leaves fewer, idle
 //! ones are closed until a file can be opened; where none is idle, that fails with `Unavailable`,
-//! and is tried again. All of them together use 256 MiB for pages,
-//! or 1 MiB each where they are more than 256, and 16 MiB each at most. What is remembered of traces
-//! between batches is bounded likewise: by 256 MiB for all, and 16 MiB for each. What applications
+//! and is tried again. All of them together use 64 MiB for pages,
+//! or 256 KiB each where they are more than 256, and 16 MiB each at most. What is remembered of traces
+//! between batches is bounded likewise: by 64 MiB for all, and 16 MiB for each. What applications
 //! set on traces is remembered apart, up to 2 MiB per file; beyond that, values of spans may
 //! replace older ones of these.
 //!

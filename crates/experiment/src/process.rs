@@ -14,6 +14,7 @@ use crate::error::Fault;
 use crate::pool::Pool;
 use crate::schema::Shapes;
 use crate::store::Store;
+use crate::writer::Writer;
 use arc_swap::ArcSwapOption;
 use connections::Connections;
 use forked::Inherited;
@@ -31,14 +32,22 @@ pub(crate) struct Process {
     pub(crate) connections: Connections,
     /// What is known of the tables in files.
     pub(crate) shapes: Shapes,
-    /// The open stores, by canonical path.
-    stores: Mutex<HashMap<PathBuf, Weak<Store>>>,
+    /// The open files, by canonical path.
+    files: Mutex<HashMap<PathBuf, OpenFile>>,
     /// Connections of the parent whose stores were dropped here.
     orphans: Mutex<Vec<Database>>,
     /// What the parent shared, as of the fork.
     parent: Option<Arc<Process>>,
     /// What became of the parent's connections.
     inherited: OnceLock<Inherited>,
+}
+
+/// Who uses a file. The writer stays for as long as it takes to close the connection, also where the
+/// store is gone by then: POSIX takes away all locks that a process has on a file when any descriptor
+/// of it is closed, so a file must never be opened here beside a connection that is being closed.
+struct OpenFile {
+    store: Weak<Store>,
+    writer: Weak<Mutex<Writer>>,
 }
 
 impl Process {
@@ -64,7 +73,7 @@ impl Process {
             pool: Pool::new(),
             connections: Connections::new(),
             shapes: Shapes::default(),
-            stores: Mutex::default(),
+            files: Mutex::default(),
             orphans: Mutex::default(),
             parent,
             inherited: OnceLock::new(),
@@ -76,33 +85,47 @@ impl Process {
         self.id == std::process::id()
     }
 
-    /// The store of a file; the same one for all who ask while anybody holds it.
+    /// The store of a file; the same one for all who ask while anybody holds it. One that follows
+    /// another whose connection is still being closed waits for that, or goes on with it.
     pub(crate) fn store(self: &Arc<Self>, path: &Path) -> Arc<Store> {
-        let mut stores = lock(&self.stores);
-        if let Some(store) = stores.get(path).and_then(Weak::upgrade) {
+        let mut files = lock(&self.files);
+        let open = files.get(path);
+        if let Some(store) = open.and_then(|open| open.store.upgrade()) {
             return store;
         }
-        let store = Arc::new(Store::new(self.clone(), path.into()));
-        stores.insert(path.into(), Arc::downgrade(&store));
+        let left = open.and_then(|open| open.writer.upgrade());
+        let store = Arc::new(Store::new(self.clone(), path.into(), left.clone()));
+        let open = OpenFile {
+            store: Arc::downgrade(&store),
+            writer: store.writer(),
+        };
+        files.insert(path.into(), open);
+        drop(files);
+        if left.is_some() {
+            self.connections.opened(&store);
+        }
         store
     }
 
     /// Memory that all stores hold beside the batches themselves, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
-        let stores = lock(&self.stores);
-        let open = stores.values().filter_map(Weak::upgrade);
+        let files = lock(&self.files);
+        let open = files.values().filter_map(|open| open.store.upgrade());
         // Dropped outside of the lock, which the last owner of a store takes.
         let open: Vec<_> = open.collect();
-        drop(stores);
+        drop(files);
         open.iter().map(|store| store.held_bytes()).sum()
     }
 
-    /// Forgets a store that is gone.
+    /// Forgets a file whose store is gone, unless somebody but the caller has its writer.
     pub(crate) fn forget(&self, path: &Path) {
-        let mut stores = lock(&self.stores);
+        let mut files = lock(&self.files);
+        let unused = |open: &OpenFile| {
+            open.store.strong_count() == 0 && open.writer.strong_count() <= 1
+        };
         // Another store may have taken the place meanwhile.
-        if stores.get(path).is_some_and(|s| s.strong_count() == 0) {
-            stores.remove(path);
+        if files.get(path).is_some_and(unused) {
+            files.remove(path);
         }
     }
 
@@ -172,6 +195,23 @@ mod tests {
         let one = process.store(path);
         assert!(Arc::ptr_eq(&one, &process.store(path)));
         drop(one);
-        assert!(!lock(&process.stores).contains_key(path));
+        assert!(!lock(&process.files).contains_key(path));
+    }
+
+    #[test]
+    fn a_store_that_follows_another_goes_on_with_its_writer() {
+        let process = Process::current();
+        let path = Path::new("/nowhere/followed.db");
+        let before = process.store(path);
+        // As the task has it that closes the connection.
+        let closing = lock(&process.files)[path].writer.upgrade().unwrap();
+        drop(before);
+        let next = process.store(path);
+        assert!(next.writer().ptr_eq(&Arc::downgrade(&closing)));
+        process.forget(path);
+        assert!(lock(&process.files).contains_key(path), "it is in use");
+        drop(next);
+        process.forget(path);
+        assert!(!lock(&process.files).contains_key(path));
     }
 }

@@ -26,9 +26,9 @@ use crate::writer::Writer;
 use duty::{Duty, MergeTurn};
 use rusqlite::Connection;
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Instant;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
@@ -43,7 +43,8 @@ pub(crate) struct Store {
     process: Arc<Process>,
     path: PathBuf,
     queue: Mutex<Queue>,
-    writer: Mutex<Writer>,
+    /// Outlives the store until its connection is closed.
+    writer: Arc<Mutex<Writer>>,
     /// Room for rows that wait, in KiB.
     rows: Semaphore,
     /// Sinks that are open.
@@ -89,16 +90,22 @@ impl Experiment {
 }
 
 impl Store {
-    pub(crate) fn new(process: Arc<Process>, path: PathBuf) -> Self {
+    /// A store whose file was used before has the writer of that time, which may be connected.
+    pub(crate) fn new(
+        process: Arc<Process>,
+        path: PathBuf,
+        left: Option<Arc<Mutex<Writer>>>,
+    ) -> Self {
+        let connected = left.is_some();
         Self {
             process,
-            writer: Mutex::new(Writer::new(path.clone())),
+            writer: left.unwrap_or_else(|| new_writer(&path)),
             path,
             queue: Mutex::default(),
             rows: Semaphore::new(ROWS_KIB as usize),
             seats: AtomicUsize::new(0),
             proven: AtomicBool::new(false),
-            connected: AtomicBool::new(false),
+            connected: AtomicBool::new(connected),
             remembered: AtomicUsize::new(0),
             used: AtomicBool::new(false),
             unmerged: AtomicBool::new(false),
@@ -199,8 +206,7 @@ impl Store {
         self.take_requests(work);
         let mut writer = lock(&self.writer);
         let began = Instant::now();
-        let was_connected = writer.is_connected();
-        if !was_connected {
+        if !writer.is_connected() {
             self.process.make_room();
         }
         let mut busy = false;
@@ -239,7 +245,8 @@ impl Store {
             .store(writer.remembered_bytes(), Ordering::Relaxed);
         drop(writer);
         self.used.store(true, Ordering::Relaxed);
-        self.connected.store(connected, Ordering::Relaxed);
+        // Its own mark: the connection may be that of a store before this one.
+        let was_connected = self.connected.swap(connected, Ordering::Relaxed);
         if connected && !was_connected {
             self.process.connections.opened(self);
         }
@@ -344,20 +351,16 @@ impl Store {
         }
     }
 
-    /// Takes the connection out; an error if a thread was using it. For a child that was forked.
-    pub(crate) fn take_database(&self) -> Result<Option<Database>, InUse> {
-        match self.writer.try_lock() {
-            Ok(mut writer) => Ok(writer.take_database()),
-            Err(TryLockError::Poisoned(writer)) => Ok(writer.into_inner().take_database()),
-            Err(TryLockError::WouldBlock) => Err(InUse),
-        }
-    }
-
     /// Memory that is held beside the batches themselves, in bytes: what is remembered of traces,
     /// and rows that wait for their transaction. SQLite's own is not in it.
     pub(crate) fn held_bytes(&self) -> usize {
         let rows = (ROWS_KIB as usize).saturating_sub(self.rows.available_permits()) << 10;
         self.remembered.load(Ordering::Relaxed) + rows
+    }
+
+    /// Its writer, for as long as anybody has it.
+    pub(crate) fn writer(&self) -> Weak<Mutex<Writer>> {
+        Arc::downgrade(&self.writer)
     }
 
     /// Limits the size of the file, as a full disk would.
@@ -378,27 +381,55 @@ fn in_place<T>(work: impl FnOnce() -> T) -> T {
 /// A thread uses the connection.
 pub(crate) struct InUse;
 
+/// Takes the connection out of a writer; an error if a thread was using it. For a child that was
+/// forked.
+pub(crate) fn take_database(writer: &Mutex<Writer>) -> Result<Option<Database>, InUse> {
+    match writer.try_lock() {
+        Ok(mut writer) => Ok(writer.take_database()),
+        Err(TryLockError::Poisoned(writer)) => Ok(writer.into_inner().take_database()),
+        Err(TryLockError::WouldBlock) => Err(InUse),
+    }
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
-        let writer = self
-            .writer
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
         if !self.process.is_current() {
-            if let Some(database) = writer.take_database() {
-                Process::current().adopt(database);
+            match take_database(&self.writer) {
+                Ok(None) => {}
+                Ok(Some(database)) => Process::current().adopt(database),
+                // Never dropped: that would close the connection of a thread of the parent.
+                Err(InUse) => std::mem::forget(self.writer.clone()),
             }
             return;
         }
-        self.process.forget(&self.path);
+        let writer = std::mem::replace(&mut self.writer, new_writer(&self.path));
+        let (process, path) = (self.process.clone(), self.path.clone());
+        if !self.connected.load(Ordering::Relaxed) {
+            process.forget(&path);
+            return;
+        }
         // Sinks were dropped without being closed.
-        if let (true, Ok(runtime)) = (writer.is_connected(), Handle::try_current()) {
-            let process = self.process.clone();
-            let mut writer = std::mem::replace(writer, Writer::new(self.path.clone()));
-            let close = move || drop(writer.close());
-            runtime.spawn(async move { process.pool.run(Class::Unproven, close).await });
+        let close = move || {
+            let mut connection = lock(&writer);
+            // A store that took the file over closes it.
+            if Arc::strong_count(&writer) == 1 {
+                let _ = connection.close();
+            }
+            drop(connection);
+            process.forget(&path);
+        };
+        match Handle::try_current() {
+            Ok(runtime) => {
+                let process = self.process.clone();
+                runtime.spawn(async move { process.pool.run(Class::Unproven, close).await });
+            }
+            Err(_) => close(),
         }
     }
+}
+
+fn new_writer(path: &Path) -> Arc<Mutex<Writer>> {
+    Arc::new(Mutex::new(Writer::new(path.into())))
 }
 
 #[cfg(test)]

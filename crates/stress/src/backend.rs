@@ -78,7 +78,7 @@ impl Backend {
         // Numbers of this run alone: nothing from outside is in these texts.
         let text = match (self.kind, &self.server) {
             (Kind::Sqlite, _) => {
-                format!("sqlite://{folder}/f{group}.db?experiment_name=t{tenant}")
+                format!("sqlite:///{folder}/f{group}.db?experiment_name=t{tenant}")
             }
             (Kind::Server, Some(server)) => {
                 format!("http://{}?experiment_id={tenant}", server.address())

@@ -18,8 +18,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Polls at the same time, not counting those that take long.
 const TURNS: usize = 16;
-/// A poll that takes longer than this loses its turn.
+/// A poll that takes longer than this loses its turn. With every [`TURNS`] that have done so it takes
+/// as much longer, up to [`LONGEST`]: where polls take long because the machine is overloaded, more
+/// threads are no help.
 const LONG: Duration = Duration::from_millis(20);
+/// Bound of that, so that hundreds of sinks that block for good delay the others by a few seconds
+/// at most until each has a thread.
+const LONGEST: Duration = Duration::from_millis(160);
 /// How long spare threads get to become idle before turns come back. They are all the runtime has
 /// started lately, and have nothing to do; asleep, this thread leaves the processor to them.
 const SETTLE: Duration = Duration::from_micros(200);
@@ -111,10 +116,18 @@ impl PollTurns {
         }
     }
 
+    /// How long a poll may take while as many have lost their turns.
+    fn patience(lost: usize) -> Duration {
+        let rounds = u32::try_from(1 + lost / TURNS).unwrap_or(u32::MAX);
+        LONG.saturating_mul(rounds).min(LONGEST)
+    }
+
     /// Frees the turns of polls that take long.
     fn take_from_long(&self, now: Instant) {
-        let is_long = |(began, _): &(Instant, _)| now.saturating_duration_since(*began) >= LONG;
         let mut taken = self.taken();
+        let lost = self.turns.load(Ordering::Relaxed).saturating_sub(taken.len());
+        let patience = Self::patience(lost);
+        let is_long = |(began, _): &(Instant, _)| now.saturating_duration_since(*began) >= patience;
         let long: Vec<u64> = taken
             .iter()
             .filter(|(_, turn)| is_long(turn))
@@ -216,6 +229,27 @@ mod tests {
             assert!(Instant::now() < until, "not every turn came back");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn the_more_polls_take_long_the_longer_the_next_may_take() {
+        let turns = Arc::new(PollTurns::default());
+        let began = Instant::now();
+        let mut taken = Vec::new();
+        let mut rounds = 0;
+        // An overloaded machine, on which no poll ends within 100 ms.
+        while began.elapsed() < Duration::from_millis(100) {
+            while let Some(turn) = turns.try_take() {
+                taken.push(turn);
+            }
+            rounds = taken.len() / TURNS;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // One round at once, one after 20 ms and one 40 ms later; without the growth there are five.
+        assert!(rounds <= 3 + began.elapsed().as_millis() as usize / 100, "{rounds}");
+        assert_eq!(PollTurns::patience(0), LONG);
+        assert_eq!(PollTurns::patience(TURNS), 2 * LONG);
+        assert_eq!(PollTurns::patience(usize::MAX), LONGEST);
     }
 
     #[tokio::test]

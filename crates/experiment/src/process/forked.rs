@@ -10,11 +10,12 @@
 //! touched: it is leaked, and its file refused.
 
 use super::Process;
+use crate::store::{InUse, take_database};
 use crate::connection::Database;
 use rusqlite::Connection;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, TryLockError, Weak, mpsc};
+use std::sync::{Arc, TryLockError, mpsc};
 use std::time::Duration;
 
 /// Longer than it takes to close as many connections as there can be.
@@ -35,23 +36,23 @@ impl Inherited {
         let mut in_use = HashSet::new();
         let mut next = Some(parent);
         while let Some(process) = next {
-            let stores = match process.stores.try_lock() {
-                Ok(stores) => stores,
-                Err(TryLockError::Poisoned(stores)) => stores.into_inner(),
+            let files = match process.files.try_lock() {
+                Ok(files) => files,
+                Err(TryLockError::Poisoned(files)) => files.into_inner(),
                 Err(TryLockError::WouldBlock) => return Self::Stuck,
             };
-            for (path, store) in stores.iter() {
-                let Some(store) = Weak::upgrade(store) else {
+            for (path, open) in files.iter() {
+                let Some(writer) = open.writer.upgrade() else {
                     continue;
                 };
-                match store.take_database() {
+                match take_database(&writer) {
                     Ok(database) => idle.extend(database),
-                    Err(_in_use) => {
+                    Err(InUse) => {
                         in_use.insert(path.clone());
                     }
                 }
                 // Should it be the last, its files are not to be closed.
-                std::mem::forget(store);
+                std::mem::forget(writer);
             }
             match process.orphans.try_lock() {
                 Ok(mut orphans) => idle.append(&mut orphans),
