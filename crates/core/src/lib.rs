@@ -76,7 +76,8 @@ pub use destination::Destination;
 pub use error::{Error, ErrorKind, Retry};
 pub use lane::{LateUpdate, RetryPolicy, waiting_for_turn};
 pub use location::{
-    BatchEncoder, BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
+    BatchEncoder, BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink,
+    TraceValueLimits, TraceValues, Written,
 };
 pub use memory::{MemoryLocation, MemoryStore, StoredSpan};
 #[doc(hidden)]

@@ -16,6 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use trace_destination_core::{
     Capabilities, Error, Guarantee, Hole, LocationUri, ProcessEnv, TraceLocation, TraceSink,
+    TraceValues,
 };
 
 /// A place on a server: an experiment of an MLflow tracking server, a table behind Databricks'
@@ -92,8 +93,12 @@ impl TraceLocation for ServerLocation {
         match &self.target.family {
             // A trace id is unique on the whole server, whatever the experiment.
             Family::Mlflow { .. } => Capabilities::new(Guarantee::Idempotent)
-                .with_exclusive_store(self.target.base.clone()),
-            Family::Otlp | Family::Databricks { .. } => Capabilities::new(Guarantee::AtLeastOnce),
+                .with_exclusive_store(self.target.base.clone())
+                .with_trace_values(TraceValues::Stored),
+            Family::Databricks { .. } => {
+                Capabilities::new(Guarantee::AtLeastOnce).with_trace_values(TraceValues::Stored)
+            }
+            Family::Otlp => Capabilities::new(Guarantee::AtLeastOnce),
         }
     }
 
