@@ -67,6 +67,7 @@ mod template;
 mod trace;
 mod transform;
 mod uri;
+mod values;
 
 pub use budget::Overflow;
 pub use config::{

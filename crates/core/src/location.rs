@@ -207,7 +207,7 @@ pub struct TraceValueLimits {
     pub preview: usize,
     /// Keys of tags and metadata.
     pub key: usize,
-    /// Values of tags and metadata, the user and the run.
+    /// Values of tags and metadata, and the user.
     pub value: usize,
 }
 
