@@ -196,8 +196,8 @@ const TABLE: &[Case] = &[
     // Completeness: what 8 calls complete
     case!(8, fidelity::sdk_spans, "a span of the SDK comes back with everything the backend keeps"),
     case!(8, fidelity::otlp_spans, "an ingested OTLP span of every value kind comes back with everything the backend keeps"),
-    case!(8, around::trace_values, "trace-level values come back, merged", needs TraceValues),
-    case!(8, around::values_that_are_not_kept, "trace-level values that a place does not keep are counted as lost, with the reason", needs NoTraceValues),
+    case!(8, around::trace_values, "session, user, tags, name, previews, run and request id set inside a trace come back, merged, and none is lost"),
+    case!(8, around::values_after_the_root, "trace-level values that come too late for a place are counted as lost, with the reason", needs NoTraceValues),
     case!(8, around::transform_hook, "a transform hook edits and drops spans per location; a panic in it drops the span"),
     case!(8, around::sampling_per_destination, "a destination's own sampling ratio applies to its traces"),
 ];

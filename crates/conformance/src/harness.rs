@@ -113,6 +113,12 @@ pub trait Harness: Debug + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// The MLflow run that traces of a place can be linked to; `None` where the place knows its runs
+    /// and the harness has made none.
+    fn run_id(&self) -> Option<&str> {
+        Some("run-1")
+    }
+
     /// A template with one variable, `tenant`, in a store nobody has written to; needed where
     /// [`Declares::templates`] is set.
     ///
@@ -178,8 +184,8 @@ pub struct Declares {
     pub broken: bool,
     /// [`Harness::alias`] names a place in another way.
     pub alias: bool,
-    /// Places keep trace-level values and [`Harness::read_back`] returns [`Stored::updates`]. Places
-    /// that keep none say so ([`Written::lost_updates`](trace_destination_core::Written)).
+    /// Places have a home for trace-level values, and [`Harness::read_back`] returns
+    /// [`Stored::updates`]. Elsewhere they are looked for on the root spans.
     pub trace_values: bool,
     /// Resource and scope of a span come back with it.
     pub groups: bool,

@@ -6,6 +6,7 @@ mod failure;
 mod faulty;
 mod harness;
 mod memory;
+mod on_root;
 mod report;
 mod suite;
 mod world;
@@ -19,5 +20,6 @@ pub use harness::{
     Untouched,
 };
 pub use memory::MemoryHarness;
+pub use on_root::values_on_root;
 pub use report::{Outcome, Report, Row};
 pub use suite::{BACKENDS_VAR, CASES_VAR, REPORT_VAR, Suite, assert_conforms};

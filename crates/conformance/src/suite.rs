@@ -234,7 +234,7 @@ impl Profile {
                 ),
                 Need::NoTraceValues => (
                     !self.declares.trace_values,
-                    "its places keep trace-level values",
+                    "its places have a home for trace-level values, also for late ones",
                 ),
                 Need::Templates => (
                     self.declares.templates,

@@ -19,7 +19,7 @@ mod spans;
 
 use hot::{Hot, Left};
 use own::Own;
-use segments::Trace;
+use segments::{Segment, Trace};
 use shard::Shard;
 
 use crate::process::Process;
@@ -348,6 +348,25 @@ impl Bindings {
             Some(own) => Some(own.segment.route),
             None => shard.ended.get(trace).map(|own| own.route),
         }
+    }
+
+    /// Whether a span is open that other spans of the trace wait for: its root, where the id was made
+    /// here, else any span of a segment. Only segments whose route `leads` to a place in question
+    /// count.
+    pub(crate) fn awaits_root(&self, trace: TraceId, leads: impl Fn(RouteId) -> bool) -> bool {
+        let trace = key(trace);
+        let Some(shard) = self.shard(trace) else {
+            return false;
+        };
+        let Some(entry) = shard.traces.get(&trace) else {
+            return false;
+        };
+        let own = entry.own.as_ref().is_some_and(|own| {
+            own.is_root_open(trace, &self.hot, &shard.around.held) && leads(own.segment.route)
+        });
+        let foreign = entry.foreign.iter().flat_map(|f| f.segments.values());
+        let open = |segment: &Segment| segment.open > 0 && leads(segment.route);
+        own || foreign.map(|f| &f.segment).any(open)
     }
 
     /// Ends what has lingered for more than `linger` sweeps and, if asked to, what is older than

@@ -66,6 +66,7 @@ mod template;
 mod trace;
 mod transform;
 mod uri;
+mod values;
 
 pub use budget::Overflow;
 pub use config::{
@@ -75,7 +76,8 @@ pub use destination::Destination;
 pub use error::{Error, ErrorKind, Retry};
 pub use lane::{LateUpdate, RetryPolicy, waiting_for_turn};
 pub use location::{
-    BatchEncoder, BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
+    BatchEncoder, BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink,
+    TraceValueLimits, TraceValues, Written,
 };
 pub use memory::{MemoryLocation, MemoryStore, StoredSpan};
 pub use pipeline::{

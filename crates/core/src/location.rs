@@ -168,6 +168,59 @@ pub struct Capabilities {
     /// written with the opposite in mind. Where they may not, thousands of locations share the
     /// pipeline's few threads; where they may, each that is polled has one to itself.
     pub blocking: bool,
+    /// What the place does with values that are set on a trace as a whole.
+    pub trace_values: TraceValues,
+    /// What it keeps of each of them.
+    pub trace_value_limits: TraceValueLimits,
+}
+
+/// What a location does with the values that an application sets on a trace as a whole
+/// ([`TraceUpdate`](crate::TraceUpdate)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TraceValues {
+    /// The place has spans and nothing else. The pipeline writes the values on the root span, as
+    /// attributes under the names that MLflow's server and the semantic conventions read, and
+    /// counts those as lost that come too late for it. [`TraceBatch::updates`] is empty.
+    #[default]
+    OnRootSpan,
+    /// The place has a home of its own for them. They come in [`TraceBatch::updates`], with the
+    /// spans of their trace or without any, and each is stored, or told in
+    /// [`Written::lost_updates`]. The spans are left as they are.
+    Stored,
+}
+
+/// The longest texts that a location keeps of the values of a trace, in characters. What is longer
+/// is cut before the location gets it; a tag or a piece of metadata with a longer key is left out
+/// and counted as lost.
+///
+/// The default is what MLflow's tracking server and its database keep (3.17.2): beyond it the server
+/// rejects a request as a whole, the spans of other traces included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TraceValueLimits {
+    /// The name of the trace.
+    pub name: usize,
+    /// The session.
+    pub session_id: usize,
+    /// The previews of request and response.
+    pub preview: usize,
+    /// Keys of tags and metadata.
+    pub key: usize,
+    /// Values of tags and metadata, and the user.
+    pub value: usize,
+}
+
+impl Default for TraceValueLimits {
+    fn default() -> Self {
+        Self {
+            name: 4096,
+            session_id: 250,
+            preview: 1000,
+            key: 250,
+            value: 8000,
+        }
+    }
 }
 
 impl Capabilities {
@@ -178,7 +231,23 @@ impl Capabilities {
             batch: BatchLimits::default(),
             exclusive_store: None,
             blocking: true,
+            trace_values: TraceValues::default(),
+            trace_value_limits: TraceValueLimits::default(),
         }
+    }
+
+    /// Declares what the place does with values that are set on a trace as a whole.
+    #[must_use]
+    pub fn with_trace_values(mut self, values: TraceValues) -> Self {
+        self.trace_values = values;
+        self
+    }
+
+    /// Sets what the place keeps of each such value.
+    #[must_use]
+    pub fn with_trace_value_limits(mut self, limits: TraceValueLimits) -> Self {
+        self.trace_value_limits = limits;
+        self
     }
 
     /// Promises that no future of the location or its sinks blocks its thread: that each poll ends

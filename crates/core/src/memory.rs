@@ -1,7 +1,7 @@
 //! The in-memory backend: for tests, and the executable specification of a sink.
 
 use crate::error::{Error, ErrorKind};
-use crate::location::{Capabilities, Guarantee, TraceLocation, TraceSink, Written};
+use crate::location::{Capabilities, Guarantee, TraceLocation, TraceSink, TraceValues, Written};
 use crate::process::PerProcess;
 use crate::record::{Resource, Scope, Span, TraceBatch, TraceUpdate};
 use crate::template::{Hole, NameRule};
@@ -84,7 +84,7 @@ impl TraceLocation for MemoryLocation {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Guarantee::Idempotent)
+        Capabilities::new(Guarantee::Idempotent).with_trace_values(TraceValues::Stored)
     }
 
     async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {

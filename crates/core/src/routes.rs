@@ -172,7 +172,7 @@ impl Routes {
                     let id = LaneId(index(self.intakes.push(Intake::new(self.lane_budget))));
                     let (location, intakes) = (location.clone(), self.intakes.clone());
                     let lane = Lane::new(intakes, id, location, uri, limits, self.lane_budget);
-                    let lane = lane.declared(declares.exclusive_store, declares.blocking);
+                    let lane = lane.declared(declares);
                     let mut state = lane.state();
                     state.sealed_seq = known.sequence;
                     state.last_error = defect.map(|e| e.at(uri));

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trace_destination_core::{
     Capabilities, Error, ErrorKind, Guarantee, Hole, LocationUri, TraceBatch, TraceLocation,
-    TraceSink, Written,
+    TraceSink, TraceValues, Written,
 };
 
 /// One experiment in one SQLite tracking database of MLflow.
@@ -152,6 +152,7 @@ impl TraceLocation for ExperimentLocation {
             .with_batch(PREFERRED_BATCH)
             .non_blocking()
             .with_exclusive_store(self.target.path.to_string_lossy())
+            .with_trace_values(TraceValues::Stored)
     }
 
     /// Opens the file and resolves the experiment; creates what is missing, if that is wanted.

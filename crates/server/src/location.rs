@@ -16,6 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use trace_destination_core::{
     Capabilities, Error, Guarantee, Hole, LocationUri, ProcessEnv, TraceLocation, TraceSink,
+    TraceValueLimits, TraceValues,
 };
 
 /// A place on a server: an experiment of an MLflow tracking server, a table behind Databricks'
@@ -82,6 +83,13 @@ impl ServerLocation {
     }
 }
 
+/// What is cut here and not by the pipeline: a preview ends in dots, as MLflow's do.
+fn limits() -> TraceValueLimits {
+    let mut limits = TraceValueLimits::default();
+    limits.preview = usize::MAX;
+    limits
+}
+
 #[async_trait]
 impl TraceLocation for ServerLocation {
     fn uri(&self) -> &LocationUri {
@@ -92,8 +100,13 @@ impl TraceLocation for ServerLocation {
         match &self.target.family {
             // A trace id is unique on the whole server, whatever the experiment.
             Family::Mlflow { .. } => Capabilities::new(Guarantee::Idempotent)
-                .with_exclusive_store(self.target.base.clone()),
-            Family::Otlp | Family::Databricks { .. } => Capabilities::new(Guarantee::AtLeastOnce),
+                .with_exclusive_store(self.target.base.clone())
+                .with_trace_values(TraceValues::Stored)
+                .with_trace_value_limits(limits()),
+            Family::Databricks { .. } => {
+                Capabilities::new(Guarantee::AtLeastOnce).with_trace_values(TraceValues::Stored)
+            }
+            Family::Otlp => Capabilities::new(Guarantee::AtLeastOnce),
         }
     }
 

@@ -136,6 +136,7 @@ impl Harness for TrackingServer {
             update.client_request_id = trace.client_request_id;
             update.request_preview = trace.request_preview;
             update.response_preview = trace.response_preview;
+            update.run_id = trace.runs.into_iter().next_back();
             stored.updates.push(update);
             stored.spans.extend(trace.spans.into_values());
         }

@@ -25,7 +25,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use std::time::Duration;
 use trace_destination::{from_env, update_current_trace};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A wrong variable is an error here, which names the variable and what to do.
     let pipeline = from_env()?;
     let provider = SdkTracerProvider::builder()

@@ -9,6 +9,7 @@ use trace_destination_core::{DropReason, LocationUri, Span, Transformed, update_
 
 pub(crate) async fn trace_values(w: Arc<World>) -> Verdict {
     let (a, b) = (w.place("a").await?, w.place("b").await?);
+    let run = w.harness().run_id().map(str::to_owned);
     let rig = w.rig()?;
     ensure!(
         !update_current_trace(|_| {}),
@@ -23,6 +24,8 @@ pub(crate) async fn trace_values(w: Arc<World>) -> Verdict {
             t.tags.insert("stage".into(), "first".into());
             t.metadata.insert("build".into(), "7".into());
             t.session_id = Some("session-1".into());
+            t.name = Some("first name".into());
+            t.run_id = run.clone();
         });
         ensure!(accepted, "an update was not accepted");
         rig.flush().await?;
@@ -33,6 +36,7 @@ pub(crate) async fn trace_values(w: Arc<World>) -> Verdict {
         update_current_trace(|t| {
             t.tags.insert("stage".into(), "second".into());
             t.user_id = Some("user-1".into());
+            t.name = Some("trace name".into());
             t.request_preview = Some("hello?".into());
             t.response_preview = Some("hello!".into());
             t.client_request_id = Some("request-1".into());
@@ -45,9 +49,7 @@ pub(crate) async fn trace_values(w: Arc<World>) -> Verdict {
     w.verify(&rig).await?;
     let stored = w.stored(&a).await?;
     let found = stored
-        .updates
-        .iter()
-        .find(|u| u.trace_id == trace)
+        .values(trace)
         .ok_or_else(|| Failure::new("no trace-level values are stored"))?;
     for (map, key, value) in [
         (&found.tags, "env", "dev"),
@@ -62,9 +64,18 @@ pub(crate) async fn trace_values(w: Arc<World>) -> Verdict {
         ("request preview", &found.request_preview, "hello?"),
         ("response preview", &found.response_preview, "hello!"),
         ("client request id", &found.client_request_id, "request-1"),
+        ("name", &found.name, "trace name"),
     ] {
         ensure_eq!(value.as_deref(), Some(expected), "the {what}");
     }
+    if run.is_some() {
+        ensure_eq!(found.run_id, run, "the run");
+    }
+    ensure_eq!(
+        rig.stats(&a).map(|s| (s.lost_updates, s.late_updates)),
+        Some((0, 0)),
+        "updates lost, and still tried"
+    );
     ensure!(
         w.stored(&b).await?.updates.is_empty(),
         "values reached another place"
@@ -72,19 +83,24 @@ pub(crate) async fn trace_values(w: Arc<World>) -> Verdict {
     Ok(())
 }
 
-pub(crate) async fn values_that_are_not_kept(w: Arc<World>) -> Verdict {
+pub(crate) async fn values_after_the_root(w: Arc<World>) -> Verdict {
     let (a, b) = (w.place("a").await?, w.place("b").await?);
     let rig = w.rig()?;
     let cx = Context::new().with_span(rig.start("root", &a.context()));
-    {
-        let _running = cx.clone().attach();
-        let accepted = update_current_trace(|t| {
-            t.tags.insert("env".into(), "dev".into());
-        });
-        ensure!(accepted, "an update was not accepted");
-    }
+    let child = cx.with_span(rig.start("child", &cx));
+    let set = |value: &str| {
+        let _running = child.clone().attach();
+        update_current_trace(|t| drop(t.tags.insert("env".into(), value.into())))
+    };
+    ensure!(set("in time"), "an update was not accepted");
     a.expect(cx.span().span_context());
     cx.span().end();
+    ensure!(
+        set("too late"),
+        "an update of an open span was not accepted"
+    );
+    a.expect(child.span().span_context());
+    child.span().end();
     b.end(rig.start("plain", &b.context()));
     w.verify(&rig).await?;
     let lost = |place: &Place| rig.stats(place).map(|s| s.lost_updates);
@@ -94,6 +110,14 @@ pub(crate) async fn values_that_are_not_kept(w: Arc<World>) -> Verdict {
     ensure!(
         error.is_some_and(|e| e.mend_hint().is_some()),
         "no error says why, and what to do"
+    );
+    let trace = cx.span().span_context().trace_id();
+    let found = w.stored(&a).await?.values(trace);
+    let found = found.and_then(|values| values.tags.get("env").cloned());
+    ensure_eq!(
+        found.as_deref(),
+        Some("in time"),
+        "the value that came in time"
     );
     Ok(())
 }

@@ -232,6 +232,11 @@ impl Own {
             || held.get((trace, span)).is_some_and(|held| held.proven)
     }
 
+    /// Whether its root has not ended yet.
+    pub(super) fn is_root_open(&self, trace: u128, hot: &Hot, held: &Spans<Held>) -> bool {
+        self.is_proven(trace, self.root, hot, held)
+    }
+
     /// Whether a span is one of this segment, as far as it is remembered: `Some(true)` if its
     /// children are proven.
     pub(super) fn knows(&self, trace: u128, span: u64, by: &Beside<'_>) -> Option<bool> {

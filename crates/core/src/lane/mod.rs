@@ -26,7 +26,10 @@ pub(crate) use write::run;
 
 use crate::budget::{Budget, FIRST, PROMPT, STEADY, Standing};
 use crate::error::Error;
-use crate::location::{BatchEncoder, BatchLimits, TraceLocation, TraceSink};
+use crate::location::{
+    BatchEncoder, BatchLimits, Capabilities, TraceLocation, TraceSink, TraceValueLimits,
+    TraceValues,
+};
 use crate::pipeline::Shared;
 use crate::stats::{Counters, DropReason, Dropped, ForgottenLocations, LocationState};
 use crate::uri::LocationUri;
@@ -52,6 +55,9 @@ pub(crate) struct Lane {
     pub(crate) exclusive_store: Option<String>,
     /// Its futures may block.
     pub(crate) blocking: bool,
+    /// What the location does with trace-level values, and what it keeps of each.
+    pub(crate) trace_values: TraceValues,
+    pub(crate) trace_value_limits: TraceValueLimits,
     pub(crate) counters: Counters,
     intakes: Arc<boxcar::Vec<Intake>>,
     state: Mutex<State>,
@@ -80,6 +86,8 @@ pub(crate) struct State {
     encoder: Option<Arc<dyn BatchEncoder>>,
     pub(crate) phase: Phase,
     pub(crate) last_error: Option<Error>,
+    /// Why trace-level values were lost last, as long as the log has not told it.
+    untold_value: Option<Error>,
     /// Sequence of the last batch sealed.
     pub(crate) sealed_seq: u64,
     /// The batch being written, and when it was sealed.
@@ -135,6 +143,8 @@ impl Lane {
             location: isolate::location(location, uri),
             exclusive_store: None,
             blocking: true,
+            trace_values: TraceValues::default(),
+            trace_value_limits: TraceValueLimits::default(),
             counters: Counters::default(),
             intakes,
             state: Mutex::default(),
@@ -145,9 +155,11 @@ impl Lane {
     }
 
     /// Takes what the location declares of itself.
-    pub(crate) fn declared(mut self, exclusive_store: Option<String>, blocking: bool) -> Self {
-        self.exclusive_store = exclusive_store;
-        self.blocking = blocking;
+    pub(crate) fn declared(mut self, capabilities: Capabilities) -> Self {
+        self.exclusive_store = capabilities.exclusive_store;
+        self.blocking = capabilities.blocking;
+        self.trace_values = capabilities.trace_values;
+        self.trace_value_limits = capabilities.trace_value_limits;
         self
     }
 
@@ -192,6 +204,21 @@ impl Lane {
     /// Trace-level values not stored.
     pub(crate) fn lost_updates(&self) -> u64 {
         self.counters.lost_updates.load(Ordering::Relaxed) + self.intake().lost_updates()
+    }
+
+    /// Counts the values of one trace as lost. They are logged by whoever asks for
+    /// [`untold_value`](Self::untold_value): application threads do not log.
+    pub(crate) fn lose_value(&self, error: Error) {
+        self.counters.lose_updates(1);
+        let error = error.at(&self.uri);
+        let mut state = self.state();
+        state.untold_value = Some(error.clone());
+        state.last_error = Some(error);
+    }
+
+    /// Why values were lost last, unless that was logged.
+    pub(crate) fn untold_value(&self) -> Option<Error> {
+        self.state().untold_value.take()
     }
 
     /// Gives room back.

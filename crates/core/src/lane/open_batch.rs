@@ -87,6 +87,16 @@ impl OpenBatch {
         }
     }
 
+    /// The spans, group by group.
+    pub(crate) fn spans_mut(&mut self) -> impl Iterator<Item = &mut Span> {
+        self.groups.iter_mut().flat_map(|group| &mut group.spans)
+    }
+
+    /// Counts bytes that were put on its spans.
+    pub(crate) fn holds_more(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
     /// Takes the newest spans out until `excess` bytes are free, or none is left.
     pub(crate) fn cut(&mut self, excess: usize) -> Cut {
         let cut = Cut::of(&mut self.groups, excess);

@@ -5,7 +5,7 @@ use crate::binding::RouteId;
 use crate::budget::{Overflow, Standing};
 use crate::ingress::Entry;
 use crate::lane::{Intake, LaneId, Written};
-use crate::record::{Span, TraceUpdate};
+use crate::record::Span;
 use opentelemetry_sdk::trace::SpanData;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -177,24 +177,6 @@ impl Shared {
         }
     }
 
-    /// Sends trace-level values along a route.
-    pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
-        match self.routes.refusing(route) {
-            Some(refusing) => self.refuse_update(refusing, update),
-            None => self.send_update(self.routes.lanes_of(route), update),
-        }
-    }
-
-    pub(super) fn send_update(&self, lanes: &[LaneId], update: &TraceUpdate) {
-        let bytes = update.approximate_bytes();
-        for lane in lanes {
-            let payload = || Payload::Update(Box::new(update.clone()));
-            if self.offer(*lane, bytes, 0, payload).is_err() {
-                self.routes.intake(*lane).lose_update();
-            }
-        }
-    }
-
     /// Puts an item into the ingress if the budgets allow it, else gives it back.
     #[expect(
         clippy::result_large_err,
@@ -345,7 +327,7 @@ impl Shared {
     }
 
     /// Waits for room where that is allowed; counts the spans as dropped if there is none.
-    fn wait_for_room(&self, lane: &Intake, bytes: usize, spans: u64) -> bool {
+    pub(super) fn wait_for_room(&self, lane: &Intake, bytes: usize, spans: u64) -> bool {
         if self.is_inherited() {
             lane.drop_spans(true, spans);
             return false;

@@ -17,6 +17,7 @@ use crate::record::Resource;
 use crate::routes::Routes;
 use crate::scope::{GlobalSlot, Levels, process_slot};
 use crate::transform::SpanTransform;
+use crate::values::WaitingValues;
 use opentelemetry::metrics::Meter;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -256,6 +257,7 @@ impl PipelineBuilder {
             ahead: Arc::new(Semaphore::new(AHEAD)),
             turns: Arc::default(),
             budget: Budget::new(self.process_budget),
+            values: WaitingValues::new(self.process_budget, self.lane_budget),
             overflow: self.overflow,
             retry: self.retry,
             transform: self.transform,

@@ -5,6 +5,7 @@ mod end;
 mod room;
 mod slots;
 mod sweep;
+mod values;
 
 use end::close_sinks;
 use room::Room;
@@ -21,6 +22,7 @@ use crate::contain::caught;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
 use crate::lane::{self, Lane, LaneId, OpenBatch, Phase, Pushed, Scopes, begin_ahead};
+use crate::location::TraceValues;
 use crate::record::BatchId;
 use crate::stats::Dropped;
 use crate::uri::LocationUri;
@@ -282,7 +284,7 @@ impl Delivery {
         let Some(slot) = self.lanes.get_mut(id) else {
             return;
         };
-        let Some(batch) = slot.batch.take() else {
+        let Some(mut batch) = slot.batch.take() else {
             return;
         };
         slot.usual = u32::try_from(batch.len()).unwrap_or(u32::MAX);
@@ -292,8 +294,12 @@ impl Delivery {
             // Only this thread seals, so the sequence cannot move in between.
             sequence: lane.state().sealed_seq + 1,
         };
-        let sealed = batch.seal(batch_id, self.shared.run_id.as_deref());
-        self.growing -= sealed.bytes;
+        let (_, _, bytes) = batch.held();
+        self.growing -= bytes;
+        self.shared.write_on_roots(&lane, &mut batch);
+        let run_id = self.shared.run_id.as_deref();
+        let run_id = run_id.filter(|_| lane.trace_values == TraceValues::Stored);
+        let sealed = batch.seal(batch_id, run_id);
         match lane.push(sealed) {
             Pushed::Start => self.spawn(lane::run(lane, self.shared.clone())),
             Pushed::Follows(following) => {
@@ -389,6 +395,7 @@ impl Delivery {
         // Before anything is sealed: a lane may have written and dropped by the time it is asked.
         // Every lane: one that never got a span may have dropped some.
         let lanes = self.shared.routes.all_lanes();
+        self.shared.log_lost_values(&lanes);
         let dropped = lanes.iter().map(|lane| (lane, lane.dropped()));
         let dropped_before = dropped
             .filter(|(_, dropped)| dropped.total() > 0)

@@ -11,6 +11,7 @@ mod refusal;
 mod report;
 mod snapshot;
 mod timer;
+mod values;
 
 pub use builder::{
     MLFLOW_RUN_ID, MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
@@ -37,6 +38,7 @@ use crate::sampler::DestinationSampler;
 use crate::scope::Levels;
 use crate::stats::{DropReason, PipelineStats};
 use crate::transform::SpanTransform;
+use crate::values::WaitingValues;
 use admission::AtHand;
 use delivery::Control;
 pub(crate) use delivery::enter_delivery;
@@ -96,6 +98,8 @@ pub(crate) struct Shared {
     /// Turns for polls of sinks that may block.
     pub(crate) turns: Arc<PollTurns>,
     pub(crate) budget: Budget,
+    /// Trace-level values that wait for the root of their trace.
+    values: WaitingValues,
     overflow: Overflow,
     pub(crate) retry: RetryPolicy,
     pub(crate) transform: Option<Box<dyn SpanTransform>>,

@@ -1,10 +1,14 @@
 //! One finished span, over the SDK's data or a decoded OTLP record.
 
 use super::span_record::{SpanKind, SpanRecord, StatusCode, otlp_flags, unix_nano};
-use super::value::{Attributes, key_values_bytes};
+use super::value::{Attribute, Attributes, key_values_bytes};
+use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 use std::borrow::Cow;
+
+/// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK` and `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK` of OTLP.
+const REMOTE_PARENT: u32 = 0x300;
 
 /// One finished span on its way to storage.
 #[derive(Clone, Debug)]
@@ -276,6 +280,35 @@ impl Span {
         match &mut self.0 {
             Repr::Record(record) => record,
             Repr::Sdk(_) => unreachable!("converted above"),
+        }
+    }
+
+    /// Sets an attribute, in place of what has this key or one of the others.
+    pub(crate) fn set_attribute(
+        &mut self,
+        key: impl Into<Cow<'static, str>>,
+        value: String,
+        others: &[&str],
+    ) {
+        let key = key.into();
+        let stays = |there: &str| there != key && !others.contains(&there);
+        match &mut self.0 {
+            Repr::Sdk(s) => {
+                s.attributes.retain(|there| stays(there.key.as_str()));
+                s.attributes.push(KeyValue::new(key, value));
+            }
+            Repr::Record(r) => {
+                r.attributes.retain(|there| stays(there.key.as_str()));
+                r.attributes.push(Attribute::new(key, value));
+            }
+        }
+    }
+
+    /// Whether the parent is known to be in another process.
+    pub(crate) fn has_remote_parent(&self) -> bool {
+        match &self.0 {
+            Repr::Sdk(s) => s.parent_span_is_remote,
+            Repr::Record(r) => r.flags & REMOTE_PARENT == REMOTE_PARENT,
         }
     }
 

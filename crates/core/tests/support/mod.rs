@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use trace_destination_core::{
     BatchEncoder, BatchId, BatchLimits, Capabilities, Destination, Error, ErrorKind, GlobalSlot,
     Guarantee, LocationStats, LocationUri, MemoryLocation, Pipeline, PipelineBuilder, Refusal,
-    RetryPolicy, Span, TraceBatch, TraceLocation, TraceSink, TraceUpdate, Written,
+    RetryPolicy, Span, TraceBatch, TraceLocation, TraceSink, TraceUpdate, TraceValues, Written,
 };
 
 /// Long enough for a loaded machine; nothing waits that long unless something is broken.
@@ -114,7 +114,8 @@ impl Place {
     ) -> Self {
         Self(Arc::new(Inner {
             uri: LocationUri::from_parts("script", None, name, []).unwrap(),
-            capabilities: Capabilities::new(Guarantee::AtLeastOnce),
+            capabilities: Capabilities::new(Guarantee::AtLeastOnce)
+                .with_trace_values(TraceValues::Stored),
             on_open: Box::new(on_open),
             on_write: Box::new(on_write),
             encoder,
@@ -124,6 +125,14 @@ impl Place {
             attempts: AtomicU32::new(0),
             writing: AtomicBool::new(false),
         }))
+    }
+
+    /// A place that has spans and nothing else.
+    pub(crate) fn of_spans(name: &str) -> Self {
+        let mut place = Self::new(name);
+        let inner = Arc::get_mut(&mut place.0).unwrap();
+        inner.capabilities = Capabilities::new(Guarantee::AtLeastOnce);
+        place
     }
 
     pub(crate) fn to(&self) -> Destination {

@@ -453,6 +453,7 @@ fn updates(db: &Connection, experiment: i64) -> Result<Vec<TraceUpdate>, Failure
         update.session_id = update.metadata.remove("mlflow.trace.session");
         update.user_id = update.metadata.remove("mlflow.trace.user");
         update.name = update.tags.remove("mlflow.traceName");
+        update.run_id = update.metadata.remove("mlflow.sourceRun");
         all.push(update);
     }
     Ok(all)

@@ -191,6 +191,11 @@ impl Harness for RealServers {
         read_back::experiment(&db, name_of(location)?)
     }
 
+    /// A server links to runs it has, and none was made.
+    fn run_id(&self) -> Option<&str> {
+        None
+    }
+
     fn declares(&self) -> Declares {
         Declares::default()
             .with_unavailable()

@@ -62,6 +62,8 @@ impl Delivery {
         for lane in shared.routes.all_lanes() {
             lane.give_up_late();
         }
+        shared.give_up_values();
+        shared.log_lost_values(&shared.routes.all_lanes());
         let waiting = {
             let mut controls = shared
                 .control

@@ -20,6 +20,10 @@ impl Slots {
         }
     }
 
+    pub(super) fn get(&self, id: LaneId) -> Option<&Slot> {
+        self.0.get(id.0 as usize)?.as_deref()
+    }
+
     pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Slot> {
         self.0.get_mut(id.0 as usize)?.as_deref_mut()
     }

@@ -36,6 +36,8 @@ impl Delivery {
             .fetch_add(expired, Ordering::Relaxed);
         self.warn();
         self.shared.log_refusals();
+        self.lose_unawaited_values(now);
+        self.shared.log_lost_values(&self.shared.routes.all_lanes());
         for slot in self.lanes.values_mut() {
             let overflown = slot.lane.dropped().by(DropReason::Overflow);
             let news = overflown - slot.told_overflow;

@@ -1,0 +1,187 @@
+//! Values set on a trace, from the application to each lane of the trace, and from the place where
+//! they wait onto the root span. See [`crate::values`] for their whole way.
+
+use super::{Payload, Shared};
+use crate::binding::RouteId;
+use crate::error::{Error, ErrorKind};
+use crate::lane::{Lane, LaneId, OpenBatch};
+use crate::location::TraceValues;
+use crate::record::TraceUpdate;
+use crate::values::{self, NotHeld, OPERATION, Waiting, WaitingValues};
+use opentelemetry::trace::TraceId;
+use std::sync::Arc;
+
+/// What a link to a run is counted with in the budgets beside its text, in bytes.
+const ATTRIBUTE: usize = 128;
+
+impl Shared {
+    /// Sends trace-level values along a route.
+    pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
+        match self.routes.refusing(route) {
+            Some(refusing) => self.refuse_update(refusing, update),
+            None => self.send_update(self.routes.lanes_of(route), update),
+        }
+    }
+
+    pub(super) fn send_update(&self, lanes: &[LaneId], update: &TraceUpdate) {
+        for id in lanes {
+            let Some(lane) = self.routes.lane(*id) else {
+                // This is a forked child.
+                self.routes.intake(*id).lose_update();
+                continue;
+            };
+            let mut update = update.clone();
+            if let Some(left_out) = update.fit(&lane.trace_value_limits) {
+                lane.lose_value(left_out);
+                if update.is_empty() {
+                    continue;
+                }
+            }
+            let sent = match lane.trace_values {
+                TraceValues::Stored => self.send_to_home(&lane, update),
+                TraceValues::OnRootSpan => self.wait_for_root(&lane, update),
+            };
+            if let Err(lost) = sent {
+                lane.lose_value(lost);
+            }
+        }
+    }
+
+    fn send_to_home(&self, lane: &Lane, update: TraceUpdate) -> Result<(), Error> {
+        let (trace, bytes) = (update.trace_id, update.approximate_bytes());
+        let payload = || Payload::Update(Box::new(update));
+        let offered = self.offer(lane.id, bytes, 0, payload);
+        offered.map_err(|_| self.no_room(trace))
+    }
+
+    fn wait_for_root(&self, lane: &Lane, update: TraceUpdate) -> Result<(), Error> {
+        let trace = update.trace_id;
+        if update.is_empty() {
+            return Ok(());
+        }
+        if !self.awaits_root(lane.id, trace) {
+            return Err(too_late(trace));
+        }
+        let bytes = WaitingValues::bytes_of(&update);
+        let intake = lane.intake();
+        if !intake.reserve(bytes, &self.budget) && !self.wait_for_room(intake, bytes, 0) {
+            return Err(self.no_room(trace));
+        }
+        let put = self.values.put(lane.id, update, bytes);
+        let unused = *put.as_ref().unwrap_or(&bytes);
+        if unused > 0 {
+            intake.release(unused, &self.budget);
+        }
+        put.map(drop).map_err(|why| match why {
+            NotHeld::Full => self.no_room(trace),
+            NotHeld::Closed => shut_down(trace),
+        })
+    }
+
+    fn no_room(&self, trace: TraceId) -> Error {
+        if self.ingress.is_closed() {
+            return shut_down(trace);
+        }
+        lost(trace, "there is no room for them").mend(
+            "raise the budget of the pipeline, or set fewer or shorter values on traces that run \
+             for long",
+        )
+    }
+
+    /// Whether a root of the trace may still come to a lane.
+    pub(super) fn awaits_root(&self, lane: LaneId, trace: TraceId) -> bool {
+        let leads = |route| self.routes.legs_of(route).contains(&lane);
+        self.bindings.awaits_root(trace, leads)
+    }
+
+    /// Whether a span with a remote parent is the root of its trace as far as a lane gets it: the
+    /// trace did not begin here, or went somewhere else.
+    fn is_root_at(&self, lane: LaneId, trace: TraceId) -> bool {
+        let own = self.bindings.own_route(trace);
+        own.is_none_or(|route| !self.routes.legs_of(route).contains(&lane))
+    }
+
+    /// Writes what was set on traces, and the run they are linked to, on the roots in a batch that is
+    /// going to be sealed.
+    pub(super) fn write_on_roots(&self, lane: &Lane, batch: &mut OpenBatch) {
+        if lane.trace_values != TraceValues::OnRootSpan {
+            return;
+        }
+        let run_id = self.run_id.as_ref();
+        if run_id.is_none() && self.values.is_empty() {
+            return;
+        }
+        let mut roots: Vec<_> = (batch.spans_mut())
+            .filter(|span| span.parent_span_id().is_none() || span.has_remote_parent())
+            .filter(|span| {
+                span.parent_span_id().is_none() || self.is_root_at(lane.id, span.trace_id())
+            })
+            .collect();
+        let taken = self
+            .values
+            .take(lane.id, roots.iter().map(|root| root.trace_id()));
+        let mut more = 0;
+        for (root, waiting) in roots.iter_mut().zip(taken) {
+            // Where the trace began elsewhere, its run is told there.
+            let run_id = run_id.filter(|_| root.parent_span_id().is_none());
+            let (mut update, bytes) = match waiting {
+                Some(waiting) => (waiting.update, waiting.bytes),
+                None if run_id.is_some() => (TraceUpdate::new(root.trace_id()), 0),
+                None => continue,
+            };
+            more += bytes;
+            if let (None, Some(run)) = (&update.run_id, run_id) {
+                update.run_id = Some(run.clone());
+                let run = ATTRIBUTE + run.len();
+                lane.intake().add(run, &self.budget);
+                more += run;
+            }
+            values::write(update, root);
+        }
+        batch.holds_more(more);
+    }
+
+    /// Counts what still waits as lost, and lets nothing in any more: delivery ends.
+    pub(super) fn give_up_values(&self) {
+        for (id, waiting) in self.values.close() {
+            self.lose_waiting(id, &waiting, unfinished(waiting.update.trace_id));
+        }
+    }
+
+    pub(super) fn lose_waiting(&self, id: LaneId, waiting: &Waiting, error: Error) {
+        self.routes.intake(id).release(waiting.bytes, &self.budget);
+        if let Some(lane) = self.routes.lane(id) {
+            lane.lose_value(error);
+        }
+    }
+
+    /// Logs what became of values on threads that do not log.
+    pub(super) fn log_lost_values(&self, lanes: &[Arc<Lane>]) {
+        for lane in lanes {
+            if let Some(error) = lane.untold_value() {
+                self.log.untold(&lane.uri, &error);
+            }
+        }
+    }
+}
+
+pub(super) fn lost(trace: TraceId, why: &str) -> Error {
+    let cause = format!("values set on trace {trace} are lost: {why}");
+    Error::new(ErrorKind::Unsupported, OPERATION, cause)
+}
+
+fn too_late(trace: TraceId) -> Error {
+    lost(
+        trace,
+        "its root span had ended, and this place has no other home for them",
+    )
+    .mend("set them before the root span ends, or send the trace to an MLflow experiment too")
+}
+
+fn unfinished(trace: TraceId) -> Error {
+    lost(trace, "its root span had not ended at the shutdown").mend("end every span before it")
+}
+
+fn shut_down(trace: TraceId) -> Error {
+    lost(trace, "the pipeline was shut down").mend("shut it down after the last trace")
+}
