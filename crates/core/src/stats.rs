@@ -192,8 +192,17 @@ pub struct Undecided {
     pub traces: u64,
     /// Their spans that have ended: neither stored nor lost.
     pub spans: u64,
+    /// Trace-level updates of theirs.
+    pub updates: u64,
     /// Bytes of memory that these traces and what waits in them take.
     pub bytes: usize,
+}
+
+impl Undecided {
+    /// Whether something may yet be lost.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.spans + self.updates > 0
+    }
 }
 
 /// What a location is doing.
@@ -280,9 +289,10 @@ pub struct PipelineStats {
     pub ignored_scopes: u64,
     /// Trace-level updates of traces for which no level named a destination.
     pub unrouted_updates: u64,
-    /// Traces that went to the global destination or the environment's while this process has
-    /// context-local ones. With `tracing`, a span that was made in a scope and is first entered
-    /// outside of it may be among them.
+    /// Traces that went to the global destination or the environment's, although this process has
+    /// context-local ones, and whose root was started with a context of its own, not the current
+    /// one: `tracing` does that. A span that was made in a scope, was given another context by
+    /// `set_parent` and was entered outside is among them.
     pub unscoped_roots: u64,
     /// What waits until the destination of its trace is known.
     pub undecided: Undecided,

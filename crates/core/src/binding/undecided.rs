@@ -8,6 +8,7 @@ use super::RouteId;
 use crate::pipeline::Totals;
 use crate::process::Process;
 use crate::record::{Span, TraceUpdate};
+use crate::stats;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock_in};
 use opentelemetry_sdk::trace::SpanData;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) struct Room {
     used: AtomicUsize,
     traces: AtomicU64,
     spans: AtomicU64,
+    updates: AtomicU64,
     closed: AtomicBool,
     totals: Arc<Totals>,
 }
@@ -39,6 +41,7 @@ impl Room {
             used: AtomicUsize::new(0),
             traces: AtomicU64::new(0),
             spans: AtomicU64::new(0),
+            updates: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             totals,
         })
@@ -64,10 +67,23 @@ impl Room {
         self.limit
     }
 
-    /// Undecided traces, and spans that wait in them.
-    pub(crate) fn waiting(&self) -> (u64, u64) {
+    /// What waits.
+    pub(crate) fn stats(&self) -> stats::Undecided {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (count(&self.traces), count(&self.spans))
+        stats::Undecided {
+            traces: count(&self.traces),
+            spans: count(&self.spans),
+            updates: count(&self.updates),
+            bytes: self.used(),
+        }
+    }
+
+    /// The counter of what is like `held`.
+    fn counter(&self, held: &Held) -> &AtomicU64 {
+        match held {
+            Held::Span(..) => &self.spans,
+            Held::Values(_) => &self.updates,
+        }
     }
 
     /// Whether traces that are over have to make room for those that are not.
@@ -166,8 +182,7 @@ impl Undecided {
             State::Waits(all, taken) => {
                 let fits = *taken + bytes <= self.room.limit / PER_TRACE;
                 if fits && self.room.take(bytes) {
-                    let spans = u64::from(matches!(held, Held::Span(..)));
-                    self.room.spans.fetch_add(spans, Ordering::Relaxed);
+                    self.room.counter(&held).fetch_add(1, Ordering::Relaxed);
                     *taken += bytes;
                     all.push(held);
                     return Fate::Kept;
@@ -214,9 +229,9 @@ impl Room {
         let State::Waits(all, taken) = state else {
             return Vec::new();
         };
-        let spans = all.iter().filter(|held| matches!(held, Held::Span(..)));
-        self.spans
-            .fetch_sub(spans.count() as u64, Ordering::Relaxed);
+        for held in &all {
+            self.counter(held).fetch_sub(1, Ordering::Relaxed);
+        }
         self.traces.fetch_sub(1, Ordering::Relaxed);
         self.give(taken + PLACE);
         all

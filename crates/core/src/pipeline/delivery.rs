@@ -114,7 +114,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         scopes: Scopes::default(),
         sweeper: Sweeper::new(timing),
         retired: HashSet::new(),
-        warned: (false, false),
+        warned: (false, false, false),
     };
     let thread = std::thread::Builder::new()
         .name("trace-delivery".into())
@@ -157,8 +157,9 @@ struct Delivery {
     sweeper: Sweeper,
     /// Routes that nobody seems to use, to be forgotten if that is so at the next sweep.
     retired: HashSet<RouteId>,
-    /// Whether the application was told of unrouted spans and of scopes without effect.
-    warned: (bool, bool),
+    /// Whether the application was told of unrouted spans, of scopes without effect, and of roots
+    /// that went below the scopes.
+    warned: (bool, bool, bool),
 }
 
 struct ActiveFlush {

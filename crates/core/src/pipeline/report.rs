@@ -78,7 +78,7 @@ impl FlushReport {
     pub fn all_stored(&self) -> bool {
         self.is_complete()
             && self.losses == 0
-            && self.undecided.spans == 0
+            && !self.undecided.is_waiting()
             && self.locations.iter().all(|l| l.late_updates == 0)
     }
 
@@ -88,7 +88,7 @@ impl FlushReport {
     /// trace-level values that are still tried. False while spans wait for the destination of their
     /// trace ([`undecided`](Self::undecided)), since nobody can tell whether it will come.
     pub fn nothing_lost(&self) -> bool {
-        self.error.is_none() && self.losses <= self.told && self.undecided.spans == 0
+        self.error.is_none() && self.losses <= self.told && !self.undecided.is_waiting()
     }
 
     /// The report of one location.
@@ -193,8 +193,8 @@ impl fmt::Display for Undecided {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "waiting for a destination: {} spans in {} open traces",
-            self.spans, self.traces
+            "waiting for a destination: {} spans, {} trace-level updates, in {} open traces",
+            self.spans, self.updates, self.traces
         )
     }
 }
@@ -203,7 +203,7 @@ impl fmt::Display for FlushReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (shown, others) = self.shown();
         let unplaced = (self.unplaced.total() > 0).then_some(&self.unplaced);
-        let undecided = (self.undecided.spans > 0).then_some(&self.undecided);
+        let undecided = self.undecided.is_waiting().then_some(&self.undecided);
         let mut lines = self
             .error
             .iter()

@@ -60,17 +60,8 @@ impl Shared {
         locations.sort_by(|a, b| a.uri.cmp(&b.uri));
         PipelineStats {
             bound_traces: self.bindings.len() as u64,
-            undecided: self.undecided_now(),
+            undecided: self.room.stats(),
             ..self.totals(locations, &forgotten)
-        }
-    }
-
-    fn undecided_now(&self) -> Undecided {
-        let (traces, spans) = self.room.waiting();
-        Undecided {
-            traces,
-            spans,
-            bytes: self.room.used(),
         }
     }
 

@@ -111,6 +111,12 @@ fn scoped(cx: &Context) -> Option<&Destination> {
     cx.get::<Scoped>().map(|s| &s.0)
 }
 
+/// Whether a span that starts in `cx` was given the current context, and none of its own.
+fn is_current(cx: &Context) -> bool {
+    // The API hands on a reference to the current one.
+    with_current(|current| std::ptr::eq(current, cx)) == Some(true)
+}
+
 /// Applies `f` to the context-local value: that in `cx`, else that in the current context.
 fn with_local<T>(cx: &Context, f: impl Fn(&Destination) -> T) -> Option<T> {
     if !EVER_SCOPED.load(Ordering::Relaxed) {
@@ -181,7 +187,8 @@ pub(crate) struct Levels {
     pub(crate) strict: bool,
     /// The route below the context: `version of the global slot << 32 | route`.
     pub(crate) memo: AtomicU64,
-    /// Roots that took a route below the context, in a process that has context-local ones.
+    /// Roots started with a context of their own that took a route below the context, in a process
+    /// that has context-local ones.
     pub(crate) unscoped: AtomicU64,
     pub(crate) mutant: Switch,
 }
@@ -201,7 +208,8 @@ impl Levels {
             Some(route) => route,
             None => {
                 let route = self.route_below(routes);
-                if EVER_SCOPED.load(Ordering::Relaxed) && route.leads_anywhere() {
+                if EVER_SCOPED.load(Ordering::Relaxed) && route.leads_anywhere() && !is_current(cx)
+                {
                     self.unscoped.fetch_add(1, Ordering::Relaxed);
                 }
                 route

@@ -78,6 +78,10 @@ impl Delivery {
         if scopes > 0 && !std::mem::replace(&mut self.warned.1, true) {
             log.ignored_scopes(scopes);
         }
+        let unscoped = levels.unscoped.load(Ordering::Relaxed);
+        if unscoped > 0 && !std::mem::replace(&mut self.warned.2, true) {
+            log.unscoped_roots(unscoped);
+        }
     }
 
     /// Where there are more lanes than [`MANY`], the time since when those have not been used that
