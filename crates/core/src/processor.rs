@@ -139,7 +139,7 @@ impl Shared {
     /// followed by it alone.
     #[cold]
     fn bind_in_late(&self, trace: TraceId, span: SpanId, parent: SpanId, cx: &Context) {
-        let scope = self.levels.own_route(cx, &self.routes);
+        let scope = self.levels.own_route_or_around(cx, &self.routes);
         let started = self
             .bindings
             .start_in_late(trace, span, parent, scope, &self.routes);

@@ -18,6 +18,7 @@ mod task;
 pub(crate) use global::process_slot;
 pub use global::{GlobalSlot, clear_global, global, reset, set_global};
 pub use guard::ScopeGuard;
+use task::with_around;
 pub use task::{DestinationExt, WithDestination};
 
 use crate::binding::RouteId;
@@ -221,6 +222,14 @@ impl Levels {
     pub(crate) fn own_route(&self, cx: &Context, routes: &Routes) -> Option<RouteId> {
         let route = |local: &Destination| (!local.is_unset()).then(|| routes.of(Some(local)));
         self.local(cx, route).flatten()
+    }
+
+    /// The same, or that of the future around, if a context that was attached inside hides it: for a
+    /// span that has no destination otherwise.
+    pub(crate) fn own_route_or_around(&self, cx: &Context, routes: &Routes) -> Option<RouteId> {
+        let around = |around: &Destination| (!around.is_unset()).then(|| routes.of(Some(around)));
+        self.own_route(cx, routes)
+            .or_else(|| with_around(around).flatten())
     }
 
     fn local<T>(&self, cx: &Context, f: impl Fn(&Destination) -> T) -> Option<T> {
