@@ -32,6 +32,7 @@ enum What {
     Unrouted,
     UnroutedStrict,
     IgnoredScopes,
+    UnscopedRoots,
     Unfinished,
     DeliveryDied,
 }
@@ -135,6 +136,11 @@ impl Log {
 
     pub(crate) fn ignored_scopes(&self, scopes: u64) {
         self.push(Event::of_pipeline(What::IgnoredScopes, scopes));
+    }
+
+    /// Roots with a context of their own went to the global destination or the environment's.
+    pub(crate) fn unscoped_roots(&self, roots: u64) {
+        self.push(Event::of_pipeline(What::UnscopedRoots, roots));
     }
 
     /// The flush at the end of a program did not store `spans` of some locations, the first of
@@ -283,11 +289,15 @@ fn tell(event: &Event) {
         What::UnroutedStrict => tracing::warn!(
             spans,
             example = event.span,
-            "spans have no destination and are not stored; this pipeline is strict, so start their trace within a scope: `Destination::in_context` or `with_destination`"
+            "spans have no destination and are not stored; this pipeline is strict, so start their trace within a scope, `Destination::in_context` or `with_destination`, or name the destination while the trace runs, with `bind_current_trace`"
         ),
         What::IgnoredScopes => tracing::warn!(
             scopes = event.spans,
             "a destination was set inside a trace that is bound elsewhere and had no effect; use `new_root` to start a trace of its own"
+        ),
+        What::UnscopedRoots => tracing::warn!(
+            traces = event.spans,
+            "traces went to the global destination or the environment's, while others have one of their own; a span of `tracing` starts where it is first entered, and `set_parent` replaces the scope it was made in: see docs/tracing.md, and `strict` for tenants"
         ),
         What::Unfinished => line!(warn, "the flush at the end did not store everything"),
         What::DeliveryDied => line!(error, "delivery has ended, spans are being dropped"),

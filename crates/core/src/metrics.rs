@@ -48,6 +48,7 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
         .build();
     count_fates(meter, &weak, locations);
     count_unplaced(meter, &weak);
+    count_undecided(meter, &weak);
     // The queue is bounded in bytes, so the conventional capacity in spans does not exist.
     meter
         .i64_observable_up_down_counter("trace_destination.queue.bytes")
@@ -56,8 +57,8 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
         .with_callback(move |observer| {
             if let Some(shared) = weak.upgrade() {
                 for (kind, bytes) in [
-                    ("used", shared.budget.used()),
-                    ("limit", shared.budget.limit()),
+                    ("used", shared.budget.used() + shared.room.used()),
+                    ("limit", shared.budget.limit() + shared.room.limit()),
                 ] {
                     observer.observe(
                         i64::try_from(bytes).unwrap_or(i64::MAX),
@@ -128,12 +129,13 @@ fn count_fates(meter: &Meter, weak: &Weak<Shared>, locations: usize) {
 /// Spans and traces that reached no location, by reason.
 fn count_unplaced(meter: &Meter, weak: &Weak<Shared>) {
     type Counter = (&'static str, fn(&Totals) -> &AtomicU64);
-    const REASONS: [Counter; 5] = [
+    const REASONS: [Counter; 6] = [
         ("unrouted", |totals| &totals.unrouted),
         ("orphaned", |totals| &totals.orphaned),
         ("discarded", |totals| &totals.discarded),
         ("expired_binding", |totals| &totals.expired_bindings),
         ("ignored_scope", |totals| &totals.ignored_scopes),
+        ("unrouted_update", |totals| &totals.unrouted_updates),
     ];
     let source = weak.clone();
     meter
@@ -141,18 +143,50 @@ fn count_unplaced(meter: &Meter, weak: &Weak<Shared>) {
         .with_unit("{event}")
         .with_description(
             "Spans without a destination (unrouted, orphaned, discarded), traces whose binding \
-             expired while spans were open, and spans started in a scope that had no effect.",
+             expired while spans were open, spans started in a scope that had no effect, \
+             trace-level updates without a destination, and roots below the scopes.",
         )
         .with_callback(move |observer| {
             let Some(shared) = source.upgrade().filter(|shared| !shared.is_inherited()) else {
                 return;
             };
-            for (reason, total) in REASONS {
+            let totals = REASONS.map(|(reason, total)| (reason, total(&shared.totals)));
+            let unscoped = ("unscoped_root", &shared.levels.unscoped);
+            for (reason, total) in totals.into_iter().chain([unscoped]) {
                 observer.observe(
-                    total(&shared.totals).load(Ordering::Relaxed),
+                    total.load(Ordering::Relaxed),
                     &[
                         KeyValue::new("otel.component.type", COMPONENT_TYPE),
                         KeyValue::new("trace_destination.reason", reason),
+                    ],
+                );
+            }
+        })
+        .build();
+}
+
+/// What waits for the destination of its trace.
+fn count_undecided(meter: &Meter, weak: &Weak<Shared>) {
+    let source = weak.clone();
+    meter
+        .i64_observable_up_down_counter("trace_destination.undecided")
+        .with_unit("{event}")
+        .with_description("Traces without a destination so far, and what waits in them.")
+        .with_callback(move |observer| {
+            let Some(shared) = source.upgrade().filter(|shared| !shared.is_inherited()) else {
+                return;
+            };
+            let waiting = shared.room.stats();
+            for (kind, count) in [
+                ("trace", waiting.traces),
+                ("span", waiting.spans),
+                ("update", waiting.updates),
+            ] {
+                observer.observe(
+                    i64::try_from(count).unwrap_or(i64::MAX),
+                    &[
+                        KeyValue::new("otel.component.type", COMPONENT_TYPE),
+                        KeyValue::new("trace_destination.kind", kind),
                     ],
                 );
             }

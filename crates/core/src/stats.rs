@@ -173,11 +173,35 @@ pub struct Unplaced {
     pub orphaned: u64,
     /// Traces whose binding expired while spans were open.
     pub expired_bindings: u64,
+    /// Trace-level updates of traces for which no level named a destination.
+    pub unrouted_updates: u64,
 }
 
 impl Unplaced {
     pub(crate) fn total(&self) -> u64 {
-        self.unrouted + self.orphaned + self.expired_bindings
+        self.unrouted + self.orphaned + self.expired_bindings + self.unrouted_updates
+    }
+}
+
+/// What waits until the destination of its trace is known, see
+/// [`with_late_binding`](crate::PipelineBuilder::with_late_binding).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undecided {
+    /// Traces whose destination is not known yet.
+    pub traces: u64,
+    /// Their spans that have ended: neither stored nor lost.
+    pub spans: u64,
+    /// Trace-level updates of theirs.
+    pub updates: u64,
+    /// Bytes of memory that these traces and what waits in them take.
+    pub bytes: usize,
+}
+
+impl Undecided {
+    /// Whether something may yet be lost.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.spans + self.updates > 0
     }
 }
 
@@ -263,6 +287,15 @@ pub struct PipelineStats {
     pub expired_bindings: u64,
     /// Spans started in a scope that had no effect, because their trace was bound elsewhere.
     pub ignored_scopes: u64,
+    /// Trace-level updates of traces for which no level named a destination.
+    pub unrouted_updates: u64,
+    /// Traces that went to the global destination or the environment's, although this process has
+    /// context-local ones, and whose root was started with a context of its own, not the current
+    /// one: `tracing` does that. A span that was made in a scope, was given another context by
+    /// `set_parent` and was entered outside is among them.
+    pub unscoped_roots: u64,
+    /// What waits until the destination of its trace is known.
+    pub undecided: Undecided,
     /// Traces bound now, lingering ones included.
     pub bound_traces: u64,
     /// Bytes of span data held in memory, of all locations.
@@ -279,6 +312,7 @@ impl PipelineStats {
             unrouted: self.unrouted,
             orphaned: self.orphaned,
             expired_bindings: self.expired_bindings,
+            unrouted_updates: self.unrouted_updates,
         }
     }
 

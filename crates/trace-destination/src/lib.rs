@@ -114,3 +114,7 @@ pub fn location(uri: &str) -> Result<Destination, Error> {
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/multi-tenant.md")]
 struct MultiTenant;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/tracing.md")]
+struct Tracing;

@@ -16,6 +16,7 @@ impl Shared {
         }
         // Once: what is dropped here is a copy of what the parent delivers.
         if !self.abandoned.swap(true, Ordering::Relaxed) {
+            self.room.close();
             self.ingress.close();
             // Room is not given back: nobody needs it, and to tell those who wait takes a lock.
             let drop = |item| self.count_dropped(&item);

@@ -10,6 +10,7 @@ use crate::record::TraceUpdate;
 use crate::values::{self, NotHeld, OPERATION, Waiting, WaitingValues};
 use opentelemetry::trace::TraceId;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What a link to a run is counted with in the budgets beside its text, in bytes.
 const ATTRIBUTE: usize = 128;
@@ -19,7 +20,14 @@ impl Shared {
     pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
         match self.routes.refusing(route) {
             Some(refusing) => self.refuse_update(refusing, update),
-            None => self.send_update(self.routes.lanes_of(route), update),
+            None => {
+                let lanes = self.routes.lanes_of(route);
+                if lanes.is_empty() && route != RouteId::DISCARD {
+                    let lost = &self.totals.unrouted_updates;
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
+                self.send_update(lanes, update);
+            }
         }
     }
 

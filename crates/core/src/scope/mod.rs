@@ -18,6 +18,7 @@ mod task;
 pub(crate) use global::process_slot;
 pub use global::{GlobalSlot, clear_global, global, reset, set_global};
 pub use guard::ScopeGuard;
+use task::with_around;
 pub use task::{DestinationExt, WithDestination};
 
 use crate::binding::RouteId;
@@ -110,6 +111,12 @@ fn scoped(cx: &Context) -> Option<&Destination> {
     cx.get::<Scoped>().map(|s| &s.0)
 }
 
+/// Whether a span that starts in `cx` was given the current context, and none of its own.
+fn is_current(cx: &Context) -> bool {
+    // The API hands on a reference to the current one.
+    with_current(|current| std::ptr::eq(current, cx)) == Some(true)
+}
+
 /// Applies `f` to the context-local value: that in `cx`, else that in the current context.
 fn with_local<T>(cx: &Context, f: impl Fn(&Destination) -> T) -> Option<T> {
     if !EVER_SCOPED.load(Ordering::Relaxed) {
@@ -180,6 +187,9 @@ pub(crate) struct Levels {
     pub(crate) strict: bool,
     /// The route below the context: `version of the global slot << 32 | route`.
     pub(crate) memo: AtomicU64,
+    /// Roots started with a context of their own that took a route below the context, in a process
+    /// that has context-local ones.
+    pub(crate) unscoped: AtomicU64,
 }
 
 impl Levels {
@@ -195,7 +205,14 @@ impl Levels {
     pub(crate) fn route(&self, cx: &Context, routes: &Routes) -> RouteId {
         match self.own_route(cx, routes) {
             Some(route) => route,
-            None => self.route_below(routes),
+            None => {
+                let route = self.route_below(routes);
+                if EVER_SCOPED.load(Ordering::Relaxed) && route.leads_anywhere() && !is_current(cx)
+                {
+                    self.unscoped.fetch_add(1, Ordering::Relaxed);
+                }
+                route
+            }
         }
     }
 
@@ -203,6 +220,14 @@ impl Levels {
     pub(crate) fn own_route(&self, cx: &Context, routes: &Routes) -> Option<RouteId> {
         let route = |local: &Destination| (!local.is_unset()).then(|| routes.of(Some(local)));
         with_local(cx, route).flatten()
+    }
+
+    /// The same, or that of the future around, if a context that was attached inside hides it: for a
+    /// span that has no destination otherwise.
+    pub(crate) fn own_route_or_around(&self, cx: &Context, routes: &Routes) -> Option<RouteId> {
+        let around = |around: &Destination| (!around.is_unset()).then(|| routes.of(Some(around)));
+        self.own_route(cx, routes)
+            .or_else(|| with_around(around).flatten())
     }
 
     /// The route of the levels below the context, remembered for as long as the global slot does

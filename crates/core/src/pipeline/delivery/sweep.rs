@@ -1,7 +1,7 @@
 //! What the delivery thread does now and then: ends bindings, tells the log, closes idle locations.
 
 use super::{Delivery, SWEEP, Timing};
-use crate::binding::{RouteId, SWEEPS_PER_LINGER};
+use crate::binding::{RouteId, SWEEPS_PER_LINGER, Which};
 use crate::contain::drop_apart;
 use crate::lane::{self, Lane};
 use crate::pipeline::Shared;
@@ -75,6 +75,10 @@ impl Delivery {
         let scopes = totals.ignored_scopes.load(Ordering::Relaxed);
         if scopes > 0 && !std::mem::replace(&mut self.warned.1, true) {
             log.ignored_scopes(scopes);
+        }
+        let unscoped = levels.unscoped.load(Ordering::Relaxed);
+        if unscoped > 0 && !std::mem::replace(&mut self.warned.2, true) {
+            log.unscoped_roots(unscoped);
         }
     }
 
@@ -155,6 +159,7 @@ impl Sweeper {
         } else {
             timing.linger.min(timing.max_trace_age)
         };
+        let shortest = timing.late_wait.map_or(shortest, |wait| shortest.min(wait));
         let period = (shortest / SWEEPS_PER_LINGER)
             .min(timing.idle_close / 4)
             .clamp(SWEEP.0, SWEEP.1);
@@ -192,6 +197,9 @@ impl Sweeper {
         let check_age = self.sweeps.is_multiple_of(AGE_EVERY);
         let max_age = in_sweeps(self.timing.max_trace_age);
         let linger = in_sweeps(self.timing.linger);
+        if let Some(wait) = self.timing.late_wait {
+            shared.bindings.end_undecided(Which::Older(in_sweeps(wait)));
+        }
         shared.bindings.sweep(linger, max_age, check_age).expired
     }
 }

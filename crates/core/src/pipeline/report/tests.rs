@@ -25,6 +25,7 @@ fn report(locations: u64, troubled: impl Fn(u64) -> bool) -> FlushReport {
         locations: (0..locations).map(location).collect(),
         forgotten: ForgottenLocations::default(),
         unplaced: Unplaced::default(),
+        undecided: crate::stats::Undecided::default(),
         timed_out: false,
         error: None,
         losses: 0,

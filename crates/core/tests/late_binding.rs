@@ -1,0 +1,581 @@
+//! Traces that get their destination after their root has started.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use opentelemetry::Context;
+use opentelemetry::trace::{
+    Span as _, SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer,
+};
+use opentelemetry_sdk::trace::SdkTracer;
+use std::sync::Arc;
+use std::time::Duration;
+use support::*;
+use trace_destination_core::{
+    Destination, DestinationExt, DropReason, ErrorKind, GlobalSlot, Overflow, Pipeline,
+    PipelineStats, TraceBinding, bind_current_trace, update_current_trace,
+};
+
+const NOT_SOON: Duration = Duration::from_secs(3_600);
+
+fn strict() -> Pipeline {
+    quick().strict().build().unwrap()
+}
+
+/// A context with an open root span in it that has no destination.
+fn undecided(tracer: &SdkTracer, name: &'static str) -> Context {
+    Context::new().with_span(tracer.start_with_context(name, &Context::new()))
+}
+
+fn child(tracer: &SdkTracer, parent: &Context, name: impl Into<String>) {
+    tracer.start_with_context(name.into(), parent).end();
+}
+
+fn bind(cx: &Context, destination: &Destination) -> TraceBinding {
+    let _running = cx.clone().attach();
+    bind_current_trace(destination)
+}
+
+/// Traces, spans and updates that wait.
+fn waiting(pipeline: &Pipeline) -> (u64, u64, u64) {
+    let waiting = pipeline.stats().undecided;
+    assert_eq!(waiting.bytes > 0, waiting.traces > 0, "{waiting:?}");
+    (waiting.traces, waiting.spans, waiting.updates)
+}
+
+/// What a caller sends who has seen the ids of a span.
+fn forged(cx: &Context) -> Context {
+    let known = cx.span().span_context().clone();
+    let forged = SpanContext::new(
+        known.trace_id(),
+        known.span_id(),
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::NONE,
+    );
+    Context::new().with_remote_span_context(forged)
+}
+
+/// Every span that ended is somewhere.
+fn account(stats: &PipelineStats, ended: u64) {
+    let accepted: u64 = stats.locations.iter().map(|l| l.accepted).sum();
+    let nowhere = stats.unrouted + stats.discarded + stats.orphaned;
+    assert_eq!(
+        accepted + nowhere + stats.undecided.spans,
+        ended,
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn what_ended_before_follows_in_order_and_with_its_values() {
+    let pipeline = strict();
+    let (tracer, acme) = (tracer(&pipeline), Place::new("late-order"));
+    let root = undecided(&tracer, "root");
+    let expected: Vec<String> = (0..40).map(|i| format!("before {i:02}")).collect();
+    for (i, name) in expected.iter().enumerate() {
+        child(&tracer, &root, name.clone());
+        let _running = root.clone().attach();
+        assert!(update_current_trace(|t| t.name = Some(format!("name {i}"))));
+    }
+    assert_eq!(waiting(&pipeline), (1, 40, 40));
+    assert_eq!(bind(&root, &acme.to()), TraceBinding::Bound);
+    assert_eq!(waiting(&pipeline), (0, 0, 0));
+    child(&tracer, &root, "then");
+    root.span().end();
+    let report = pipeline.flush(PATIENCE).wait();
+    assert!(report.all_stored() && report.nothing_lost(), "{report}");
+    let names = acme.see(|s| {
+        let names = s.spans.iter().map(|s| s.name().to_owned());
+        names.collect::<Vec<_>>()
+    });
+    assert_eq!(names[..40], expected);
+    assert_eq!(names[40..], ["then", "root"]);
+    let name = acme.see(|s| s.updates.last().unwrap().name.clone());
+    assert_eq!(name.as_deref(), Some("name 39"));
+    account(&pipeline.stats(), 42);
+    settled(&pipeline);
+}
+
+#[test]
+fn each_answer() {
+    let pipeline = strict();
+    let tracer = tracer(&pipeline);
+    let (a, b) = (Place::new("answer-a"), Place::new("answer-b"));
+    assert_eq!(
+        bind_current_trace(&a.to()),
+        TraceBinding::NotOurs,
+        "no span"
+    );
+    let root = undecided(&tracer, "root");
+    assert_eq!(bind(&forged(&root), &a.to()), TraceBinding::NotOurs);
+    assert_eq!(bind(&root, &Destination::unset()), TraceBinding::NotOurs);
+    let ended = root.with_span(tracer.start_with_context("ended", &root));
+    ended.span().end();
+    assert_eq!(bind(&ended, &a.to()), TraceBinding::NotOurs);
+    // A span of the trace that no pipeline saw start.
+    let known = root.span().span_context().clone();
+    let unseen = SpanContext::new(
+        known.trace_id(),
+        opentelemetry::trace::SpanId::from(77),
+        TraceFlags::SAMPLED,
+        false,
+        TraceState::NONE,
+    );
+    let unseen = Context::new().with_remote_span_context(unseen);
+    assert_eq!(bind(&unseen, &a.to()), TraceBinding::NotOurs);
+    assert_eq!(waiting(&pipeline), (1, 1, 0));
+    assert!(bind(&root, &a.to()).is_bound());
+    assert_eq!(bind(&root, &a.to()), TraceBinding::AlreadyBound);
+    let elsewhere = bind(&root, &b.to());
+    assert_eq!(elsewhere, TraceBinding::BoundElsewhere);
+    assert!(!elsewhere.is_bound());
+    assert_eq!(bind(&root, &Destination::discard()), elsewhere);
+    // One that had its destination when it started.
+    let bound = support::root(&tracer, &b.to(), "bound");
+    assert_eq!(bind(&bound, &b.to()), TraceBinding::AlreadyBound);
+    assert_eq!(bind(&bound, &a.to()), TraceBinding::BoundElsewhere);
+    let nowhere = undecided(&tracer, "nowhere");
+    assert_eq!(bind(&nowhere, &Destination::discard()), TraceBinding::Bound);
+    let late = undecided(&tracer, "late");
+    for cx in [root, bound, nowhere] {
+        cx.span().end();
+    }
+    let report = pipeline.shutdown(PATIENCE).wait();
+    assert_eq!(report.undecided, Default::default(), "{report}");
+    assert_eq!(bind(&late, &a.to()), TraceBinding::Expired);
+    let later = undecided(&tracer, "later");
+    assert_eq!(bind(&later, &a.to()), TraceBinding::Expired);
+    drop((late, later));
+    assert_eq!(waiting(&pipeline), (0, 0, 0));
+    assert_eq!(a.names(), ["ended", "root"]);
+    assert_eq!(b.names(), ["bound"]);
+    let stats = pipeline.stats();
+    assert_eq!((stats.unrouted, stats.discarded), (2, 1));
+    account(&stats, 6);
+}
+
+#[test]
+fn a_scope_inside_decides_for_the_trace() {
+    let pipeline = strict();
+    let tracer = tracer(&pipeline);
+    let (entered, given) = (Place::new("scope-entered"), Place::new("scope-given"));
+    let root = undecided(&tracer, "root");
+    child(&tracer, &root, "before");
+    {
+        let _running = root.clone().attach();
+        let _scope = entered.to().enter();
+        // As `tracing` does it: the context that is given has no scope, the current one has.
+        child(&tracer, &root, "inside");
+    }
+    child(&tracer, &root, "after");
+    root.span().end();
+    let root = undecided(&tracer, "root");
+    child(&tracer, &given.to().in_context(&root), "inside");
+    root.span().end();
+    flush(&pipeline);
+    assert_eq!(entered.names(), ["after", "before", "inside", "root"]);
+    assert_eq!(given.names(), ["inside", "root"]);
+    account(&pipeline.stats(), 6);
+    assert_eq!(pipeline.stats().ignored_scopes, 0);
+    settled(&pipeline);
+}
+
+#[test]
+fn one_long_root_gives_no_tenant_the_spans_of_another() {
+    // A worker whose loop is one span, without a destination.
+    let pipeline = strict();
+    let tracer = tracer(&pipeline);
+    let places: Vec<Place> = (0..20).map(|i| Place::new(&format!("loop-{i}"))).collect();
+    let root = undecided(&tracer, "loop");
+    for round in 0..5 {
+        for place in &places {
+            let job = {
+                let _running = root.clone().attach();
+                let _scope = place.to().enter();
+                let job = tracer.start_with_context(format!("job {round}"), &root);
+                let job = Context::current().with_span(job);
+                child(&tracer, &job, "inside");
+                job
+            };
+            // The context of the job without its scope, on another thread.
+            let bare = Context::new().with_remote_span_context(job.span().span_context().clone());
+            std::thread::scope(|s| {
+                s.spawn(|| child(&tracer, &bare, "handed on"));
+            });
+            job.span().end();
+        }
+    }
+    root.span().end();
+    let report = pipeline.flush(PATIENCE).wait();
+    assert!(report.all_stored(), "{report}");
+    for (i, place) in places.iter().enumerate() {
+        let expected = if i == 0 { 16 } else { 15 };
+        assert_eq!(place.len(), expected, "{:?}", place.names());
+        let counts = count(&place.names()).get("loop").copied();
+        assert_eq!(counts, (i == 0).then_some(1));
+    }
+    account(&pipeline.stats(), 301);
+    settled(&pipeline);
+}
+
+#[test]
+fn an_id_from_outside_neither_decides_nor_joins() {
+    let pipeline = strict();
+    let tracer = tracer(&pipeline);
+    let (victim, mallory) = (Place::new("late-victim"), Place::new("late-mallory"));
+    for made_here in [true, false] {
+        let root = match made_here {
+            true => undecided(&tracer, "root"),
+            false => {
+                let seen = SpanContext::new(
+                    opentelemetry::trace::TraceId::from(0xabc),
+                    opentelemetry::trace::SpanId::from(0xdef),
+                    TraceFlags::SAMPLED,
+                    true,
+                    TraceState::NONE,
+                );
+                let seen = Context::new().with_remote_span_context(seen);
+                seen.with_span(tracer.start_with_context("root", &seen))
+            }
+        };
+        child(&tracer, &root, "before");
+        let steals = |cx: &Context| cx.with_span(tracer.start_with_context("theft", cx));
+        let in_scope = steals(&mallory.to().in_context(&forged(&root)));
+        assert_eq!(bind(&in_scope, &mallory.to()), TraceBinding::AlreadyBound);
+        let without = steals(&forged(&root));
+        {
+            let _running = without.clone().attach();
+            assert!(update_current_trace(|t| t.user_id = Some("mallory".into())));
+        }
+        assert_eq!(bind(&without, &mallory.to()), TraceBinding::Bound);
+        // The trace itself still waits.
+        assert_eq!(waiting(&pipeline), (1, 1, 0));
+        assert_eq!(bind(&root, &victim.to()), TraceBinding::Bound);
+        for cx in [&in_scope, &without, &root] {
+            child(&tracer, cx, "then");
+            cx.span().end();
+        }
+    }
+    flush(&pipeline);
+    let twice = ["before", "before", "root", "root", "then", "then"];
+    assert_eq!(victim.names(), twice);
+    assert_eq!(mallory.len(), 8, "{:?}", mallory.names());
+    let users =
+        |place: &Place| place.see(|s| s.updates.iter().filter(|u| u.user_id.is_some()).count());
+    assert_eq!((users(&victim), users(&mallory)), (0, 2));
+    settled(&pipeline);
+}
+
+#[test]
+fn a_flush_waits_for_no_decision_and_tells_of_it() {
+    let pipeline = strict();
+    let (tracer, acme) = (tracer(&pipeline), Place::new("late-flush"));
+    let root = undecided(&tracer, "root");
+    let quiet = pipeline.flush(PATIENCE).wait();
+    assert!(
+        quiet.all_stored(),
+        "an open trace without spans loses nothing"
+    );
+    child(&tracer, &root, "before");
+    let report = pipeline.flush(PATIENCE).wait();
+    assert!(report.is_complete(), "{report}");
+    assert!(!report.all_stored() && !report.nothing_lost(), "{report}");
+    assert_eq!((report.undecided.traces, report.undecided.spans), (1, 1));
+    assert_eq!(report.unplaced, Default::default());
+    let text = report.to_string();
+    assert!(
+        text.contains("waiting for a destination: 1 spans"),
+        "{text}"
+    );
+    assert_eq!(bind(&root, &acme.to()), TraceBinding::Bound);
+    let report = pipeline.flush(PATIENCE).wait();
+    assert!(report.all_stored() && report.nothing_lost(), "{report}");
+    assert_eq!(acme.names(), ["before"]);
+    // Nobody is left to decide, so the flush tells of it at once.
+    let over = undecided(&tracer, "over");
+    child(&tracer, &over, "before");
+    over.span().end();
+    let report = pipeline.flush(PATIENCE).wait();
+    assert_eq!(report.undecided, Default::default());
+    assert_eq!(report.unplaced.unrouted, 2, "{report}");
+    assert!(!report.all_stored() && !report.nothing_lost(), "{report}");
+    assert!(
+        pipeline.flush(PATIENCE).wait().nothing_lost(),
+        "told before"
+    );
+    root.span().end();
+}
+
+#[test]
+fn a_late_child_decides_for_a_trace_whose_root_has_ended() {
+    let pipeline = strict();
+    let (tracer, acme) = (tracer(&pipeline), Place::new("late-detached"));
+    let root = undecided(&tracer, "root");
+    root.span().end();
+    assert_eq!(waiting(&pipeline), (1, 1, 0));
+    let task = root.with_span(tracer.start_with_context("task", &root));
+    assert_eq!(bind(&task, &acme.to()), TraceBinding::Bound);
+    task.span().end();
+    flush(&pipeline);
+    assert_eq!(acme.names(), ["root", "task"]);
+    settled(&pipeline);
+}
+
+#[test]
+fn after_the_wait_it_is_too_late_for_the_trace_and_not_for_a_scope_inside() {
+    let pipeline = quick()
+        .strict()
+        .with_late_binding(Duration::from_millis(20), 1 << 20)
+        .build()
+        .unwrap();
+    let (tracer, acme) = (tracer(&pipeline), Place::new("too-late"));
+    let root = undecided(&tracer, "root");
+    child(&tracer, &root, "before");
+    {
+        let _running = root.clone().attach();
+        assert!(update_current_trace(|t| t.name = Some("lost".into())));
+    }
+    eventually("nobody waits any more", || waiting(&pipeline).0 == 0);
+    assert_eq!(bind(&root, &acme.to()), TraceBinding::Expired);
+    child(&tracer, &root, "after");
+    child(&tracer, &acme.to().in_context(&root), "inside");
+    root.span().end();
+    let report = pipeline.flush(PATIENCE).wait();
+    assert_eq!(acme.names(), ["inside"]);
+    let lost = report.unplaced;
+    assert_eq!((lost.unrouted, lost.unrouted_updates), (3, 1), "{report}");
+    assert!(
+        report
+            .to_string()
+            .contains("1 trace-level updates unrouted")
+    );
+    account(&pipeline.stats(), 4);
+    settled(&pipeline);
+}
+
+#[test]
+fn without_linger_a_trace_is_over_with_its_last_span() {
+    let pipeline = quick()
+        .strict()
+        .with_linger(Duration::ZERO)
+        .build()
+        .unwrap();
+    let tracer = tracer(&pipeline);
+    let root = undecided(&tracer, "root");
+    child(&tracer, &root, "child");
+    assert_eq!(waiting(&pipeline), (1, 1, 0));
+    root.span().end();
+    assert_eq!(waiting(&pipeline), (0, 0, 0));
+    assert_eq!(pipeline.stats().unrouted, 2);
+}
+
+#[test]
+fn one_trace_has_a_part_of_the_room_and_what_does_not_fit_is_counted() {
+    let pipeline = quick()
+        .strict()
+        .with_late_binding(NOT_SOON, 256 << 10)
+        .build()
+        .unwrap();
+    let (tracer, acme) = (tracer(&pipeline), Place::new("room-acme"));
+    let greedy = undecided(&tracer, "greedy");
+    for _ in 0..500 {
+        child(&tracer, &greedy, "x".repeat(1_000));
+    }
+    let stats = pipeline.stats();
+    assert!(
+        stats.undecided.bytes <= (256 << 10) / 16 + 1_024,
+        "{stats:?}"
+    );
+    assert!(stats.unrouted > 400, "{stats:?}");
+    account(&stats, 500);
+    let modest = undecided(&tracer, "modest");
+    child(&tracer, &modest, "fits");
+    assert_eq!(bind(&modest, &acme.to()), TraceBinding::Bound);
+    modest.span().end();
+    // What found room follows all the same.
+    let kept = pipeline.stats().undecided.spans;
+    assert_eq!(bind(&greedy, &acme.to()), TraceBinding::Bound);
+    greedy.span().end();
+    flush(&pipeline);
+    assert_eq!(acme.len() as u64, kept + 3);
+    account(&pipeline.stats(), 503);
+    settled(&pipeline);
+}
+
+#[test]
+fn many_who_never_say_who_they_are_leave_room_for_those_who_do() {
+    let pipeline = quick()
+        .strict()
+        .with_late_binding(NOT_SOON, 512 << 10)
+        .build()
+        .unwrap();
+    let (tracer, acme) = (tracer(&pipeline), Place::new("room-honest"));
+    for _ in 0..5_000 {
+        let refused = undecided(&tracer, "401");
+        child(&tracer, &refused, "authenticate");
+        refused.span().end();
+        assert!(pipeline.stats().undecided.bytes <= 512 << 10);
+    }
+    for _ in 0..50 {
+        let honest = undecided(&tracer, "honest");
+        child(&tracer, &honest, "authenticate");
+        assert_eq!(bind(&honest, &acme.to()), TraceBinding::Bound);
+        honest.span().end();
+    }
+    flush(&pipeline);
+    assert_eq!(acme.len(), 100);
+    account(&pipeline.stats(), 10_100);
+}
+
+#[test]
+fn a_full_room_costs_what_ended_before_and_no_more() {
+    let pipeline = quick()
+        .strict()
+        .with_late_binding(NOT_SOON, 16 << 10)
+        .build()
+        .unwrap();
+    let (tracer, acme) = (tracer(&pipeline), Place::new("room-full"));
+    let open: Vec<Context> = (0..100).map(|_| undecided(&tracer, "open")).collect();
+    let late = open.last().unwrap();
+    assert_eq!(bind(late, &acme.to()), TraceBinding::Expired);
+    child(&tracer, &acme.to().in_context(late), "inside");
+    let fits = waiting(&pipeline).0;
+    assert!(fits > 10 && fits < 100, "{fits}");
+    // Room that is given back is used again.
+    assert_eq!(bind(&open[0], &acme.to()), TraceBinding::Bound);
+    let next = undecided(&tracer, "next");
+    assert_eq!(bind(&next, &acme.to()), TraceBinding::Bound);
+    drop((open, next));
+    flush(&pipeline);
+    assert_eq!(acme.names(), ["inside", "next", "open"]);
+    account(&pipeline.stats(), 102);
+}
+
+#[test]
+fn whoever_decides_never_waits_for_room() {
+    let pipeline = quick()
+        .strict()
+        .with_budget(64 << 10, 8 << 10)
+        .with_late_binding(NOT_SOON, 32 << 10)
+        .with_overflow(Overflow::Block(NOT_SOON))
+        .build()
+        .unwrap();
+    let tracer = tracer(&pipeline);
+    let hung = Place::on_write("late-hung", |_, _| Step::Hang);
+    let mut roots = Vec::new();
+    for _ in 0..20 {
+        let root = undecided(&tracer, "root");
+        child(&tracer, &root, "x".repeat(700));
+        roots.push(root);
+    }
+    let (send, done) = std::sync::mpsc::channel();
+    let to = hung.to();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for (i, root) in roots.iter().enumerate() {
+            match i % 2 {
+                0 => assert_eq!(bind(root, &to), TraceBinding::Bound),
+                _ => open.push(tracer.start_with_context("scope", &to.in_context(root))),
+            }
+        }
+        let _ = send.send((roots, open));
+    });
+    let open = done.recv_timeout(PATIENCE).unwrap();
+    let overflown = hung.stats(&pipeline).dropped.by(DropReason::Overflow);
+    assert!(overflown > 0, "there was room for everything");
+    balanced(&pipeline);
+    let _ = pipeline.shutdown(Duration::ZERO).wait();
+    drop(open);
+}
+
+#[test]
+fn with_a_global_there_is_nothing_to_decide_and_without_one_there_is() {
+    let slot = Arc::new(GlobalSlot::new());
+    let pipeline = quick()
+        .with_global(slot.clone())
+        .with_late_binding(NOT_SOON, 1 << 20)
+        .build()
+        .unwrap();
+    let tracer = tracer(&pipeline);
+    let (global, acme) = (Place::new("late-global"), Place::new("late-beside-global"));
+    slot.set(global.to());
+    let root = undecided(&tracer, "root");
+    assert_eq!(waiting(&pipeline), (0, 0, 0));
+    assert_eq!(bind(&root, &acme.to()), TraceBinding::BoundElsewhere);
+    slot.clear();
+    let later = undecided(&tracer, "later");
+    slot.set(global.to());
+    assert_eq!(bind(&later, &acme.to()), TraceBinding::Bound);
+    drop((root, later));
+    flush(&pipeline);
+    assert_eq!(
+        (global.names(), acme.names()),
+        (vec!["root".into()], vec!["later".into()])
+    );
+}
+
+#[test]
+fn it_can_be_off_and_has_to_leave_room() {
+    for builder in [quick().strict().with_late_binding(NOT_SOON, 0), quick()] {
+        let pipeline = builder.build().unwrap();
+        let (tracer, acme) = (tracer(&pipeline), Place::new("late-off"));
+        let root = undecided(&tracer, "root");
+        assert_eq!(bind(&root, &acme.to()), TraceBinding::Expired);
+        child(&tracer, &acme.to().in_context(&root), "inside");
+        drop(root);
+        flush(&pipeline);
+        assert_eq!((acme.len(), pipeline.stats().unrouted), (0, 2));
+    }
+    let error = quick()
+        .with_budget(1 << 20, 1 << 20)
+        .with_late_binding(NOT_SOON, 1 << 20)
+        .build()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("with_late_binding"), "{error}");
+}
+
+#[test]
+fn each_pipeline_decides_for_itself() {
+    let (one, two) = (strict(), strict());
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder()
+        .with_span_processor(one.processor())
+        .with_span_processor(two.processor())
+        .build();
+    let tracer = opentelemetry::trace::TracerProvider::tracer(&provider, "both");
+    let acme = Place::new("late-both");
+    let root = undecided(&tracer, "root");
+    assert_eq!(bind(&root, &acme.to()), TraceBinding::Bound);
+    assert_eq!(bind(&root, &acme.to()), TraceBinding::AlreadyBound);
+    root.span().end();
+    flush(&one);
+    flush(&two);
+    assert_eq!(acme.names(), ["root", "root"]);
+}
+
+#[test]
+fn a_request_that_learns_its_tenant_in_a_future() {
+    let pipeline = strict();
+    let (tracer, acme) = (tracer(&pipeline), Place::new("late-future"));
+    let work = async {
+        tokio::task::yield_now().await;
+        child(&tracer, &Context::current(), "inside");
+    };
+    let request = async {
+        child(&tracer, &Context::current(), "authenticate");
+        work.with_destination(acme.to()).await;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let root = undecided(&tracer, "request");
+    {
+        use opentelemetry::trace::FutureExt as _;
+        runtime
+            .unwrap()
+            .block_on(request.with_context(root.clone()));
+    }
+    drop(root);
+    flush(&pipeline);
+    assert_eq!(acme.names(), ["authenticate", "inside", "request"]);
+}
