@@ -40,7 +40,7 @@ pub(crate) enum Source {
     Provider(Provider),
 }
 
-/// A source that the application brings along.
+/// A provider of the application.
 #[derive(Clone)]
 pub(crate) struct Provider(Arc<dyn CredentialProvider>);
 
