@@ -1,4 +1,4 @@
-//! The one table of cases.
+//! The table of cases.
 
 use crate::cases::{
     application, around, binding, budget, delivery, fidelity, flush, foreign_ids, input, isolation,
@@ -11,7 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// One row of the table: what it checks and what a backend must have for it.
+/// One case: what it checks, and what a backend must have for it to apply.
 pub struct Case {
     /// `module::function`, unique.
     pub name: &'static str,
@@ -21,7 +21,7 @@ pub struct Case {
     pub says: &'static str,
     /// What the backend must declare for the case to apply.
     pub needs: &'static [Need],
-    /// Whether it takes long and is therefore run alone.
+    /// Whether it takes long; such cases run alone.
     pub heavy: bool,
     pub(crate) run: Run,
 }
@@ -33,21 +33,21 @@ type Run = fn(Arc<World>) -> Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
 pub enum Need {
     /// A batch written twice is stored once.
     Idempotent,
-    /// A trace id can live at one place of a store only.
+    /// A trace id can exist only once in a store.
     ExclusiveStore,
     /// The harness can make the real place fail for a while.
     Unavailable,
     /// The harness can break the real place.
     Broken,
-    /// A place has a second name.
+    /// A location has a second name.
     Alias,
-    /// The place keeps trace-level values, and the harness reads them back.
+    /// Locations keep trace-level values, and the harness reads them back.
     TraceValues,
-    /// The place keeps none.
+    /// Locations keep no trace-level values.
     NoTraceValues,
     /// The harness starts another process that writes.
     Writer,
-    /// Names may stand in the URIs of its places.
+    /// URIs of locations may have holes for names.
     Templates,
 }
 

@@ -1,5 +1,5 @@
-//! A location whose behaviour a test directs: it fails, stalls, blocks or refuses on command and
-//! otherwise passes everything on, keeping a log of what it was asked to do.
+//! A wrapper around a location that a test controls: it fails, stalls, blocks or refuses on
+//! command, passes everything else on, and records its calls.
 
 use async_trait::async_trait;
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ pub enum Act {
     RefuseMarked,
 }
 
-/// Spans that carry this attribute are refused under [`Act::RefuseMarked`].
+/// Spans with this attribute are refused under [`Act::RefuseMarked`].
 pub const REFUSE: &str = "conformance.refuse";
 
 /// One finished call of `write`.
@@ -40,7 +40,7 @@ pub struct Call {
     pub id: BatchId,
     /// Number of spans in it.
     pub spans: usize,
-    /// When the call came.
+    /// When the call began.
     pub began: Instant,
     /// When it returned.
     pub ended: Instant,
@@ -56,7 +56,7 @@ pub struct Faulty {
     control: Control,
 }
 
-/// Directs a [`Faulty`] location. Cheap to clone.
+/// Controls a [`Faulty`] location. Cheap to clone.
 #[derive(Clone)]
 pub struct Control(Arc<Shared>);
 
@@ -85,7 +85,7 @@ struct State {
 }
 
 impl Faulty {
-    /// Wraps a location; until directed otherwise it passes everything on.
+    /// Wraps a location. Until told otherwise, the wrapper passes everything on.
     pub fn new(inner: Arc<dyn TraceLocation>) -> Self {
         Self {
             inner,
@@ -110,7 +110,7 @@ impl Faulty {
         }
     }
 
-    /// The handle that directs it.
+    /// The handle that controls it.
     pub fn control(&self) -> &Control {
         &self.control
     }
@@ -122,7 +122,7 @@ impl Control {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What every later call of `write` does.
+    /// Sets what every later call of `write` does.
     pub fn set(&self, act: Act) {
         let mut state = self.state();
         state.script.clear();
@@ -139,12 +139,12 @@ impl Control {
         self.state().open_error = error;
     }
 
-    /// Called at the start of every `write`, on the thread that runs it.
+    /// Sets a function that is called at the start of every `write`, on the thread that runs it.
     pub fn set_hook(&self, hook: impl Fn(&TraceBatch) + Send + Sync + 'static) {
         self.state().hook = Some(Arc::new(hook));
     }
 
-    /// Lets every call go on that waits or blocks, and every later one.
+    /// Lets all calls that wait or block continue, and all later ones.
     pub fn open_gate(&self) {
         {
             let _state = self.state();
@@ -163,7 +163,7 @@ impl Control {
         self.state().calls.clone()
     }
 
-    /// Number of spans in calls that returned `Ok`, those refused left out.
+    /// Number of spans in calls that returned `Ok`, without refused ones.
     pub fn sent(&self) -> usize {
         self.state().sent
     }
@@ -173,12 +173,12 @@ impl Control {
         self.state().waiting
     }
 
-    /// The largest number of calls that were under way at once.
+    /// The largest number of concurrent calls so far.
     pub fn most_writing(&self) -> usize {
         self.state().most_writing
     }
 
-    /// Number of calls that stored their batch and said they had not.
+    /// Number of calls that stored their batch and then returned an error.
     pub fn unknown_outcomes(&self) -> usize {
         self.state().unknown_outcomes
     }
@@ -217,7 +217,7 @@ impl Control {
     }
 }
 
-/// Counts a waiting call out, also when its future is dropped.
+/// Uncounts a waiting call when dropped, also if its future is cancelled.
 struct Leave<'a>(&'a Control);
 
 impl Drop for Leave<'_> {
@@ -226,7 +226,7 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Counts a call out, also when its future is dropped or it panics.
+/// Uncounts a call when dropped, also if its future is cancelled or it panics.
 struct Writing<'a> {
     control: &'a Control,
     id: BatchId,
@@ -427,7 +427,7 @@ pub fn passing() -> Error {
     .retryable()
 }
 
-/// An error that asks to come again after a delay.
+/// An error that is worth retrying after a delay.
 pub fn throttled(delay: Duration) -> Error {
     Error::new(
         ErrorKind::Throttled,
@@ -438,7 +438,7 @@ pub fn throttled(delay: Duration) -> Error {
     .retry_after(delay)
 }
 
-/// An error that condemns the batch and says nothing against the place.
+/// An error about the batch alone: the location may well take the next one.
 pub fn condemned() -> Error {
     Error::new(
         ErrorKind::InvalidSpan,
@@ -448,7 +448,7 @@ pub fn condemned() -> Error {
     .mend("send another one")
 }
 
-/// An error that no repetition mends, only somebody who sees to the place.
+/// An error that is not worth retrying until somebody repairs the place.
 pub fn permanent() -> Error {
     Error::new(
         ErrorKind::PermissionDenied,

@@ -1,4 +1,4 @@
-//! What a backend brings to be tested: fresh places, and a way to look into them from outside.
+//! What a backend brings to be tested: fresh locations, and a way to read them back.
 
 use crate::failure::Failure;
 use async_trait::async_trait;
@@ -10,12 +10,14 @@ use trace_destination_core::{
     Error, ErrorKind, Resource, Scope, SpanRecord, Template, TraceLocation, TraceUpdate,
 };
 
-/// A backend under test. It brings places and eyes, never a list of cases: the suite chooses the
-/// cases by what [`Harness::declares`] says.
+/// A backend under test. It brings locations and a way to read them back, and no list of cases: the
+/// suite chooses the cases by what [`Harness::declares`] returns.
 ///
-/// The suite injects most faults itself, in a wrapper around the location ([`crate::Faulty`]), so
-/// a harness with the three required methods is already tested for delivery, isolation and budget.
-/// The other methods add what only the real place can show.
+/// The suite injects most faults itself, in a wrapper around the location ([`crate::Faulty`]), so a
+/// harness with the three required methods is tested for delivery, isolation and budgets. To pass
+/// the whole suite it also needs [`misconfigured`](Harness::misconfigured), with at least one wrong
+/// configuration, and [`keeps`](Harness::keeps), unless the location stores spans completely. The
+/// other methods add cases that only the real place can show.
 ///
 /// All methods are called from several cases at once, and from runtimes of any flavour.
 #[async_trait]
@@ -23,16 +25,16 @@ pub trait Harness: Debug + Send + Sync + 'static {
     /// The column in the report, e.g. `experiment`.
     fn name(&self) -> &str;
 
-    /// A location nobody has written to yet, in a store of its own where the backend has
-    /// exclusive stores. `hint` is short, made of letters, digits and `-`, and need not be unique.
+    /// A location that nobody has written to, in a store of its own if the backend has exclusive
+    /// stores. `hint` is short, consists of letters, digits and `-`, and need not be unique.
     ///
     /// # Errors
-    /// Whatever keeps the harness from making one; the case fails with it.
+    /// If the harness cannot make one; the case fails with the error.
     async fn fresh_location(&self, hint: &str) -> Result<Arc<dyn TraceLocation>, Failure>;
 
-    /// A location as from [`Harness::fresh_location`], in another store than each of `others`, which
-    /// the same case was given before. For harnesses that have few stores, all real: they choose
-    /// the right one here, and say in [`Harness::scale`] how many there are.
+    /// A location as from [`Harness::fresh_location`], in another store than each of `others`,
+    /// which the same case got before. For harnesses with few real stores: they choose one here,
+    /// and return in [`Harness::scale`] how many there are.
     ///
     /// # Errors
     /// As for [`Harness::fresh_location`].
@@ -45,7 +47,7 @@ pub trait Harness: Debug + Send + Sync + 'static {
         self.fresh_location(hint).await
     }
 
-    /// How much may be asked of the places.
+    /// How much load the locations can take.
     fn scale(&self) -> Scale {
         Scale::default()
     }
@@ -57,19 +59,19 @@ pub trait Harness: Debug + Send + Sync + 'static {
     /// If what is there cannot be read; the case fails with it.
     async fn read_back(&self, location: &dyn TraceLocation) -> Result<Stored, Failure>;
 
-    /// What else the harness can do, and so which further cases apply.
+    /// What the harness can do beyond the required methods, and thus which further cases apply.
     fn declares(&self) -> Declares {
         Declares::default()
     }
 
-    /// What this backend keeps of a span: takes away or rewrites what it documents not to store
-    /// as given. The suite compares the result with what was read back, field by field, and lists
-    /// in the report which fields were not compared.
+    /// What this backend keeps of a span. Remove or rewrite what it documents not to store as
+    /// given, and return the rest. The suite compares the result with what was read back, field by
+    /// field, and lists in the report which fields were not compared. The default keeps everything.
     fn keeps(&self, span: StoredSpan) -> StoredSpan {
         span
     }
 
-    /// Another fresh location in the same store as `location`; needed where
+    /// Another fresh location in the same store as `location`. Needed if
     /// [`Capabilities::exclusive_store`](trace_destination_core::Capabilities) is set.
     ///
     /// # Errors
@@ -83,8 +85,8 @@ pub trait Harness: Debug + Send + Sync + 'static {
         )))
     }
 
-    /// Another location, with another URI, that is the same place; asked for only after
-    /// `location` has been written, and only where [`Harness::declares`] says so.
+    /// Another location, with another URI, that is the same place. Called only after `location` has
+    /// been written, and only if declared.
     ///
     /// # Errors
     /// As for [`Harness::fresh_location`].
@@ -94,8 +96,7 @@ pub trait Harness: Debug + Send + Sync + 'static {
         )))
     }
 
-    /// Does something to the real place, until [`RealFault::Heal`]. Only faults that
-    /// [`Harness::declares`] names are asked for.
+    /// Makes the real place fail, until [`RealFault::Heal`]. Called only for declared faults.
     ///
     /// # Errors
     /// If the fault cannot be inflicted.
@@ -105,10 +106,13 @@ pub trait Harness: Debug + Send + Sync + 'static {
         )))
     }
 
-    /// Wrong configurations, each of which must be reported as an error that says what to do.
+    /// Wrong configurations, at least one. The suite checks that each is reported as an error of
+    /// the expected kind, which names the location and a suggested fix, that locations beside it go
+    /// on, and that nothing is left behind. The case `input::misconfigured_places` fails if the
+    /// list is empty.
     ///
     /// # Errors
-    /// If a wrong place cannot be set up.
+    /// If a wrong configuration cannot be set up.
     async fn misconfigured(&self) -> Result<Vec<Misconfigured>, Failure> {
         Ok(Vec::new())
     }
@@ -119,7 +123,7 @@ pub trait Harness: Debug + Send + Sync + 'static {
         Some("run-1")
     }
 
-    /// A template with one variable, `tenant`, in a store nobody has written to; needed where
+    /// A template with one variable, `tenant`, in a store that nobody has written to. Needed if
     /// [`Declares::templates`] is set.
     ///
     /// # Errors
@@ -128,25 +132,26 @@ pub trait Harness: Debug + Send + Sync + 'static {
         Err(Failure::new("a template was not declared"))
     }
 
-    /// A command that runs [`crate::writer::run`] against `location` in another process, to be
-    /// killed in the middle. `None` where places do not outlive their process.
+    /// A command that runs [`crate::writer::run`] against `location` in another process, which the
+    /// suite kills while it writes. `None` if locations do not outlive their process.
     fn writer(&self, location: &dyn TraceLocation) -> Option<Command> {
         let _ = location;
         None
     }
 }
 
-/// How much the suite asks of a backend: all of it of a stand-in, less of a real place that is slow.
+/// How much load the suite puts on a backend: all of it on a stand-in, less on a slow real place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Scale {
-    /// Cases under way at once; 6. Most of them wait for timers most of the time.
+    /// Number of cases that run at once; 6. They wait for timers most of the time.
     pub jobs: usize,
-    /// Stores one case may use for one trace; 20. Never below 3: a set of three legs has to work.
+    /// Number of stores that one case may use for one trace; 20. At least 3, for a destination with
+    /// three locations.
     pub stores: usize,
-    /// Heavy cases write, or kill, this part of what they usually do; 1, which is all of it.
+    /// Divisor for heavy cases: they write, or kill, this part of the usual number; 1.
     pub part: usize,
-    /// A case, and each flush in it, may take so many times as long as usual; 1.
+    /// Factor for the time limits of a case and of each flush in it; 1.
     pub patience: u32,
 }
 
@@ -162,8 +167,8 @@ impl Default for Scale {
 }
 
 impl Scale {
-    /// A place that is real and slow: this many stores, the given part of the load, and five times
-    /// the patience.
+    /// The scale of a slow real place: so many cases at once, so many stores, the given part of the
+    /// load, and five times the usual time limits.
     pub fn small(jobs: usize, stores: usize, part: usize) -> Self {
         Self {
             jobs: jobs.max(1),
@@ -180,16 +185,16 @@ impl Scale {
 pub struct Declares {
     /// [`Harness::inflict`] can make the place fail in a way that passes.
     pub unavailable: bool,
-    /// [`Harness::inflict`] can make the place fail until somebody mends it.
+    /// [`Harness::inflict`] can make the place fail until somebody repairs it.
     pub broken: bool,
     /// [`Harness::alias`] names a place in another way.
     pub alias: bool,
     /// Places have a home for trace-level values, and [`Harness::read_back`] returns
     /// [`Stored::updates`]. Elsewhere they are looked for on the root spans.
     pub trace_values: bool,
-    /// Resource and scope of a span come back with it.
+    /// [`Harness::read_back`] returns resource and instrumentation scope of each span.
     pub groups: bool,
-    /// Names may stand in the URIs of places, and [`Harness::template`] brings a template.
+    /// URIs of locations may have holes for names, and [`Harness::template`] returns a template.
     pub templates: bool,
 }
 
@@ -208,7 +213,7 @@ impl Declares {
         self
     }
 
-    /// Declares that a place can be named in two ways.
+    /// Declares that [`Harness::alias`] returns a second name of a place.
     #[must_use]
     pub fn with_alias(mut self) -> Self {
         self.alias = true;
@@ -229,7 +234,7 @@ impl Declares {
         self
     }
 
-    /// Declares that resource and scope can be read back.
+    /// Declares that resource and instrumentation scope can be read back.
     #[must_use]
     pub fn with_groups(mut self) -> Self {
         self.groups = true;
@@ -237,18 +242,19 @@ impl Declares {
     }
 }
 
-/// Something done to the real place rather than to its wrapper.
+/// A fault of the real place, rather than of the wrapper around its location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RealFault {
     /// Writes fail with an error that is worth retrying: locked, unreachable, throttled.
     Unavailable,
-    /// Writes fail with an error that is not: wrong file, table gone, permission taken away.
+    /// Writes fail with an error that is not worth retrying: wrong file, table gone, permission
+    /// revoked.
     Broken,
     /// Everything works again.
     Heal,
 }
 
-/// What was found at a location.
+/// Everything that was read back from a location.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
     /// Every stored span, one entry per row: a span stored twice appears twice.
@@ -262,9 +268,9 @@ pub struct Stored {
 pub struct StoredSpan {
     /// The span.
     pub span: SpanRecord,
-    /// The entity that produced it; the default unless [`Declares::groups`].
+    /// The resource that produced it; the default unless [`Declares::groups`].
     pub resource: Resource,
-    /// The instrumentation that produced it; the default unless [`Declares::groups`].
+    /// The instrumentation scope that produced it; the default unless [`Declares::groups`].
     pub scope: Scope,
 }
 
@@ -278,18 +284,19 @@ impl From<SpanRecord> for StoredSpan {
     }
 }
 
-/// A wrong configuration and what must come of it.
+/// A wrong configuration, and the error that it must lead to.
 #[derive(Debug)]
 pub struct Misconfigured {
-    /// What is wrong, e.g. `a file that is not SQLite`.
+    /// What is wrong, for the report, e.g. `a file that is not SQLite`.
     pub what: String,
-    /// The location, where its text can be parsed; otherwise the error of parsing it.
+    /// The location if its text can be parsed, otherwise the error of parsing it.
     pub location: Result<Arc<dyn TraceLocation>, Error>,
-    /// The kind of error that must come of it.
+    /// The expected kind of the error.
     pub expected: ErrorKind,
-    /// Whether the pipeline should go on trying (a locked file) or fail the spans at once.
+    /// Whether the error is worth retrying, such as that of a locked file. A flush then waits for
+    /// the location until its deadline; otherwise it returns at once, with the spans still pending.
     pub retried: bool,
-    /// Called afterwards; an error means that something was written or left behind.
+    /// Called at the end. Returns an error if something was written or left behind.
     pub untouched: Untouched,
 }
 
@@ -297,12 +304,12 @@ pub struct Misconfigured {
 pub struct Untouched(Box<dyn Fn() -> Result<(), Failure> + Send + Sync>);
 
 impl Untouched {
-    /// A check of any kind.
+    /// A check by this function.
     pub fn new(check: impl Fn() -> Result<(), Failure> + Send + Sync + 'static) -> Self {
         Self(Box::new(check))
     }
 
-    /// Nothing to check: there is no place that could have been touched.
+    /// No check, for a configuration that names no place that could have been touched.
     pub fn nowhere() -> Self {
         Self::new(|| Ok(()))
     }
@@ -310,7 +317,7 @@ impl Untouched {
     /// Runs the check.
     ///
     /// # Errors
-    /// What was found.
+    /// What was written or left behind.
     pub fn check(&self) -> Result<(), Failure> {
         (self.0)()
     }

@@ -15,11 +15,11 @@ pub struct MemoryHarness {
     _private: (),
 }
 
-/// One number per place and process, so that harnesses never meet.
+/// The number of the next location of this process, so that no two harnesses share one.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl MemoryHarness {
-    /// A harness whose places nobody else uses.
+    /// A harness whose locations nobody else uses.
     pub fn new() -> Self {
         Self::default()
     }

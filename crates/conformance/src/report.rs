@@ -1,18 +1,18 @@
-//! What came of a run: the case × backend matrix, as text and as JSON.
+//! The report of a run: the case × backend matrix, as text and as JSON.
 
 use crate::failure::Failure;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What came of one case on one backend.
+/// The outcome of one case on one backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
 pub enum Outcome {
-    /// It ran and held. The notes say what was measured or left out.
+    /// The case passed. The notes have what was measured or left out.
     Pass(Vec<String>),
-    /// It ran and did not hold.
+    /// The case failed.
     Fail(String),
-    /// It does not apply to this backend, or cannot run here; the reason.
+    /// The case does not apply to this backend, or cannot run on this machine, for this reason.
     NotApplicable(String),
 }
 
@@ -27,14 +27,14 @@ pub struct Row {
     pub promise: u8,
     /// What the case checks.
     pub says: String,
-    /// What came of it.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// How long it took, in milliseconds.
     pub millis: u64,
 }
 
-/// Everything that came of a run.
+/// The report of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Cells in the order of the table, backend by backend.
@@ -42,7 +42,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes over the rows of another run.
+    /// Adds the rows of another run.
     pub fn merge(&mut self, other: Self) {
         self.rows.extend(other.rows);
     }
@@ -65,10 +65,10 @@ impl Report {
             .filter(|row| matches!(row.outcome, Outcome::Fail(_)))
     }
 
-    /// Whether the run as a whole is good: something ran, and nothing failed.
+    /// Whether the run passed: a case ran, and none failed.
     ///
     /// # Errors
-    /// What is wrong with it, in one line.
+    /// Why the run did not pass, in one line.
     pub fn verdict(&self) -> Result<(), Failure> {
         let (passed, failed, not_applicable) = self.counts();
         match (passed, failed) {
@@ -90,7 +90,7 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// A report from what [`Report::to_json`] made of it.
+    /// Parses the text of [`Report::to_json`].
     ///
     /// # Errors
     /// If the text is something else.

@@ -26,7 +26,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// All cases, no backend yet.
+    /// A run of all cases, without a backend yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -52,14 +52,14 @@ impl Suite {
         self
     }
 
-    /// Leaves out the cases that take long.
+    /// Leaves out the heavy cases.
     #[must_use]
     pub fn without_heavy(mut self) -> Self {
         self.without_heavy = true;
         self
     }
 
-    /// The cases that would run, before asking what the backends declare.
+    /// The cases that were chosen, without regard to what the backends declare.
     pub fn cases(&self) -> Vec<&'static Case> {
         table()
             .iter()
@@ -73,8 +73,8 @@ impl Suite {
             .collect()
     }
 
-    /// Runs the cases, backend by backend: several at a time, the heavy ones alone. A case that
-    /// panics or does not come back fails; the run goes on.
+    /// Runs the cases, backend by backend: several at a time, heavy ones alone. A case that panics
+    /// or exceeds its time limit fails; the run goes on.
     pub fn run(&self) -> Report {
         let mut report = Report::default();
         for harness in &self.harnesses {
@@ -133,20 +133,21 @@ impl Suite {
     }
 }
 
-/// Set, [`assert_conforms`] leaves its report in this folder, as `<backend>.json`, and its caller
-/// is the judge; so `cargo xtask conformance` makes one matrix of all backends.
+/// Environment variable: a folder to which [`assert_conforms`] writes its report, as
+/// `<backend>.json`, instead of failing. `cargo xtask conformance` makes one matrix of these.
 pub const REPORT_VAR: &str = "CONFORMANCE_REPORT";
-/// Set, [`assert_conforms`] runs only cases whose name matches; `*` stands for any text.
+/// Environment variable: [`assert_conforms`] runs only cases whose name matches; `*` is any text.
 pub const CASES_VAR: &str = "CONFORMANCE_CASES";
-/// Set, [`assert_conforms`] runs only against the backends of this list, separated by commas.
+/// Environment variable: [`assert_conforms`] runs only for the backends in this comma-separated
+/// list.
 pub const BACKENDS_VAR: &str = "CONFORMANCE_BACKENDS";
 
-/// Runs the whole suite against one backend; for the test `tests/conformance.rs` of every backend
-/// and custom sink.
+/// Runs the whole suite against one backend. For `tests/conformance.rs` of a backend or custom
+/// sink.
 ///
 /// # Panics
-/// With the whole report, if any case fails or none ran; or if the report cannot be left where
-/// [`REPORT_VAR`] says.
+/// With the whole report, if a case fails or none ran; or if the report cannot be written to the
+/// folder in [`REPORT_VAR`].
 pub fn assert_conforms(harness: impl Harness) {
     let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let name = harness.name().to_owned();
@@ -187,7 +188,7 @@ fn row(harness: &Arc<dyn Harness>, case: &Case, outcome: Outcome, took: Duration
     }
 }
 
-/// What decides which cases apply to a backend.
+/// What a backend declares, which decides the cases that apply.
 struct Profile {
     capabilities: Capabilities,
     declares: Declares,
@@ -207,7 +208,7 @@ impl Profile {
         })
     }
 
-    /// Why a case does not apply.
+    /// Why a case does not apply; `None` if it does.
     fn lacks(&self, case: &Case) -> Option<String> {
         case.needs.iter().find_map(|need| {
             let (there, reason) = match need {
@@ -260,8 +261,8 @@ fn run_case(case: &'static Case, harness: &Arc<dyn Harness>) -> Outcome {
     }
 }
 
-/// Runs a future on a thread and a current-thread runtime of its own. A panic is a failure, and a
-/// future that does not come back in time is left behind on its thread and is a failure too.
+/// Runs a future on its own thread and current-thread runtime. A panic is a failure. A future that
+/// exceeds the time limit is a failure too, and is left running on its thread.
 fn on_own_thread<T, F, Fut>(name: &str, patience: Duration, start: F) -> Result<T, Failure>
 where
     T: Send + 'static,

@@ -1,4 +1,5 @@
-//! What a case works with: fresh places, pipelines, and the books that are checked at the end.
+//! What a case works with: fresh locations, pipelines, and records of expected spans, which are
+//! checked at the end.
 
 use crate::failure::{Failure, ensure, ensure_eq};
 use crate::faulty::{Control, Faulty};
@@ -29,7 +30,7 @@ pub(crate) struct World {
     notes: Mutex<Vec<String>>,
 }
 
-/// A fresh location behind a wrapper that the case directs, with the spans it should hold.
+/// A fresh location in a wrapper that the case controls, with the spans that it should hold.
 #[derive(Clone)]
 pub(crate) struct Place {
     /// The destination with this location alone.
@@ -38,7 +39,7 @@ pub(crate) struct Place {
     pub(crate) inner: Arc<dyn TraceLocation>,
     /// The location with its wrapper.
     pub(crate) location: Arc<dyn TraceLocation>,
-    /// Directs the wrapper.
+    /// Controls the wrapper.
     pub(crate) control: Control,
     books: Arc<Mutex<Books>>,
 }
@@ -48,7 +49,7 @@ type SpanKey = (TraceId, SpanId);
 #[derive(Default)]
 struct Books {
     expected: Vec<SpanKey>,
-    /// Spans that may be there or not: the case counts them itself.
+    /// Spans that may be stored or not; the case counts them itself.
     optional: Vec<SpanKey>,
 }
 
@@ -61,7 +62,8 @@ pub(crate) struct Rig {
     world: Arc<World>,
 }
 
-/// The provider flushes when it is dropped; a gate that a failed case left closed would hold it up.
+/// Opens the gates: the provider flushes when it is dropped, and would wait for a gate that a
+/// failed case left closed.
 impl Drop for Rig {
     fn drop(&mut self) {
         self.world.open_gates();
@@ -127,14 +129,14 @@ impl World {
         Ok(places)
     }
 
-    /// Whatever still waits at a gate may go.
+    /// Opens every gate.
     fn open_gates(&self) {
         for place in lock(&self.places).iter() {
             place.control.open_gate();
         }
     }
 
-    /// A place of which the case brings the location.
+    /// A place with a location of the case's own.
     pub(crate) fn adopt(&self, inner: Arc<dyn TraceLocation>) -> Place {
         let faulty = Faulty::new(inner.clone());
         let control = faulty.control().clone();
@@ -178,8 +180,8 @@ impl World {
         })
     }
 
-    /// Flushes, then compares every place of this case with its books: nothing missing, nothing
-    /// foreign, nothing twice, and the counters add up.
+    /// Flushes, then compares every place of this case with its expected spans: nothing is missing,
+    /// misplaced or stored twice, and the counters add up.
     pub(crate) async fn verify(&self, rig: &Rig) -> Result<(), Failure> {
         rig.flush().await?;
         self.verify_stored().await?;
@@ -195,7 +197,7 @@ impl World {
         Ok(())
     }
 
-    /// What a place holds, read from outside.
+    /// The content of a place, read back by the harness.
     pub(crate) async fn stored(&self, place: &Place) -> Result<Stored, Failure> {
         patiently(self.harness.read_back(&*place.inner), "read back").await
     }
@@ -215,14 +217,15 @@ impl World {
             .iter()
             .filter(|key| !found.contains_key(&sortable(key)))
             .collect();
-        // What is declared is checked: such a place may hold a span twice, also where it repeated a
-        // request by itself. What the pipeline sent twice the wrapper saw, below.
+        // Only what is declared is checked: such a location may hold a span twice, also because it
+        // repeated a request by itself. What the pipeline sent twice is checked below, in the
+        // wrapper.
         let may_double = place.location.capabilities().guarantee == Guarantee::AtLeastOnce;
         let doubled = found
             .values()
             .filter(|(n, _)| *n > 1 && !may_double)
             .count();
-        // An idempotent place hides what the pipeline sent twice; the wrapper saw it.
+        // An idempotent location hides what the pipeline sent twice; the wrapper recorded it.
         let sent = place.control.sent();
         ensure!(
             place.control.unknown_outcomes() > 0 || sent <= expected.len() + optional.len(),
@@ -270,7 +273,7 @@ impl fmt::Debug for World {
     }
 }
 
-/// Whether a trace may live only once in the store of a place.
+/// Whether a trace id can exist only once in the store of a place.
 pub(crate) fn exclusive(place: &Place) -> bool {
     place.inner.capabilities().exclusive_store.is_some()
 }
@@ -326,7 +329,7 @@ impl Place {
         self.inner.uri()
     }
 
-    /// Writes into the books that a span must be here at the end.
+    /// Records that a span must be stored here at the end.
     pub(crate) fn expect(&self, span: &SpanContext) {
         self.expect_ids(span.trace_id(), span.span_id());
     }
@@ -335,7 +338,7 @@ impl Place {
         lock(&self.books).expected.push((trace, span));
     }
 
-    /// Writes into the books that a span may be here at the end.
+    /// Records that a span may be stored here at the end.
     pub(crate) fn allow(&self, span: &SpanContext) {
         self.allow_ids(span.trace_id(), span.span_id());
     }
@@ -379,7 +382,7 @@ impl Rig {
         }
     }
 
-    /// Flushes and requires that everything could be settled in time.
+    /// Flushes, and requires that nothing is pending.
     pub(crate) async fn flush(&self) -> Result<FlushReport, Failure> {
         let patience = self.world.harness().scale().patience;
         let report = self.pipeline.flush(SOON * patience).await;
@@ -387,7 +390,7 @@ impl Rig {
         Ok(report)
     }
 
-    /// Flushes; what a failing place has not taken may be left.
+    /// Flushes; spans of a failing place may stay pending.
     pub(crate) async fn try_flush(&self) -> Result<FlushReport, Failure> {
         let patience = self.world.harness().scale().patience;
         let report = self.pipeline.flush(SOON * patience).await;
@@ -431,7 +434,7 @@ pub(crate) async fn on_thread<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let (send, receive) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().spawn(move || {
-        // Nobody listens any more if the case has given up.
+        // Nobody receives it if the case has given up.
         let _ = send.send(run());
     })?;
     match tokio::time::timeout(SOON, receive).await {

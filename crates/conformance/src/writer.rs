@@ -1,5 +1,5 @@
-//! The other process of the kill case: writes, flushes, and says on its standard output what a
-//! returned flush reported as stored.
+//! The process that the suite kills: it writes, flushes, and prints on its standard output what a
+//! flush reported as stored.
 
 use crate::failure::{Failure, ensure};
 use opentelemetry::Context;
@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use trace_destination_core::{Destination, Pipeline, TraceLocation};
 
-/// In front of every line that names a stored span.
+/// Prefix of every line that names a stored span.
 const MARK: &str = "stored:";
 
 /// Writes traces to `location` until it is killed, or for a minute at most.
@@ -56,7 +56,7 @@ pub fn run(location: Arc<dyn TraceLocation>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A process that runs [`run`], and what it has promised so far.
+/// A process that runs [`run`], and the spans that it has reported as stored.
 pub(crate) struct Writing {
     child: Child,
     promised: Arc<Mutex<Vec<(TraceId, SpanId)>>>,
@@ -76,7 +76,7 @@ impl Writing {
         let promised = Arc::<Mutex<Vec<_>>>::default();
         let heard = promised.clone();
         let reader = std::thread::spawn(move || {
-            // The last line may be cut off, and other things may be printed beside it.
+            // The last line may be cut off, and the process may print other lines.
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if let (Some(span), Ok(mut heard)) = (parse(&line), heard.lock()) {
                     heard.push(span);
@@ -90,12 +90,12 @@ impl Writing {
         })
     }
 
-    /// Number of spans it has said are stored.
+    /// Number of spans that it has reported as stored.
     pub(crate) fn promised(&self) -> usize {
         self.promised.lock().map_or(0, |p| p.len())
     }
 
-    /// Ends it on the spot, and returns everything it has said is stored.
+    /// Kills it, and returns every span that it has reported as stored.
     pub(crate) fn kill(mut self) -> Result<Vec<(TraceId, SpanId)>, Failure> {
         self.child.kill()?;
         self.child.wait()?;

@@ -1,7 +1,8 @@
-//! Byte budgets: what may be held in memory between acceptance and storage, and who may hold it.
+//! Byte budgets: how much memory spans may hold from acceptance until they are stored, and how it
+//! is shared between lanes.
 //!
-//! Room is shared by max–min fairness with priorities. Every lane has a [`Standing`], and a bound
-//! for what the pipeline may hold in all when a lane of that standing takes more:
+//! Memory is shared by max–min fairness with priorities. Every lane has a [`Standing`]. A lane may
+//! take more only while the pipeline as a whole holds less than the bound of that standing:
 //!
 //! ```text
 //! 0            stuck            new          draining          all
@@ -9,10 +10,10 @@
 //!             10/16           12/16           14/16           16/16
 //! ```
 //!
-//! So lanes that do not drain leave room in front of those that do, and everybody leaves a last
-//! part from which each active lane takes its guaranteed share. Where more is held than a standing's
-//! bound, the delivery thread takes the excess back, from the largest lanes first
-//! (`pipeline/delivery/room.rs`). A pipeline with a single lane has nobody to leave room for.
+//! So lanes that do not drain leave room for those that do. The last part is reserved: each active
+//! lane takes its guaranteed share from it. If more is held than a standing's bound allows, the
+//! delivery thread takes the excess back, from the largest lanes first
+//! (`pipeline/delivery/room.rs`). A pipeline with a single lane may use the whole budget.
 
 use crate::clock::later;
 use crate::process::Process;
@@ -26,32 +27,33 @@ pub enum Overflow {
     /// The span that just ended is dropped and counted.
     #[default]
     DropNewest,
-    /// The thread that ends a span waits until its location has room again, at most this long; then
-    /// the span is dropped and counted. A thread waits for the location of its own span and never
-    /// because of what others hold. The one setting under which application threads wait for a
-    /// destination.
+    /// The thread that ends a span waits until the span's location has room, at most this long.
+    /// Then the span is dropped and counted. A thread waits only for the location of its own span,
+    /// never because of memory that other locations hold. This is the only setting under which
+    /// application threads wait for a destination.
     Block(Duration),
 }
 
-/// How well a lane passes on what it is given: its priority where room is short.
+/// How well a lane drains, which is its priority when memory is short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Standing {
-    /// Its last attempt failed, or a batch has been waiting for longer than [`PROMPT`] while batches
-    /// take longer than [`STEADY`] each, or for longer than [`FIRST`] where nothing was stored yet.
+    /// The last attempt failed; or a sealed batch has waited for longer than [`PROMPT`] while each
+    /// batch takes longer than [`STEADY`]; or nothing was stored yet, and a batch has waited for
+    /// longer than [`FIRST`].
     Stuck,
     /// Nothing was stored yet, and nothing failed.
     #[default]
     New,
-    /// What was sealed is stored soon.
+    /// Sealed batches are stored promptly.
     Draining,
 }
 
-/// How long a sealed batch may wait for its end in a lane that counts as draining.
+/// Longest time that a sealed batch waits in a lane that counts as draining.
 pub(crate) const PROMPT: Duration = Duration::from_secs(2);
-/// How long each batch may take where more of them wait.
+/// Longest time that each batch takes in a draining lane in which several wait.
 pub(crate) const STEADY: Duration = Duration::from_secs(1);
-/// How long in a lane that counts as new.
+/// Longest time that a sealed batch waits in a lane that counts as new.
 pub(crate) const FIRST: Duration = Duration::from_millis(500);
 
 impl Standing {
@@ -66,24 +68,24 @@ impl Standing {
     }
 }
 
-/// Parts of the budget: bounds are given in these.
+/// Number of parts into which the budget is divided; bounds are given in parts.
 const PARTS: usize = 16;
 /// The bound of each standing, in parts.
 const BOUNDS: [usize; 3] = [10, 12, 14];
-/// Parts from which lanes get their guaranteed shares.
+/// Parts reserved for the guaranteed shares of lanes.
 const SHARED_OUT: usize = PARTS - BOUNDS[2];
 
-/// The budget of the whole pipeline, and where blocked threads wait.
+/// The budget of a pipeline, and the condition on which blocked threads wait.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
-    /// Lanes that hold something, as far as anybody has counted.
+    /// Number of lanes that hold something, as last counted.
     lanes: AtomicUsize,
     waiting: AtomicUsize,
     lock: Mutex<()>,
     freed: Condvar,
-    /// In a child of this process, those who waited in the parent are not there.
+    /// In a forked child, the threads that waited in the parent do not exist.
     process: Process,
 }
 
@@ -125,12 +127,12 @@ impl Budget {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }
 
-    /// Whether so much is held that lanes stand in each other's way.
+    /// Whether so much is held that lanes limit each other.
     pub(crate) fn is_short(&self) -> bool {
         self.used() > self.bound(Standing::Stuck) - self.margin()
     }
 
-    /// What may be held in all when a lane of this standing takes more.
+    /// Bytes that the pipeline may hold in all when a lane of this standing takes more.
     pub(crate) fn bound(&self, standing: Standing) -> usize {
         if self.lanes.load(Ordering::Relaxed) <= 1 {
             return self.limit;
@@ -138,12 +140,13 @@ impl Budget {
         parts(self.limit, BOUNDS[standing as usize])
     }
 
-    /// The free room that is made in front of a bound, so that it is not made for every span.
+    /// Bytes freed below a bound at a time, so that the delivery thread does not cut lanes for
+    /// every span.
     pub(crate) fn margin(&self) -> usize {
         self.limit / PARTS
     }
 
-    /// What every active lane may hold, whatever the others hold.
+    /// Bytes that every active lane may hold, whatever other lanes hold.
     pub(crate) fn share(&self) -> usize {
         match self.lanes.load(Ordering::Relaxed) {
             0 | 1 => self.limit,
@@ -161,7 +164,7 @@ impl Budget {
         take(&self.used, bytes, self.limit)
     }
 
-    /// Counts bytes that are held already, whether they fit or not.
+    /// Counts bytes that are already held, whether they fit or not.
     pub(crate) fn add(&self, bytes: usize) {
         self.used.fetch_add(bytes, Ordering::SeqCst);
     }
@@ -206,13 +209,13 @@ impl Budget {
     }
 }
 
-/// `limit` in sixteenths, without overflow.
+/// So many sixteenths of `limit`, computed without overflow.
 fn parts(limit: usize, parts: usize) -> usize {
     limit / PARTS * parts + limit % PARTS * parts / PARTS
 }
 
-/// The highest level at which `held`, each cut to it, fit into `room`: max–min fairness. Sorts
-/// `held`. `usize::MAX` if everything fits.
+/// The max–min fair level: the largest number of bytes to which every entry of `held` can be cut so
+/// that the sum fits into `room`. `usize::MAX` if everything fits. Sorts `held`.
 pub(crate) fn fair_level(held: &mut [usize], room: usize) -> usize {
     held.sort_unstable();
     let mut left = room;
@@ -226,11 +229,11 @@ pub(crate) fn fair_level(held: &mut [usize], room: usize) -> usize {
     usize::MAX
 }
 
-/// Adds `bytes` to `used` unless that would exceed `limit`. What does not fit into an empty budget
-/// is let in alone: otherwise a span larger than the budget could never pass.
+/// Adds `bytes` to `used` unless that would exceed `limit`. An item larger than the limit is
+/// admitted while the budget is empty; otherwise it could never pass.
 pub(crate) fn take(used: &AtomicUsize, bytes: usize, limit: usize) -> bool {
-    // Nothing is added that must be taken back: a large span that does not fit would make small
-    // ones on other threads look as if they did not either.
+    // Not added and then taken back: meanwhile, small spans on other threads would not fit because
+    // of a large one that does not fit either.
     used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |before| {
         let after = before.saturating_add(bytes);
         (before == 0 || after <= limit).then_some(after)

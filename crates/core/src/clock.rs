@@ -1,12 +1,12 @@
-//! Points in time that cannot overflow: every duration here may come from a setting or a server,
-//! and `Duration::MAX` is how people write "never".
+//! Points in time that cannot overflow. Durations come from settings and servers, and
+//! `Duration::MAX` is a common way to write "never".
 
 use std::time::{Duration, Instant};
 
-/// Long enough to mean never; what tokio takes for the far future too.
+/// Thirty years, which stands for "never"; tokio uses the same value for the far future.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// `from` plus `by`, or the far future.
+/// `from` plus `by`, where `by` is cut to thirty years.
 pub(crate) fn later(from: Instant, by: Duration) -> Instant {
     from.checked_add(by.min(FAR)).unwrap_or(from)
 }

@@ -1,5 +1,6 @@
-//! Calling foreign code: a sink, an encoder, a hook, a subscriber, a waker, and the destructors of
-//! all of them. Whatever it does, a panic of it ends here, and its destructors hold up nobody.
+//! Calls foreign code: sinks, encoders, transforms, subscribers, wakers, and the destructors of all
+//! of them. A panic in it is caught at the call, and a destructor that blocks runs on a thread of
+//! its own.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -7,20 +8,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Longest text of a panic that is kept, in bytes.
+/// Longest text of a panic message, in bytes; longer ones are cut.
 const LONGEST: usize = 1024;
 
 thread_local! {
-    /// Set on a thread while it makes a call that was sent away.
+    /// Set on a thread of [`run_apart`] while it makes its call.
     static APART: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls foreign code; a panic of it becomes its text.
+/// Calls foreign code. A panic becomes an `Err` with its message.
 pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(text)
 }
 
-/// The text of a panic. The payload ends here: its destructor is foreign code and may panic too.
+/// The message of a panic. Drops the payload, whose destructor is foreign code and may panic too.
 fn text(payload: Box<dyn Any + Send>) -> String {
     let payload = match payload.downcast::<&'static str>() {
         Ok(text) => return bounded(&text),
@@ -42,16 +43,16 @@ fn bounded(text: &str) -> String {
     }
 }
 
-/// Drops a foreign value here; a panic of its destructor goes no further.
+/// Drops a foreign value on this thread, and catches a panic of its destructor.
 pub(crate) fn drop_here<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // Dropping it could panic again, with a payload that could, and so on.
+        // Dropping the payload could panic again, with another payload that could, and so on.
         std::mem::forget(payload);
     }
 }
 
-/// Runs what may block its thread. A worker of a runtime hands its other tasks to another thread
-/// for as long as this takes.
+/// Runs work that may block its thread. A worker of a runtime hands its other tasks to another
+/// thread meanwhile.
 pub(crate) fn in_place<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
@@ -59,12 +60,12 @@ pub(crate) fn in_place<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Drops a foreign value on a thread where its destructor may panic and block.
+/// Drops a foreign value on another thread, where its destructor may panic and block.
 pub(crate) fn drop_apart<T: Send + 'static>(value: T) {
     run_apart(move || drop(value));
 }
 
-/// Calls foreign code on a thread where it may panic and block, and does not wait for it.
+/// Calls foreign code on another thread, where it may panic and block, without waiting for it.
 pub(crate) fn run_apart(call: impl FnOnce() + Send + 'static) {
     let call = Call(Some(call));
     if APART.get() {
@@ -75,7 +76,7 @@ pub(crate) fn run_apart(call: impl FnOnce() + Send + 'static) {
         drop(call);
         APART.set(apart);
     };
-    // Where no thread can be had, the call is made here, contained all the same.
+    // If no thread can be started, the call is made on this one; panics are still caught.
     let _ = caught(|| match own_runtime() {
         Some(runtime) => drop(runtime.spawn_blocking(work)),
         None => drop(
@@ -86,7 +87,7 @@ pub(crate) fn run_apart(call: impl FnOnce() + Send + 'static) {
     });
 }
 
-/// The runtime of the pipeline whose thread this is.
+/// The runtime of the pipeline that this thread belongs to, if any.
 fn own_runtime() -> Option<Handle> {
     match crate::pipeline::is_delivery_thread() {
         true => Handle::try_current().ok(),
@@ -94,7 +95,7 @@ fn own_runtime() -> Option<Handle> {
     }
 }
 
-/// Gives up a share of a foreign value. The destructor runs apart if this is the last share.
+/// Drops one `Arc` of a foreign value. If it is the last, the destructor runs on another thread.
 pub(crate) fn release<T: ?Sized + Send + Sync + 'static>(share: Arc<T>) {
     if Arc::strong_count(&share) == 1 {
         drop_apart(share);
@@ -103,7 +104,7 @@ pub(crate) fn release<T: ?Sized + Send + Sync + 'static>(share: Arc<T>) {
     }
 }
 
-/// Makes its call when it is dropped, whatever drops it; no panic leaves it.
+/// Makes its call when it is dropped, for whatever reason, and catches a panic.
 struct Call<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce()> Drop for Call<F> {

@@ -1,41 +1,41 @@
-//! The hand-over from application threads to the delivery thread: a few queues, one per group of
-//! threads, each behind a lock that is held for one push or one swap.
+//! The hand-over from application threads to the delivery thread: a few queues, each shared by a
+//! group of threads, behind a lock that is held for one push or one swap.
 
 use crate::process::Process;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock_in};
 use arrayvec::ArrayVec;
 use crossbeam_utils::CachePadded;
 
-/// Items after which a push wakes the delivery thread, so that a burst does not pile up between
-/// two of its rounds.
+/// A push wakes the delivery thread when a queue reaches this many items, so that a burst does not
+/// pile up between two rounds.
 const WAKE_AT: usize = 1024;
-/// Items of one chunk. A queue grows by chunks and takes them back empty: a push never copies what
-/// is there already, and finds memory that was in use a moment ago.
+/// Items per chunk. A queue grows by chunks and reuses emptied ones: a push never copies queued
+/// items, and writes to memory that was used recently.
 const CHUNK: usize = 64;
-/// Empty chunks that a shard keeps.
+/// Number of empty chunks that a shard keeps.
 const SPARE: usize = 2 * WAKE_AT / CHUNK;
 
 type Chunk<T> = Box<ArrayVec<T, CHUNK>>;
 type Shard<T, L> = CachePadded<Mutex<Queue<T, L>>>;
 
-/// Sharded queues of `T`, many producers, one consumer. Beside each queue, and behind its lock, is
-/// an `L` that producers of the shard share with the consumer.
+/// Sharded queues of `T`, with many producers and one consumer. Each queue has an `L` beside it,
+/// behind the same lock, which the shard's producers share with the consumer.
 #[derive(Debug)]
 pub(crate) struct Ingress<T, L = ()> {
     shards: Box<[Shard<T, L>]>,
-    /// The consumer is about to sleep until somebody wakes it.
+    /// The consumer sleeps, or is about to, until a producer wakes it.
     asleep: CachePadded<AtomicBool>,
     /// Every queue is closed.
     closed: AtomicBool,
     next_shard: AtomicUsize,
-    /// In a child of this process, a queue that a thread of the parent holds is passed over.
+    /// In a forked child, a queue whose lock a thread of the parent held is skipped.
     process: Process,
 }
 
 #[derive(Debug)]
 struct Queue<T, L> {
     beside: L,
-    /// The chunk that grows.
+    /// The chunk that is being filled.
     items: Chunk<T>,
     full: Vec<Chunk<T>>,
     spare: Vec<Chunk<T>>,
@@ -53,27 +53,27 @@ impl<T, L> Queue<T, L> {
         self.full.len() * CHUNK + self.items.len()
     }
 
-    /// A producer that found no room leaves an empty chunk in front of full ones.
+    /// Checks both: a producer that admits nothing may leave an empty chunk behind full ones.
     fn is_empty(&self) -> bool {
         self.items.is_empty() && self.full.is_empty()
     }
 }
 
-/// A producer's hold on one queue, which has room for an item.
+/// A producer's lock on one queue that has room for an item.
 pub(crate) struct Entry<'a, T, L> {
     asleep: &'a AtomicBool,
     queue: MutexGuard<'a, Queue<T, L>>,
 }
 
 impl<T, L> Entry<'_, T, L> {
-    /// What is beside the queue.
+    /// The `L` beside the queue.
     #[inline]
     pub(crate) fn beside(&mut self) -> &mut L {
         &mut self.queue.beside
     }
 
-    /// Appends `item` and leaves; true if the consumer must be woken. Nothing here can fail, which
-    /// saves the copies that are kept for unwinding.
+    /// Appends `item` and releases the queue. Returns true if the caller must wake the consumer.
+    /// Nothing in it can panic, so the compiler keeps no copy of the item for unwinding.
     #[inline(always)]
     pub(crate) fn push(mut self, item: T) -> bool {
         debug_assert!(!self.queue.items.is_full(), "made room for by `enter`");
@@ -84,18 +84,19 @@ impl<T, L> Entry<'_, T, L> {
     fn leave(self) -> bool {
         let len = self.queue.len();
         drop(self.queue);
-        // The consumer says that it sleeps before it looks into each queue a last time. If it did
-        // not see this item, it took the queue's lock before us, and we see its word.
+        // The consumer sets `asleep` before it checks each queue for the last time. If that check
+        // missed this item, it took the queue's lock before this thread did, so this thread sees
+        // `asleep`.
         let asleep = self.asleep;
         (asleep.load(Ordering::Relaxed) && asleep.swap(false, Ordering::Relaxed)) || len == WAKE_AT
     }
 }
 
-/// What the consumer takes out of one shard.
+/// The consumer's buffers for the chunks of a shard.
 #[derive(Debug)]
 pub(crate) struct Drained<T> {
     chunks: Vec<Chunk<T>>,
-    /// Emptied chunks on their way back.
+    /// Emptied chunks that go back to a queue.
     empty: Vec<Chunk<T>>,
 }
 
@@ -129,16 +130,16 @@ impl<T, L: Default> Ingress<T, L> {
         }
     }
 
-    /// A shard for a thread that has none yet.
+    /// Assigns a shard to a thread that has none yet.
     pub(crate) fn assign_shard(&self) -> usize {
         self.next_shard.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The queue of `shard`, any number, for one push; `None` after [`close`](Self::close). Other
-    /// threads of the shard wait until the entry is gone.
+    /// Locks the queue of `shard` (any number) for one push; `None` after [`close`](Self::close).
+    /// Other threads of the shard wait until the entry is dropped.
     #[inline(always)]
     pub(crate) fn enter(&self, shard: usize) -> Option<Entry<'_, T, L>> {
-        // Their number is a power of two.
+        // The number of shards is a power of two.
         let mut queue = lock_in(self.process, &self.shards[shard & (self.shards.len() - 1)])?;
         if queue.closed {
             return None;
@@ -150,9 +151,9 @@ impl<T, L: Default> Ingress<T, L> {
         Some(Entry { asleep, queue })
     }
 
-    /// Hands everything that was pushed before the call to `consume`, outside the locks, and what is
-    /// beside each queue to `settle`, behind its lock. `drained` is the consumer's memory between
-    /// two calls. Returns the number of items.
+    /// Passes every item that was pushed before the call to `consume`, outside the locks, and the
+    /// `L` of each queue to `settle`, behind its lock. `drained` holds the consumer's buffers
+    /// between calls. Returns the number of items.
     pub(crate) fn drain(
         &self,
         drained: &mut Drained<T>,
@@ -184,12 +185,12 @@ impl<T, L: Default> Ingress<T, L> {
                 drained.empty.push(chunk);
             }
         }
-        // A burst must not leave its memory behind for ever.
+        // The memory of a burst is not kept.
         drained.empty.truncate(SPARE);
         count
     }
 
-    /// Shows what is beside each queue to `visit`, behind its lock.
+    /// Calls `visit` with the `L` of each queue, behind its lock.
     pub(crate) fn visit(&self, mut visit: impl FnMut(&mut L)) {
         for shard in &self.shards {
             if let Some(mut queue) = lock_in(self.process, shard) {
@@ -198,11 +199,11 @@ impl<T, L: Default> Ingress<T, L> {
         }
     }
 
-    /// Says that the consumer is going to sleep. Returns false, and takes it back, if there is
-    /// something to do.
+    /// Announces that the consumer is going to sleep. If a queue has items, takes that back and
+    /// returns false.
     pub(crate) fn fall_asleep(&self) -> bool {
-        // Swaps and not stores, here and below: they follow every swap of a producer that came
-        // before. Stores would too, by what a swap may read, but loom does not see that.
+        // Swaps rather than stores, here and below: a swap comes after every earlier swap of a
+        // producer in the modification order. A store would too, but loom does not model that.
         self.asleep.swap(true, Ordering::Relaxed);
         let idle = self.shards.iter().all(|shard| {
             let queue = lock_in(self.process, shard);
@@ -214,12 +215,12 @@ impl<T, L: Default> Ingress<T, L> {
         idle
     }
 
-    /// Says that the consumer is awake.
+    /// Announces that the consumer is awake.
     pub(crate) fn awake(&self) {
         self.asleep.swap(false, Ordering::Relaxed);
     }
 
-    /// Refuses every push from now on. What is in stays until it is drained.
+    /// Rejects every push from now on. Queued items stay until they are drained.
     pub(crate) fn close(&self) {
         for shard in &self.shards {
             if let Some(mut queue) = lock_in(self.process, shard) {
@@ -229,8 +230,8 @@ impl<T, L: Default> Ingress<T, L> {
         self.closed.store(true, Ordering::SeqCst);
     }
 
-    /// Whether every push is refused. Takes no lock: who asks may hold one that a producer waits
-    /// for.
+    /// Whether every push is rejected. Takes no lock, because the caller may hold one for which a
+    /// producer waits.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }

@@ -1,6 +1,6 @@
-//! What the pipeline tells through `tracing`: changes of state, from a thread of its own, and no
-//! line more than once per interval and location. Where many locations are in the same trouble,
-//! one line sums them up. A subscriber that panics or blocks ends and delays nothing here.
+//! The pipeline's log, through `tracing`: changes of state, from a thread of its own, each line at
+//! most once per interval and location. If many locations have the same problem, one line sums them
+//! up. A subscriber that panics or blocks affects only this thread.
 
 mod table;
 
@@ -14,15 +14,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use table::{Event, Lines, Table};
 
-/// How long a flush waits for lines to be told before it is answered, so that a program that ends
-/// after it has told them. A subscriber that takes longer is not waited for again until it is done.
+/// How long a flush waits for pending lines before it is answered, so that a program that ends
+/// after the flush has logged them. After a subscriber took longer, later flushes do not wait until
+/// it is done.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// What a line is about.
+/// The kind of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum What {
     Retrying,
-    /// Failing for good, or spans lost: one event where one follows from the other.
+    /// A location seems wrong for good, or spans were lost. One kind, because one follows from the
+    /// other.
     Failing,
     Recovered,
     Refused,
@@ -42,20 +44,20 @@ pub(crate) struct Log(Arc<Inner>);
 struct Inner {
     process: Process,
     state: Mutex<State>,
-    /// Something came, or the thread has nothing to tell at the moment.
+    /// Notified when an event is pushed, and when the thread has no line to emit.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     table: Table,
-    /// There is a thread that tells. It ends when nothing is left to tell.
+    /// The thread that emits lines runs. It ends when no line is left.
     running: bool,
-    /// It is in the hands of a subscriber.
+    /// The thread is inside the subscriber.
     telling: bool,
-    /// Lines to tell without waiting for others to join them.
+    /// Which lines are to be emitted without waiting for others to join them.
     hurry: Hurry,
-    /// The subscriber was waited for in vain.
+    /// A flush waited for the subscriber, and it was not done in time.
     stuck: bool,
 }
 
@@ -63,9 +65,9 @@ struct State {
 enum Hurry {
     #[default]
     No,
-    /// Those that the interval does not hold back.
+    /// Lines that the interval does not hold back.
     Due,
-    /// All.
+    /// All lines.
     All,
 }
 
@@ -80,12 +82,12 @@ impl Default for Log {
 }
 
 impl Log {
-    /// A batch failed and will be written again.
+    /// An attempt failed and will be repeated.
     pub(crate) fn retrying(&self, uri: &LocationUri, error: &Error) {
         self.push(Event::new(What::Retrying, uri).because(error));
     }
 
-    /// A location failed for good.
+    /// A location seems wrong for good.
     pub(crate) fn failing(&self, uri: &LocationUri, error: &Error) {
         let mut event = Event::new(What::Failing, uri).because(error);
         event.failing = true;
@@ -106,24 +108,25 @@ impl Log {
         self.push(Event::new(What::Refused, uri).because(error).of(spans));
     }
 
-    /// Trace-level values were given up.
+    /// Trace-level values were lost.
     pub(crate) fn untold(&self, uri: &LocationUri, error: &Error) {
         self.push(Event::new(What::Untold, uri).because(error));
     }
 
-    /// Spans found no room. Returns whether they are told, now or with others later: always.
+    /// Spans were dropped because a budget was exhausted. Returns true: the line is emitted now, or
+    /// later together with others.
     pub(crate) fn overflow(&self, uri: &LocationUri, spans: u64) -> bool {
         self.push(Event::new(What::Overflow, uri).of(spans));
         true
     }
 
-    /// A sink could not be closed properly.
+    /// Closing a sink failed.
     pub(crate) fn closing(&self, uri: &LocationUri, error: &Error) {
         self.push(Event::new(What::Closing, uri).because(error));
     }
 
-    /// Spans, one of which has this name, had no destination; in a strict pipeline a scope is the
-    /// only level there is.
+    /// Spans had no destination; `example` is the name of one. The line depends on `strict`,
+    /// because a strict pipeline has no level but the context.
     pub(crate) fn unrouted(&self, spans: u64, example: Option<&str>, strict: bool) {
         let what = match strict {
             true => What::UnroutedStrict,
@@ -143,8 +146,7 @@ impl Log {
         self.push(Event::of_pipeline(What::UnscopedRoots, roots));
     }
 
-    /// The flush at the end of a program did not store `spans` of some locations, the first of
-    /// which is `uri`.
+    /// A flush guard's flush left `spans` pending, at so many locations.
     pub(crate) fn unfinished(&self, locations: u64, spans: u64, error: Option<&Error>) {
         let mut event = Event::of_pipeline(What::Unfinished, spans);
         event.locations = locations;
@@ -168,12 +170,12 @@ impl Log {
         }
         let inner = self.0.clone();
         let thread = std::thread::Builder::new().name("trace-delivery".to_owned());
-        // Without a thread nothing can be told; the next event tries again.
+        // If no thread can be started, the next event tries again.
         state.running = thread.spawn(move || inner.run()).is_ok();
     }
 
-    /// Waits a moment until what there is to tell is told; `all` includes what the interval holds
-    /// back.
+    /// Waits at most [`PATIENCE`] until pending lines are emitted. `all` includes those that the
+    /// interval holds back.
     pub(crate) fn settle(&self, all: bool) {
         let mut state = self.0.state();
         if !state.running || state.stuck {
@@ -191,7 +193,7 @@ impl Log {
         state.stuck = waited.timed_out();
     }
 
-    /// Whether this is the log of a process that was forked, where nobody tells anything.
+    /// Whether this process is a forked child, in which nothing is logged.
     pub(crate) fn is_inherited(&self) -> bool {
         !self.0.process.is_current()
     }
@@ -206,13 +208,13 @@ impl Inner {
         enter_delivery();
         while let Some(lines) = self.next() {
             for event in lines {
-                // It is the application's code, on our thread.
+                // The subscriber is the application's code, on a thread of the pipeline.
                 let _ = caught(|| tell(&event));
             }
         }
     }
 
-    /// Waits for lines that are due; `None` if there will be none.
+    /// Waits for lines that are due; `None` if no event is pending, and the thread ends.
     fn next(&self) -> Option<Lines> {
         let mut state = self.state();
         loop {

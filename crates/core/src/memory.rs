@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A location in the memory of this process, `memory:name`. Every location of one name is the same
-/// place, until [`MemoryStore::forget`]. A process that was forked begins with empty ones.
+/// A location in the memory of this process, `memory:name`. All locations with one name share one
+/// store, until [`MemoryStore::forget`]. After a `fork`, the child begins with empty stores.
 #[derive(Clone)]
 pub struct MemoryLocation {
     uri: LocationUri,
 }
 
 impl MemoryLocation {
-    /// The location of this name.
+    /// The location with this name.
     ///
     /// # Panics
     /// If the name cannot be part of a URI: it is empty, contains a NUL byte, starts with `//`, or
@@ -33,7 +33,7 @@ impl MemoryLocation {
         }
     }
 
-    /// The location a URI names.
+    /// The location that a URI names.
     ///
     /// # Errors
     /// `InvalidConfig` if the URI is not `memory:name`.
@@ -59,7 +59,7 @@ impl MemoryLocation {
         vec![Hole::name(NameRule::Exact)]
     }
 
-    /// What is stored here.
+    /// The store of this location, to read what was written.
     pub fn store(&self) -> MemoryStore {
         MemoryStore::named(self.uri.path())
     }
@@ -133,18 +133,18 @@ impl TraceSink for MemorySink {
     }
 }
 
-/// A span as it is stored, with what produced it.
+/// A stored span, with its resource and instrumentation scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredSpan {
     /// The span.
     pub span: Span,
-    /// What produced it.
+    /// The resource that produced it.
     pub resource: Arc<Resource>,
-    /// The instrumentation that produced it.
+    /// The instrumentation scope that produced it.
     pub scope: Arc<Scope>,
 }
 
-/// What is stored under one name.
+/// The spans and trace-level values stored under one name.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     name: String,
@@ -169,7 +169,7 @@ fn with_stores<T>(f: impl FnOnce(&mut Stores) -> T) -> T {
 }
 
 impl MemoryStore {
-    /// The store of this name, made if it is not there.
+    /// The store with this name, created if it does not exist.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -196,7 +196,7 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    /// Spans written, repetitions counted.
+    /// Number of spans written, including repeated ones.
     pub fn writes(&self) -> u64 {
         self.lock().writes
     }
@@ -206,7 +206,8 @@ impl MemoryStore {
         self.lock().updates.get(&trace.to_bytes()).cloned()
     }
 
-    /// Frees what is stored under this name; a location of the name begins anew when it is opened.
+    /// Frees what is stored under this name. A location with the name starts empty when it is
+    /// opened again.
     pub fn forget(self) {
         with_stores(|all| all.remove(&self.name));
     }

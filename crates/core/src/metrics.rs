@@ -1,6 +1,7 @@
-//! The counters as OpenTelemetry metrics, read when a reader collects: nothing is added to the hot
-//! path. Names and attributes are those of the semantic conventions for SDK span processors
-//! (semantic-conventions 1.36, `docs/otel/sdk-metrics.md`), plus the backend.
+//! The counters as OpenTelemetry metrics. They are read when a reader collects, so spans do not pay
+//! for them. Names and attributes follow the semantic conventions for SDK span processors (version
+//! 1.36 of `open-telemetry/semantic-conventions`, `docs/otel/sdk-metrics.md` there); instruments
+//! without a convention begin with `trace_destination.`.
 
 use crate::pipeline::{Shared, Totals};
 use crate::stats::{DropReason, LocationState};
@@ -49,7 +50,7 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
     count_fates(meter, &weak, locations);
     count_unplaced(meter, &weak);
     count_undecided(meter, &weak);
-    // The queue is bounded in bytes, so the conventional capacity in spans does not exist.
+    // The queue is bounded in bytes, so there is no capacity in spans as the conventions have it.
     meter
         .i64_observable_up_down_counter("trace_destination.queue.bytes")
         .with_unit("By")
@@ -73,7 +74,7 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
         .build();
 }
 
-/// What becomes of batches and trace-level values, and how many locations are in which state.
+/// Counters of batches, retries and lost trace-level values, and the number of locations by state.
 fn count_fates(meter: &Meter, weak: &Weak<Shared>, locations: usize) {
     type Counter = (&'static str, &'static str, &'static str, fn(&Sums) -> u64);
     const COUNTERS: [Counter; 3] = [
@@ -230,7 +231,7 @@ struct Sums {
     batches: u64,
     retries: u64,
     lost_updates: u64,
-    /// How many locations are in each state.
+    /// Number of locations in each state.
     states: [i64; LocationState::ALL.len()],
     dropped: [u64; DropReason::ALL.len()],
 }
@@ -264,7 +265,7 @@ fn series(shared: &Weak<Shared>, locations: usize) -> BTreeMap<Series, Sums> {
             sums.dropped[reason as usize] += dropped.by(reason);
         }
     }
-    // A counter never falls: what was forgotten stays in its backend's sum.
+    // A counter must not fall, so forgotten locations stay in the sum of their backend.
     for (backend, forgotten) in forgotten.0 {
         let series = Series {
             backend,

@@ -1,5 +1,5 @@
-//! Destinations as a pipeline knows them: an index per distinct set of locations, and one lane per
-//! location.
+//! Routes and lanes of one pipeline: each distinct set of locations is a route, an index; each
+//! location is a lane.
 
 use crate::binding::RouteId;
 use crate::destination::{Destination, Legs, capabilities};
@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// All routes and lanes of one pipeline.
 ///
-/// Indices are never given twice, so a span that holds one can never reach another tenant's lane, and
-/// needs no reference count and no lock to find its own. What an index leads to is forgotten once
-/// nobody uses it; some 120 bytes stay, and what a lane says to those it refuses a trace id.
+/// An index is never reused. So a span that holds one can never reach another tenant's lane, and
+/// finds its own without a reference count or a lock. A route or lane that is no longer used is
+/// forgotten; about 120 bytes of it stay, and the error with which a lane refuses a trace id.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    /// Distinguishes pipelines in the memo of a destination.
+    /// Number of this pipeline, which a destination stores beside the route it remembers.
     pipeline: u32,
     limits: BatchSettings,
     lane_budget: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Routes {
     refusing: boxcar::Vec<Refusing>,
     intakes: Arc<boxcar::Vec<Intake>>,
     known: Mutex<Known>,
-    /// Lanes in `known`.
+    /// Number of lanes in `known`.
     lanes: AtomicUsize,
     process: Process,
 }
@@ -36,12 +36,13 @@ pub(crate) struct Routes {
 #[derive(Debug)]
 struct Route {
     lanes: Lanes,
-    /// Cleared when nobody seems to use the route, set again by whoever looks it up. A route that is
-    /// not in use may be forgotten; then its lanes are gone, but for their intakes.
+    /// Cleared when the route seems unused, set again by each look-up. A route that is not in use
+    /// may be forgotten; of its lanes, only the intakes then stay.
     in_use: AtomicBool,
 }
 
-/// The lanes of a route. Nearly every route has one, which is found without another look into memory.
+/// The lanes of a route. Nearly every route has one, which is stored inline to save a pointer
+/// access.
 #[derive(Debug)]
 enum Lanes {
     One(LaneId),
@@ -68,35 +69,36 @@ impl Lanes {
 #[derive(Debug, Default)]
 struct Known {
     routes: HashMap<Box<[LaneId]>, RouteId>,
-    /// By route and the lanes that refuse.
+    /// Routes with lanes that refuse, by the whole route and those lanes.
     refusing: HashMap<(RouteId, Box<[LaneId]>), RouteId>,
     ids: HashMap<LocationUri, LaneId>,
-    /// In the order in which they were first used.
+    /// Lanes in the order of their first use.
     lanes: BTreeMap<LaneId, Arc<Lane>>,
     forgotten: Forgotten,
-    /// The highest sequence number of a lane that was forgotten. A location that comes back goes on
-    /// from here: a store that remembers batch ids must never see one twice.
+    /// The highest sequence number of all forgotten lanes. A location that is used again continues
+    /// above it, because a store that remembers batch ids must never get one twice.
     sequence: u64,
 }
 
-/// A route that some lanes refuse: a request came with the id of a trace that this process made, and
-/// the trace goes to another location of the same store, where an id can be used once.
+/// A route on which some lanes refuse the spans: a request came with the id of a trace that this
+/// process made, and that trace goes to another location of the same store, in which an id can
+/// exist only once.
 #[derive(Debug)]
 pub(crate) struct Refusing {
-    /// The route without the refusal.
+    /// The whole route, including the lanes that refuse.
     pub(crate) route: RouteId,
-    /// Lanes that get the spans.
+    /// Lanes to which the spans go.
     pub(crate) delivers: Box<[LaneId]>,
     pub(crate) refuses: Box<[Refuses]>,
 }
 
-/// A lane that refuses.
+/// A lane that refuses, and why.
 #[derive(Debug)]
 pub(crate) struct Refuses {
     pub(crate) lane: LaneId,
-    /// Why. It is told to this lane alone and names nobody else.
+    /// The reason. It is shown at this lane alone, and names no other tenant.
     pub(crate) error: Error,
-    /// Spans refused that the log was not told of.
+    /// Refused spans that have not been logged yet.
     pub(crate) untold: AtomicU64,
 }
 
@@ -115,7 +117,7 @@ impl Routes {
         }
     }
 
-    /// `None` in a forked child, where a thread of the parent may hold the lock for ever.
+    /// `None` in a forked child, in which the lock may be held forever by a thread of the parent.
     fn known(&self) -> Option<MutexGuard<'_, Known>> {
         self.process.lock(&self.known)
     }
@@ -125,7 +127,7 @@ impl Routes {
         self.routes.get(index as usize)
     }
 
-    /// The route of a destination; `None` stands for no destination.
+    /// The route of a destination. `None`, no destination, has the route `UNROUTED`.
     pub(crate) fn of(&self, destination: Option<&Destination>) -> RouteId {
         let Some(destination) = destination else {
             return RouteId::UNROUTED;
@@ -137,7 +139,7 @@ impl Routes {
                 RouteId::UNROUTED
             };
         };
-        // Acquire, so that whoever reads the number also sees the route and its lanes.
+        // Acquire: a thread that reads the number also sees the route and its lanes.
         let memo = legs.route.load(Ordering::Acquire);
         let route = RouteId(memo as u32);
         if (memo >> 32) as u32 == self.pipeline
@@ -151,7 +153,7 @@ impl Routes {
 
     #[cold]
     fn find(&self, legs: &Legs) -> RouteId {
-        // Asked before the lock is taken: it is the backend's code.
+        // Called before the lock is taken, because it is the backend's code.
         let asked = legs.locations().iter().map(|l| {
             let (capabilities, defect) = capabilities(&**l);
             let limits = self.limits.over(capabilities.batch);
@@ -200,14 +202,14 @@ impl Routes {
         route
     }
 
-    /// The lanes of a route that leads somewhere; none for one that some of its lanes refuse.
+    /// The lanes of a route; empty for `UNROUTED`, `DISCARD`, and a route on which lanes refuse.
     pub(crate) fn lanes_of(&self, route: RouteId) -> &[LaneId] {
         self.get(route).map_or(&[], |route| route.lanes.all())
     }
 
-    /// The route of a foreign root whose trace id was made here for a trace that follows `own`. Lanes
-    /// that cannot take it beside the owner refuse it: those in a store in which the id can be used
-    /// once, and in which it belongs to another lane.
+    /// The route of a foreign root whose trace id this process made for a trace on the route `own`.
+    /// Lanes refuse the foreign root if an id can exist only once in their store and a lane of
+    /// `own` is in the same store.
     #[cold]
     pub(crate) fn beside(&self, own: RouteId, route: RouteId) -> RouteId {
         let Some(mut known) = self.known() else {
@@ -250,7 +252,7 @@ impl Routes {
             })
     }
 
-    /// Whether a route leads into a store in which a trace id can be used once.
+    /// Whether a route leads into a store in which a trace id can exist only once.
     pub(crate) fn is_exclusive(&self, route: RouteId) -> bool {
         let mut lanes = self.lanes_of(route).iter();
         let Some(known) = self.known() else {
@@ -264,7 +266,7 @@ impl Routes {
         })
     }
 
-    /// What is special about a route that some lanes refuse.
+    /// The refusal of a route on which some lanes refuse; `None` for other routes.
     pub(crate) fn refusing(&self, route: RouteId) -> Option<&Refusing> {
         if route.0 & RouteId::REFUSING == 0 {
             return None;
@@ -272,17 +274,17 @@ impl Routes {
         self.refusing.get((route.0 & !RouteId::REFUSING) as usize)
     }
 
-    /// Lanes that refuse spans of others, in all routes.
+    /// Every lane that refuses, of all routes.
     pub(crate) fn all_refuses(&self) -> impl Iterator<Item = &Refuses> {
         self.refusing.iter().flat_map(|(_, r)| r.refuses.iter())
     }
 
-    /// A route without what some of its lanes refuse.
+    /// The whole route, including lanes that refuse.
     pub(crate) fn whole(&self, route: RouteId) -> RouteId {
         self.refusing(route).map_or(route, |r| r.route)
     }
 
-    /// Every lane of a route, those that refuse included.
+    /// Every lane of a route, including those that refuse.
     pub(crate) fn legs_of(&self, route: RouteId) -> &[LaneId] {
         self.lanes_of(self.whole(route))
     }
@@ -296,34 +298,34 @@ impl Routes {
         uris.iter().filter_map(lane).collect()
     }
 
-    /// What application threads change of a lane, also of one that was forgotten.
+    /// The part of a lane that application threads change. It exists for forgotten lanes too.
     pub(crate) fn intake(&self, id: LaneId) -> &Intake {
-        // Ids are handed out by `find` only, after the push.
+        // Only `find` makes ids, after the push.
         &self.intakes[id.0 as usize]
     }
 
-    /// The lane with this index, unless it was forgotten.
+    /// The lane with this id, unless it was forgotten.
     pub(crate) fn lane(&self, id: LaneId) -> Option<Arc<Lane>> {
         self.known()?.lanes.get(&id).cloned()
     }
 
-    /// Every lane, in the order in which they were first used.
+    /// Every lane, in the order of first use.
     pub(crate) fn all_lanes(&self) -> Vec<Arc<Lane>> {
         self.known()
             .map_or_else(Vec::new, |known| known.lanes.values().cloned().collect())
     }
 
-    /// What one lane may hold, in bytes.
+    /// Budget of one lane, in bytes.
     pub(crate) fn lane_budget(&self) -> usize {
         self.lane_budget
     }
 
-    /// How many lanes there are.
+    /// Number of lanes.
     pub(crate) fn lane_count(&self) -> usize {
         self.lanes.load(Ordering::Relaxed)
     }
 
-    /// Every lane, and what is known of those that were forgotten, at one moment.
+    /// Every lane and the counters of forgotten ones, consistent with each other.
     pub(crate) fn all_and_forgotten(&self) -> (Vec<Arc<Lane>>, Forgotten) {
         self.known().map_or_else(Default::default, |known| {
             (
@@ -333,8 +335,7 @@ impl Routes {
         })
     }
 
-    /// Marks the routes all of whose lanes rest, and returns them. Whoever looks one up meanwhile
-    /// takes the mark away.
+    /// Marks and returns the routes whose lanes all rest. A look-up removes the mark.
     pub(crate) fn retire(&self, rests: impl Fn(&Lane) -> bool) -> HashSet<RouteId> {
         let Some(known) = self.known() else {
             return HashSet::new();
@@ -351,9 +352,9 @@ impl Routes {
         routes
     }
 
-    /// Forgets those of `routes` that were not looked up since they were retired, whose lanes rest,
-    /// and which are not `held` by a trace. Lanes that no route leads to go with them; their
-    /// counters are kept in sum. Returns those lanes.
+    /// Forgets those of `routes` that were not looked up since [`retire`](Self::retire), whose
+    /// lanes rest, and which are not `held` by a trace. Lanes that are on no other route are
+    /// forgotten too, and returned; their counters stay in sum.
     pub(crate) fn forget(
         &self,
         routes: &HashSet<RouteId>,

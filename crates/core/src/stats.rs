@@ -5,21 +5,24 @@ use crate::uri::LocationUri;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a span was not stored. In metrics this is `error.type`.
+/// Why a span was dropped. In metrics this is `error.type`. `docs/operate.md` in the repository has
+/// what to do about each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// A byte budget was exhausted when the span ended.
+    /// A byte budget was exhausted, when the span ended or later, when other locations needed the
+    /// memory. Find the location that does not drain, or raise `with_budget`.
     Overflow,
-    /// The location did not take this span; the error says why.
+    /// The location rejected this one span; its last error says why.
     Refused,
-    /// The location failed in a way that trying again does not mend.
+    /// The location seemed wrong for good until the retry deadline, or rejected the whole batch.
+    /// The last error has a suggested fix.
     Failed,
-    /// The location did not recover before the retry deadline.
+    /// The location did not recover before the retry deadline. `with_retry` changes the deadline.
     RetryDeadline,
-    /// A transform hook dropped the span, or panicked.
+    /// The transform dropped the span, or panicked.
     Transform,
-    /// The pipeline was shut down, or belongs to the process that this one was forked from.
+    /// The span ended after the shutdown of its pipeline, or in a forked child of its process.
     Shutdown,
 }
 
@@ -66,7 +69,7 @@ impl Dropped {
         Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
     }
 
-    /// With as many more for each reason.
+    /// A copy with `more(reason)` added for each reason.
     pub(crate) fn and(mut self, more: impl Fn(DropReason) -> u64) -> Self {
         for reason in DropReason::ALL {
             self.0[reason as usize] += more(reason);
@@ -103,7 +106,7 @@ impl Counters {
     }
 
     pub(crate) fn drop_spans(&self, reason: DropReason, spans: u64) {
-        // Release and Acquire: who sees the drop sees that the span was accepted before.
+        // Release and Acquire: a reader that sees the drop also sees that the span was accepted.
         self.dropped[reason as usize].fetch_add(spans, Ordering::Release);
     }
 
@@ -114,14 +117,15 @@ impl Counters {
     }
 }
 
-/// What is kept of locations that were closed, empty and unused for a while: their counters in sum.
-/// A location that is used again begins anew, and counts again when it is forgotten again.
+/// Sums of the counters of forgotten locations: those that were closed, empty and unused for ten
+/// minutes. A location that is used again starts with new counters, and is counted once more when
+/// it is forgotten again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ForgottenLocations {
-    /// How many.
+    /// Number of locations forgotten.
     pub locations: u64,
-    /// Spans that ended and were bound to them.
+    /// Spans that ended, or were ingested, for them.
     pub accepted: u64,
     /// Spans stored.
     pub stored: u64,
@@ -131,7 +135,7 @@ pub struct ForgottenLocations {
     pub batches: u64,
     /// Attempts that failed and were repeated.
     pub retries: u64,
-    /// Trace-level updates not stored.
+    /// Traces whose trace-level values were not stored.
     pub lost_updates: u64,
 }
 
@@ -163,7 +167,7 @@ impl Forgotten {
     }
 }
 
-/// What was lost before it reached a location. Totals run from the start of the pipeline.
+/// Spans and traces that were lost before they reached a location, since the pipeline started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unplaced {
@@ -215,9 +219,9 @@ pub enum LocationState {
     Open,
     /// The last attempt failed and will be repeated.
     Retrying,
-    /// The last attempt failed in a way that trying again does not mend, such as a refused
-    /// credential. Spans are kept as far as the location's share of the budget and the retry
-    /// deadline allow, and it is tried again at growing intervals.
+    /// The last attempt failed in a way that needs somebody's help, such as a rejected credential.
+    /// Spans are kept within the location's share of the budget until the retry deadline, and the
+    /// location is tried again at growing intervals.
     Failing,
 }
 
@@ -237,35 +241,36 @@ impl LocationState {
 
 /// A snapshot of one location. Totals run from the start of the pipeline.
 ///
-/// At any quiet moment `accepted = stored + queued + in_flight + dropped.total()`.
+/// Always `accepted = stored + queued + in_flight + dropped.total()`. `docs/operate.md` in the
+/// repository has what each counter means and what to do about it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LocationStats {
     /// The location.
     pub uri: LocationUri,
-    /// What it is doing.
+    /// The state of the location.
     pub state: LocationState,
-    /// Spans that ended and were bound to this location.
+    /// Spans that ended while bound to this location, or were ingested for it.
     pub accepted: u64,
     /// Spans stored.
     pub stored: u64,
-    /// Spans waiting, in memory.
+    /// Spans that wait in memory.
     pub queued: u64,
     /// Spans in the batch being written.
     pub in_flight: u64,
     /// Spans not stored, by reason.
     pub dropped: Dropped,
-    /// Bytes of span data held in memory.
+    /// Bytes held in memory: spans, and what encoders made of them.
     pub bytes: usize,
     /// Batches written.
     pub batches: u64,
     /// Attempts that failed and were repeated.
     pub retries: u64,
-    /// Trace-level updates not stored, for whatever reason; updates of one trace that travelled
-    /// together count as one. They are no spans and in none of the sums above.
+    /// Traces whose trace-level values were not stored, for whatever reason. Values of one trace
+    /// that were sent together count as one. They are not spans and are in none of the sums above.
     pub lost_updates: u64,
-    /// Trace-level updates that are still tried, apart from their batch: neither stored nor lost
-    /// yet. See [`LateUpdate`](crate::LateUpdate).
+    /// Traces whose trace-level values are still being tried after their spans were stored: neither
+    /// stored nor lost yet. See [`LateUpdate`](crate::LateUpdate).
     pub late_updates: u64,
     /// The last error, of a batch or of a span; kept after recovery.
     pub last_error: Option<Error>,
@@ -279,13 +284,13 @@ pub struct LocationStats {
 pub struct PipelineStats {
     /// Spans of traces for which no level named a destination.
     pub unrouted: u64,
-    /// Spans of traces sent nowhere on purpose.
+    /// Spans of traces whose destination was [`discard`](crate::Destination::discard).
     pub discarded: u64,
     /// Spans whose trace was no longer bound and that had no destination of their own.
     pub orphaned: u64,
     /// Traces whose binding expired while spans were open.
     pub expired_bindings: u64,
-    /// Spans started in a scope that had no effect, because their trace was bound elsewhere.
+    /// Spans that were started in a scope without effect, because their trace was bound elsewhere.
     pub ignored_scopes: u64,
     /// Trace-level updates of traces for which no level named a destination.
     pub unrouted_updates: u64,
@@ -296,13 +301,13 @@ pub struct PipelineStats {
     pub unscoped_roots: u64,
     /// What waits until the destination of its trace is known.
     pub undecided: Undecided,
-    /// Traces bound now, lingering ones included.
+    /// Traces that are bound now, including those that ended and linger.
     pub bound_traces: u64,
-    /// Bytes of span data held in memory, of all locations.
+    /// Bytes held in memory, of all locations.
     pub bytes: usize,
     /// Every location in use, sorted by URI.
     pub locations: Vec<LocationStats>,
-    /// Locations that were in use, in sum.
+    /// Locations that are no longer in use, in sum.
     pub forgotten: ForgottenLocations,
 }
 

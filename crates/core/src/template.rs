@@ -1,4 +1,4 @@
-//! Templates: from a tenant's name to its destination.
+//! Templates make destinations from tenants' names.
 
 mod hole;
 mod parse;
@@ -36,8 +36,8 @@ const MAX_VARIABLES: usize = 8;
 /// A template is parsed once. A hole, `{variable}`, may stand only where the backend allows it,
 /// which is never the scheme, the host, a root, a server or an option; every other template is an
 /// error when it is made. Names are put into the parsed components of the URI, so that nothing in a
-/// name can add a location, an option or a level. A name that does not fit its place is refused, and
-/// never changed to fit. Two names never give one place, also where the place folds case.
+/// name can add a location, an option or a level. A name that does not fit its place is refused,
+/// and never changed to fit. Two names never give one place, also where the place folds case.
 ///
 /// ```
 /// use trace_destination_core::{Hole, MemoryLocation, NameRule, Registry, TraceLocation};

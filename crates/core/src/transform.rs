@@ -1,20 +1,21 @@
-//! The hook that edits spans before they are stored: redaction, enrichment, filtering.
+//! Transforms edit spans before they are stored: redaction, enrichment, filtering.
 
 use crate::contain::caught;
 use crate::record::Span;
 use crate::uri::LocationUri;
 
-/// What becomes of a span after a hook has seen it.
+/// What happens to a span after its transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transformed {
-    /// It is stored as the hook left it.
+    /// The span is stored as the transform left it.
     Keep,
-    /// It is not stored; counted as `transform`.
+    /// The span is dropped, and counted as [`DropReason::Transform`](crate::DropReason).
     Drop,
 }
 
-/// Edits spans on their way to a location. Runs on a delivery thread, once per span and location,
-/// never on the application's threads; a hook that panics drops the span.
+/// Edits spans on their way to a location. Runs once per span and location, on a thread of the
+/// pipeline, never on the application's threads. If it panics, the span is dropped and counted. It
+/// does not see trace-level values.
 ///
 /// ```
 /// use trace_destination_core::{LocationUri, Span, Transformed};

@@ -1,4 +1,4 @@
-//! The one grammar in which locations are written in code, files and environment variables:
+//! The grammar of locations, the same in code, files and environment variables:
 //! `scheme://authority/path?key=value&…`, or `scheme:name` for locations without a host.
 
 use crate::error::{Error, ErrorKind};
@@ -10,7 +10,8 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Encoded inside a path, besides what is not ASCII. The comma separates locations in a list.
+/// Characters that are percent-encoded in a path, besides those beyond ASCII. The comma separates
+/// locations in a list.
 const PATH: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -26,15 +27,16 @@ const PATH: &AsciiSet = &CONTROLS
     .add(b'\\')
     .add(b'^')
     .add(b'|');
-/// Encoded inside a query key or value.
+/// Characters that are percent-encoded in a query key or value.
 const QUERY: &AsciiSet = &PATH.add(b'&').add(b'=').add(b'+').add(b'\'');
 
-/// Longest URI taken, in bytes. Long enough for any path, short enough to print in an error.
+/// Longest URI, in bytes. Long enough for any path, short enough to print in an error.
 const MAX_LEN: usize = 8 * 1024;
 
-/// The canonical name of a location. Two URIs are equal if and only if they mean the same place,
-/// as far as that can be told from the text: scheme and host are lower case, a default port is
-/// dropped, query parameters are sorted, and everything is percent-encoded in one way.
+/// The canonical name of a location. Two URIs are equal if and only if their texts mean the same
+/// location: scheme and host are lower case, a default port is dropped, query parameters are
+/// sorted, and characters are percent-encoded in one way. Nothing outside the text is consulted,
+/// such as DNS.
 ///
 /// A URI never holds a secret: user information is refused.
 ///
@@ -58,8 +60,8 @@ struct Inner {
 }
 
 impl LocationUri {
-    /// A URI from its parts, none of them percent-encoded. `authority` is `host[:port]`; an empty
-    /// one stands for none, with the `//` kept.
+    /// Builds a URI from its parts, none of them percent-encoded. `authority` is `host[:port]`. An
+    /// empty one means no host, with the `//` kept.
     ///
     /// # Errors
     /// As for parsing.
@@ -112,7 +114,7 @@ impl LocationUri {
         {
             return Err(invalid(&scheme, "it contains a NUL byte"));
         }
-        // A web address ends where its host ends: `http://h/` and `http://h` are one place.
+        // `http://h/` and `http://h` are one location.
         let path = match (&authority, path) {
             (Some(a), "/") if !a.is_empty() => "",
             (_, path) => path,
@@ -206,7 +208,7 @@ fn canonical_authority(scheme: &str, authority: &str) -> Result<String, Error> {
             "the host contains a character that no host has",
         ));
     }
-    // ASCII alone: others fold in ways that make one name of two.
+    // Only ASCII is folded: folding other letters can make two different names equal.
     let authority = authority.to_ascii_lowercase();
     let (host, port) = match authority.rsplit_once(':') {
         // `[::1]` has colons but no port.

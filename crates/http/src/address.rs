@@ -1,21 +1,21 @@
-//! Addresses: where requests may go, and how they are shown.
+//! Addresses: what is local, and how errors and log lines show them.
 
 use crate::secret::MASK;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Hosts that are warned of one by one; beyond them, one line speaks for all.
+/// Largest number of hosts that get a warning each; beyond it, one warning is for all.
 const WARNED_HOSTS: usize = 256;
 
-/// What stands for itself anywhere in an address (RFC 3986, section 2.3, "unreserved").
+/// Characters that are never percent-encoded (RFC 3986, section 2.3, "unreserved").
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// A name as one segment of a path, or as a value in a query.
+/// Percent-encodes a name as one segment of a path, or as a value in a query.
 pub fn encoded(name: &str) -> String {
     utf8_percent_encode(name, UNRESERVED).to_string()
 }
@@ -29,7 +29,7 @@ pub fn origin(address: &str) -> &str {
     &address[..end]
 }
 
-/// Whether an address is this machine's own, which nobody listens in on.
+/// Whether an address is loopback, where plain HTTP cannot be overheard.
 pub fn is_loopback(address: &str) -> bool {
     let origin = origin(address);
     let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
@@ -44,8 +44,8 @@ pub fn is_loopback(address: &str) -> bool {
     }
 }
 
-/// An address as an error or log line may show it: without user information and fragment, and of its
-/// query only the values of parameters that are `known`.
+/// An address as errors and log lines may show it: without user information and fragment. In the
+/// query, only the values of `known` parameters are shown.
 pub fn redacted(address: &str, known: &[&str]) -> String {
     let address = address.split('#').next().unwrap_or_default();
     let (place, query) = match address.split_once('?') {

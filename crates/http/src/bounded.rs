@@ -1,4 +1,4 @@
-//! Answers, read up to a bound.
+//! Answers of servers, read up to a bound.
 
 use crate::failure::Failure;
 use bytes::Bytes;
@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// The headers; there is a bound on them in the client beneath.
+    /// The headers, which the HTTP client bounds.
     pub headers: HeaderMap,
     /// The body, up to the bound.
     pub body: Bytes,
-    /// Whether there was more of the body than the bound.
+    /// Whether the body was longer than the bound.
     pub is_cut: bool,
 }
 
@@ -25,8 +25,8 @@ impl Answer {
     }
 }
 
-/// Reads an answer's body up to `limit` bytes. Nothing is made ready for the length that the server
-/// claims.
+/// Reads an answer's body up to `limit` bytes. The length that the server claims is not used to
+/// allocate memory.
 pub(crate) async fn read(mut response: reqwest::Response, limit: usize) -> Result<Answer, Failure> {
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
@@ -48,14 +48,14 @@ pub(crate) async fn read(mut response: reqwest::Response, limit: usize) -> Resul
     })
 }
 
-/// A value out of JSON. `None` for what is something else, or nested deeper than 128 levels. What the
-/// type does not ask for is passed over without being kept.
+/// Parses JSON. `None` if it does not fit the type, or is nested deeper than 128 levels. Fields
+/// that the type does not have are skipped.
 pub fn json<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     // serde_json ends at 128 levels (`Deserializer::disable_recursion_limit` is not called).
     serde_json::from_slice(body).ok()
 }
 
-/// The message in the JSON of an error, or all of its text; not yet fit to be shown, see
+/// The message in the JSON of an error, or the whole text. Not redacted yet: see
 /// [`said`](crate::said).
 pub fn message(body: &[u8]) -> Vec<u8> {
     #[derive(serde::Deserialize)]
@@ -83,8 +83,8 @@ pub fn message(body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The server's own name for an error in its JSON, as MLflow, Databricks and Unity Catalog write it;
-/// shortened.
+/// The server's own name for an error in its JSON, as MLflow, Databricks and Unity Catalog write
+/// it; shortened.
 pub fn error_code(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Named {
@@ -94,7 +94,8 @@ pub fn error_code(body: &[u8]) -> Option<String> {
     Some(crate::secret::shorten(&named.error_code))
 }
 
-/// Bytes of an error's JSON that are decoded: a value takes many times the room of its text.
+/// Largest JSON of an error that is decoded, in bytes: a value takes many times the memory of its
+/// text.
 const LONGEST_ERROR: usize = 64 << 10;
 
 #[derive(serde::Deserialize)]

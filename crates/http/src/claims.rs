@@ -1,28 +1,28 @@
-//! One way to each place: equal URIs are one place with one lane, so they have to be reached with
+//! One set of settings per location: equal URIs are one location, so they have to be used with
 //! equal credentials and settings.
 
 use crate::weak::WeakMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The ways to the places in use.
+/// The settings of all locations in use.
 #[derive(Debug)]
 pub struct Claims<K, W>(Mutex<WeakMap<K, W>>);
 
-/// A place is in use already, and is reached in another way.
+/// The location is in use with other settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InUse;
 
 impl<K: Eq + Hash, W: PartialEq> Claims<K, W> {
-    /// No place is in use.
+    /// An empty set.
     pub const fn new() -> Self {
         Self(Mutex::new(WeakMap::new()))
     }
 
-    /// The way to a place, to be held as long as the place is used that way.
+    /// Claims a location with these settings, for as long as the returned value is held.
     ///
     /// # Errors
-    /// If the place is in use and the way to it is another.
+    /// If the location is in use with other settings.
     pub fn claim(&self, place: K, way: W) -> Result<Arc<W>, InUse> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match places.get(&place) {

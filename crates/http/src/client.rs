@@ -1,4 +1,4 @@
-//! Requests to one server, on behalf of whoever has its credentials.
+//! Requests to one server, with its credentials.
 
 use crate::address::warn_of_plain;
 use crate::bounded::{Answer, error_code, message, read};
@@ -30,7 +30,7 @@ pub struct Request {
     pub body: Option<Bytes>,
 }
 
-/// The way to one server: the host it is on, and what is sent there with every request.
+/// A client of one server: its host's pool, and the credentials and headers of every request.
 pub struct Client {
     pool: Arc<Pool>,
     authorizer: Arc<Authorizer>,
@@ -45,8 +45,9 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A way through `pool` with credentials and headers, whose values count as secrets. Names and
-    /// values that cannot be sent are left out: whoever takes them from a user checks them.
+    /// A client that uses `pool`, with credentials and headers, whose values count as secrets.
+    /// Header names and values that cannot be sent are left out; code that takes them from a user
+    /// checks them.
     ///
     /// # Errors
     /// `InvalidConfig` for credentials that cannot be sent.
@@ -81,7 +82,7 @@ impl Client {
         self.pool.wire()
     }
 
-    /// What an error may say of the credentials.
+    /// The credentials as an error describes them.
     pub fn credentials(&self) -> &Credentials {
         self.authorizer.credentials()
     }
@@ -89,16 +90,16 @@ impl Client {
     /// Sends a request and reads its answer, up to `limit` bytes of its body.
     ///
     /// # Behavior
-    /// One call is one request on the wire, but for two cases in which the first cannot have had an
-    /// effect: a 401 where there may be another credential, and a TLS handshake that failed while
-    /// certificates were replaced in their files. Each happens once.
+    /// One call is one request, except in two cases in which the first request cannot have had an
+    /// effect: a 401 if there may be another credential, and a failed TLS handshake if certificate
+    /// files were replaced meanwhile. Each is repeated once.
     ///
-    /// Credentials are at hand before a permit of the host is taken, so that a server of tokens that
-    /// hangs holds up nobody who has other credentials. Waiting for a permit does not count toward
-    /// the time a batch is tried.
+    /// Credentials are fetched before a permit of the host is taken, so that a token server that
+    /// hangs delays only those that need its tokens. Waiting for a permit does not count toward the
+    /// retry deadline of a batch.
     ///
     /// # Errors
-    /// Where there is no answer; an answer of any status is `Ok`.
+    /// If there is no answer. An answer with any status is `Ok`.
     pub async fn send(&self, request: &Request, limit: usize) -> Result<Answer, Failure> {
         let proof = self.authorizer.proof(&self.pool.http()).await?;
         let first = self.attempt(request, &proof, limit).await;
@@ -123,7 +124,7 @@ impl Client {
         proof: &Proof,
         limit: usize,
     ) -> Result<Answer, Failure> {
-        // Only closed with the pool, which is borrowed.
+        // The semaphore is closed only with the pool, which is borrowed.
         let _permit = waiting_for_turn(self.pool.permits.acquire()).await;
         if !(proof.secrets.is_empty() && self.secrets.is_empty()) {
             warn_of_plain(&request.url);
@@ -142,11 +143,12 @@ impl Client {
         read(response, limit).await
     }
 
-    /// Whether an answer is a success, by the table of its server. `asked` names the request in an
-    /// error, `withheld` what to set where there are credentials that are not sent there.
+    /// Checks whether an answer is a success, by the table of its kind of server. `asked` names the
+    /// request in errors; `withheld` names the variable to set if credentials exist that were not
+    /// sent.
     ///
     /// # Errors
-    /// What the table says of the answer.
+    /// The meaning of the answer, by the table.
     pub fn check(
         &self,
         answer: &Answer,
@@ -175,7 +177,7 @@ impl Client {
         }))
     }
 
-    /// What a server says, as an error may repeat it: one line, short, without a secret of this
+    /// A server's text as an error may repeat it: one line, shortened, without secrets of this
     /// client.
     pub fn said(&self, words: &[u8]) -> String {
         let own = self.authorizer.secrets();

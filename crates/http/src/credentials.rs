@@ -1,5 +1,5 @@
-//! Who is asking: fixed credentials, or a source of them that is asked for every request, so that
-//! they can change beneath open locations.
+//! Credentials: fixed ones, or a source that is asked before every request, so that they can change
+//! while locations are open.
 
 use crate::failure::Failure;
 use crate::file::{LOOK_EVERY, Looked, Stamp};
@@ -16,14 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use trace_destination_core::{Error, ErrorKind};
 
 const OPERATION: &str = "get credentials";
-/// Longest token file that is read.
+/// Longest token file that is read, in bytes.
 const MAX_FILE: u64 = 64 << 10;
 
-/// Where the credentials for one host come from. Cheap to clone.
+/// The source of the credentials for one host. Cheap to clone.
 ///
-/// Fixed ones are compared by their value, a [`CredentialProvider`] by being the same one: locations
-/// that share a host share its credentials if they are given clones of one value. `Debug` shows no
-/// secret.
+/// Fixed credentials are equal if their values are; a [`CredentialProvider`] is equal only to
+/// itself. So give clones of one value to all locations that share a host. `Debug` shows no secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Credentials(pub(crate) Source);
 
@@ -41,7 +40,7 @@ pub(crate) enum Source {
     Provider(Provider),
 }
 
-/// A source that the application brings along.
+/// A provider of the application.
 #[derive(Clone)]
 pub(crate) struct Provider(Arc<dyn CredentialProvider>);
 
@@ -61,33 +60,34 @@ impl Hash for Provider {
 
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The application's own `Debug` may show what this crate would not.
+        // The provider's own `Debug` may show secrets.
         f.write_str("Provider")
     }
 }
 
-/// A source of credentials that an application brings along, such as a vault's client.
+/// A source of credentials that the application implements, such as a client of a vault.
 #[async_trait]
 pub trait CredentialProvider: Send + Sync + 'static {
     /// The credential for the next request.
     ///
     /// # Behavior
-    /// Called before every request of every location that has this provider, so a value that is good
-    /// for a while is best kept. The future may be dropped at any await point.
+    /// Called before every request of every location that uses this provider, so cache a value
+    /// while it is valid. The future may be dropped at any await point.
     ///
     /// # Errors
-    /// Whatever keeps the application from having one. The request is not sent; the error is reported
-    /// with the location's name and retried if it says so. Its text must hold no secret.
+    /// If the application has no credential. The request is not sent. The error is reported with
+    /// the location's name, and retried if it is marked as retryable. Its text must not contain a
+    /// secret.
     async fn credential(&self) -> Result<Credential, Error>;
 
-    /// A server answered 401 to the credential that was given last. Returns whether the next one
-    /// may be another; then the request is sent once more. `false` unless implemented.
+    /// Called when a server answered 401 to the last credential. Return true if the next one may be
+    /// different; the request is then sent once more. The default is false.
     fn rejected(&self) -> bool {
         false
     }
 }
 
-/// One credential: what goes into the headers of a request. `Debug` shows no secret.
+/// One credential, which becomes a header of a request. `Debug` shows no secret.
 #[derive(Clone, Debug)]
 pub struct Credential(Value);
 
@@ -100,7 +100,7 @@ enum Value {
 }
 
 impl Credential {
-    /// None: the request is sent without.
+    /// No credential: the request is sent without one.
     pub fn none() -> Self {
         Self(Value::None)
     }
@@ -116,7 +116,7 @@ impl Credential {
         Self(Value::Bearer(Secret::new(token)))
     }
 
-    /// A header of any name, as vendors of OTLP backends want their API keys.
+    /// A header with any name, such as the API keys of OTLP vendors.
     pub fn header(name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), Secret::new(value));
         Self(Value::Header { name, value })
@@ -153,7 +153,7 @@ impl Credential {
     }
 }
 
-/// A credential that is ready to be sent, and what must not be shown of it.
+/// A credential as a header, with the texts that must not be shown.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proof {
     header: Option<(HeaderName, HeaderValue)>,
@@ -161,7 +161,7 @@ pub(crate) struct Proof {
 }
 
 impl Proof {
-    /// Whether a server sees the same.
+    /// Whether both send the same header.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.header == other.header
     }
@@ -183,7 +183,7 @@ fn unsendable(what: &str) -> Error {
 }
 
 impl Credentials {
-    /// None: requests are sent without.
+    /// No credentials: requests are sent without them.
     pub fn none() -> Self {
         Self::default()
     }
@@ -194,25 +194,25 @@ impl Credentials {
         Self(Source::Basic { user, password })
     }
 
-    /// A bearer token that stays as it is.
+    /// A bearer token that does not change.
     pub fn bearer(token: impl Into<String>) -> Self {
         Self(Source::Bearer(Secret::new(token)))
     }
 
-    /// A bearer token in a file, as Kubernetes and agents of vaults write them. The file is looked at
-    /// once a second while requests are sent, and after an answer of 401; it is read again when it
-    /// changed. Blanks and line ends around the token do not count.
+    /// A bearer token in a file, as Kubernetes and vault agents write them. The file is checked at
+    /// most once a second while requests are sent, and after a 401, and read again if it has
+    /// changed. Blanks and line ends around the token are ignored.
     pub fn bearer_file(file: impl Into<PathBuf>) -> Self {
         Self(Source::File(file.into()))
     }
 
-    /// Tokens that an OAuth client gets by client credentials, renewed before they end.
+    /// Tokens from an OAuth client (client credentials grant), renewed before they expire.
     pub fn oauth(client: OAuthClient) -> Self {
         Self(Source::OAuth(client))
     }
 
-    /// A function that is asked before every request. It must not block, and must not take long:
-    /// have it return a value that something else keeps up to date.
+    /// A function that is called before every request. It must not block or take long: let it
+    /// return a value that other code keeps up to date.
     pub fn from_fn(
         current: impl Fn() -> Result<Credential, Error> + Send + Sync + 'static,
     ) -> Self {
@@ -227,14 +227,14 @@ impl Credentials {
             }
 
             fn rejected(&self) -> bool {
-                // It may have changed since the request was made.
+                // The value may have changed since the request was sent.
                 true
             }
         }
         Self::provider(Arc::new(Function(current)))
     }
 
-    /// A source that the application brings along.
+    /// A provider of the application.
     pub fn provider(provider: Arc<dyn CredentialProvider>) -> Self {
         Self(Source::Provider(Provider(provider)))
     }
@@ -244,7 +244,7 @@ impl Credentials {
         self.0 == Source::None
     }
 
-    /// Whether they never change.
+    /// Whether the credentials never change.
     pub fn is_fixed(&self) -> bool {
         matches!(
             self.0,
@@ -252,7 +252,7 @@ impl Credentials {
         )
     }
 
-    /// What an error may say of them.
+    /// The credentials as an error describes them.
     pub fn name(&self) -> &'static str {
         match &self.0 {
             Source::None => crate::fault::NO_CREDENTIALS,
@@ -264,10 +264,10 @@ impl Credentials {
         }
     }
 
-    /// Checks what can be checked without asking anybody.
+    /// Checks the credentials as far as that is possible without a request.
     ///
     /// # Errors
-    /// `InvalidConfig` for what cannot be sent, and for a token file that cannot be read.
+    /// `InvalidConfig` for values that cannot be sent, and for a token file that cannot be read.
     pub fn check(&self) -> Result<(), Error> {
         match &self.0 {
             Source::Basic { .. } | Source::Bearer(_) => self.fixed().proof().map(drop),
@@ -307,11 +307,11 @@ fn read(file: &Path) -> Result<Credential, Error> {
     }
 }
 
-/// Credentials in use: what is known of them at the moment.
+/// Credentials in use, with their current value.
 pub(crate) struct Authorizer {
     credentials: Credentials,
     live: Live,
-    /// What was sent last, for [`Authorizer::secrets`].
+    /// The last value that was sent, for [`Authorizer::secrets`].
     sent: Mutex<Arc<Proof>>,
 }
 
@@ -330,7 +330,7 @@ struct FileState {
 
 impl Authorizer {
     /// # Errors
-    /// `InvalidConfig` for what cannot be sent.
+    /// `InvalidConfig` for values that cannot be sent.
     pub(crate) fn new(credentials: &Credentials) -> Result<Self, Error> {
         let live = match &credentials.0 {
             Source::None | Source::Basic { .. } | Source::Bearer(_) => Live::Fixed,
@@ -360,7 +360,7 @@ impl Authorizer {
             .clone()
     }
 
-    /// What the next request is to be sent with.
+    /// The credential for the next request.
     pub(crate) async fn proof(&self, http: &reqwest::Client) -> Result<Arc<Proof>, Failure> {
         let proof = match &self.live {
             Live::Fixed => return Ok(self.sent()),
@@ -400,7 +400,7 @@ impl Authorizer {
                     (state.stamp, state.proof) = (stamp, Some(proof.clone()));
                     Ok(proof)
                 }
-                // It may be just being written; the stamp is not kept, so it is read again.
+                // The file may be being written: the stamp is not kept, so it is read again.
                 (Err(error), Some(proof)) => {
                     tracing::debug!(error = %error, "the token at hand is used on");
                     Ok(proof.clone())
@@ -410,7 +410,7 @@ impl Authorizer {
         }
     }
 
-    /// The server did not accept `proof`; whether there may be another.
+    /// Called if the server did not accept `proof`. Returns whether there may be another.
     pub(crate) async fn rejected(&self, proof: &Arc<Proof>) -> bool {
         match &self.live {
             Live::Fixed => false,
@@ -420,7 +420,7 @@ impl Authorizer {
                 };
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 let changed = Stamp::of(file) != state.stamp;
-                // Somebody else may have noticed before.
+                // Another request may have replaced it already.
                 let newer = state.proof.as_ref().is_some_and(|p| !Arc::ptr_eq(p, proof));
                 if changed
                     && !newer
@@ -439,7 +439,8 @@ impl Authorizer {
         }
     }
 
-    /// What must not be shown of what was sent, and of what gets it.
+    /// The texts that must not be shown: of the last credential, and of the client that gets
+    /// tokens.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
         let mut secrets = self.sent().secrets.clone();
         if let Live::OAuth(tokens) = &self.live {

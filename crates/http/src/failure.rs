@@ -8,25 +8,25 @@ use trace_destination_core::{Error, ErrorKind};
 /// Why a request got no answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// The way to the server, or back.
+    /// The request or its answer did not get through.
     Transport {
         /// What happened.
         class: Transport,
-        /// The error beneath, without an address: a token's may hold a secret.
+        /// The underlying error, without its address: that of a token server may hold a secret.
         source: reqwest::Error,
     },
     /// There is no token to send.
     Token(Box<TokenFault>),
-    /// The application's own source of credentials has none to give, or one that cannot be sent.
+    /// The application's provider returned an error, or a credential that cannot be sent.
     Credentials(Error),
 }
 
 /// What happened on the way to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// Nobody that is trusted vouches for the server's certificate.
+    /// The server's certificate is not trusted.
     UntrustedCertificate,
-    /// The server ended the TLS handshake; it may ask for a certificate.
+    /// The server ended the TLS handshake; it may require a client certificate.
     Alert,
     /// The TLS handshake failed.
     Tls,
@@ -36,14 +36,14 @@ pub enum Transport {
     Timeout,
     /// Nothing listens at the address.
     Refused,
-    /// No connection could be made: a name that is not found, a network that is away.
+    /// No connection could be made: the name was not found, or the network is down.
     Connect,
-    /// The connection broke, or what came through it is no HTTP.
+    /// The connection broke, or the answer is not HTTP.
     Broken,
 }
 
 impl Transport {
-    /// Every way in which there is no answer.
+    /// Every variant.
     pub const ALL: [Self; 8] = [
         Self::Refused,
         Self::Connect,
@@ -55,7 +55,7 @@ impl Transport {
         Self::Unmakeable,
     ];
 
-    /// What becomes of the request.
+    /// What is done with the request.
     pub fn outcome(self) -> Outcome {
         match self.is_passing() {
             true => Outcome::Resend,
@@ -63,7 +63,7 @@ impl Transport {
         }
     }
 
-    /// What an error calls it.
+    /// The kind of the public error.
     pub fn kind(self) -> ErrorKind {
         match self {
             Self::UntrustedCertificate | Self::Alert => ErrorKind::Unauthenticated,
@@ -87,7 +87,7 @@ impl Transport {
         }
     }
 
-    /// Whether the same request may get an answer later.
+    /// Whether the same request may succeed later.
     pub fn is_passing(self) -> bool {
         matches!(
             self,
@@ -95,7 +95,7 @@ impl Transport {
         )
     }
 
-    /// Whether certificates decide.
+    /// Whether the failure is about certificates.
     pub(crate) fn is_tls(self) -> bool {
         matches!(self, Self::UntrustedCertificate | Self::Alert | Self::Tls)
     }
@@ -128,14 +128,14 @@ impl Failure {
     }
 }
 
-/// What is found beneath an error.
+/// Searches the sources of an error.
 #[derive(Default)]
 struct Beneath {
     tls: Option<rustls::Error>,
     refused: bool,
 }
 
-/// Longest chain of errors that is followed.
+/// Longest chain of sources that is followed.
 const DEEPEST: usize = 32;
 
 impl Beneath {
@@ -148,7 +148,7 @@ impl Beneath {
         }
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
             self.refused |= io.kind() == std::io::ErrorKind::ConnectionRefused;
-            // What it wraps is not its source, and may be another of its kind.
+            // An `io::Error` does not return the error it wraps as its source.
             if let Some(inner) = io.get_ref() {
                 return self.look(inner, depth + 1);
             }

@@ -1,5 +1,5 @@
-//! What keeps a request from its purpose, and its one translation into the public error. The words
-//! that mend it are each backend's own.
+//! Everything that can go wrong with a request, and its translation into the public error. Each
+//! backend adds its own suggested fixes.
 
 use crate::failure::{Failure, Transport};
 use crate::oauth::TokenFault;
@@ -8,58 +8,58 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use trace_destination_core::{Error, ErrorKind, Retry};
 
-/// How an error names a client that has no credentials.
+/// How an error describes a client without credentials.
 pub(crate) const NO_CREDENTIALS: &str = "no credentials";
 
-/// Everything that keeps a server from doing what it was asked.
+/// Why a request did not succeed.
 #[derive(Debug)]
 pub enum Fault {
-    /// It answered, but not with success.
+    /// The server answered, but not with success.
     Answer(Refused),
     /// There was no answer.
     Transport {
         /// What happened.
         class: Transport,
-        /// The address that was asked, where an error is to name it.
+        /// The address, if the error is to name it.
         server: Option<String>,
-        /// The error beneath, without an address.
+        /// The underlying error, without an address.
         source: reqwest::Error,
     },
     /// There is no token to send.
     Token(Box<TokenFault>),
-    /// An error that names no operation of the backend yet.
+    /// An error that does not name an operation of the backend yet.
     Given(Error),
-    /// Something else, with its own words.
+    /// Any other fault, with its own text.
     Said {
-        /// What an error calls it.
+        /// The kind of the public error.
         kind: ErrorKind,
         /// What happened.
         cause: String,
-        /// What to do about it.
+        /// The suggested fix.
         mend: Cow<'static, str>,
-        /// What becomes of the request.
+        /// What is done with the request.
         outcome: Outcome,
     },
 }
 
-/// An answer that is no success.
+/// An answer that is not a success.
 #[derive(Clone, Debug)]
 pub struct Refused {
     /// The status.
     pub status: u16,
     /// What it means.
     pub row: &'static Row,
-    /// Whether and when to try again.
+    /// Whether and when the request is tried again.
     pub retry: Retry,
     /// The server's own name for the error, such as `RESOURCE_DOES_NOT_EXIST`.
     pub code: Option<String>,
-    /// What the server says, shortened, without secrets.
+    /// The server's message, shortened, without secrets.
     pub says: Box<str>,
-    /// What was asked, such as `POST /v1/traces`.
+    /// The request, such as `POST /v1/traces`.
     pub asked: Box<str>,
-    /// With what credentials.
+    /// A description of the credentials.
     pub credentials: &'static str,
-    /// What to set, where there are credentials that were not sent.
+    /// The variable to set, if credentials exist that were not sent.
     pub withheld: Option<Arc<String>>,
 }
 
@@ -70,18 +70,18 @@ impl Refused {
     }
 }
 
-/// What the reader of an error can do, in the words of one backend.
+/// The suggested fixes of one backend.
 pub trait Mends {
-    /// About an answer.
+    /// For an answer.
     fn answer(&self, refused: &Refused) -> Cow<'static, str>;
-    /// Where there is no answer.
+    /// For a request without an answer.
     fn transport(&self, class: Transport) -> &'static str;
-    /// Where a server of tokens refused to give one.
+    /// For a token server that refused to issue a token.
     fn token(&self) -> &'static str;
 }
 
 impl Fault {
-    /// Something that stays until somebody mends it.
+    /// A fault that stays until somebody fixes it.
     pub fn new(
         kind: ErrorKind,
         cause: impl Into<String>,
@@ -90,7 +90,7 @@ impl Fault {
         Self::with_outcome(kind, cause, mend, Outcome::Keep)
     }
 
-    /// The same, worth trying again.
+    /// The same fault, worth trying again.
     pub fn passing(
         kind: ErrorKind,
         cause: impl Into<String>,
@@ -99,7 +99,7 @@ impl Fault {
         Self::with_outcome(kind, cause, mend, Outcome::Resend)
     }
 
-    /// The same, with what becomes of the request.
+    /// The same fault, with what is done with the request.
     pub fn with_outcome(
         kind: ErrorKind,
         cause: impl Into<String>,
@@ -114,7 +114,7 @@ impl Fault {
         }
     }
 
-    /// A request that got no answer.
+    /// A request without an answer.
     pub fn unanswered(failure: Failure, server: Option<&str>) -> Self {
         match failure {
             Failure::Transport { class, source } => Self::Transport {
@@ -174,7 +174,7 @@ impl Fault {
         matches!(self.outcome(), Outcome::Resend | Outcome::ResendThenApart)
     }
 
-    /// Whether what was asked may have been done all the same.
+    /// Whether the server may have carried out the request all the same.
     pub fn leaves_doubt(&self) -> bool {
         match self {
             Self::Answer(refused) => refused.status >= 500 || refused.status == 408,
@@ -270,7 +270,7 @@ fn answer(operation: &'static str, refused: Refused, mends: &impl Mends) -> Erro
         ErrorKind::Unauthenticated | ErrorKind::PermissionDenied
     );
     let mend: Cow<'static, str> = match &refused.withheld {
-        // A proxy's 407 is about other credentials.
+        // A 407 is about the proxy's credentials, not the server's.
         Some(withheld) if is_refusal && refused.status != 407 && refused.has_no_credentials() => {
             withheld.to_string().into()
         }

@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How often a file is looked at; it is read only if it changed.
+/// How often a file is checked; it is read only if it has changed.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What tells one content of a file from another without reading it.
+/// Identifies the content of a file without reading it: length, time, inode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp(Option<(u64, Option<SystemTime>, u64)>);
 
 impl Stamp {
     pub(crate) fn of(file: &Path) -> Self {
-        // Of the file a link leads to: secrets are often swapped by their links.
+        // Of the file that a symbolic link leads to: secrets are often swapped by changing links.
         let Ok(about) = std::fs::metadata(file) else {
             return Self(None);
         };
@@ -30,7 +30,7 @@ fn number(_: &std::fs::Metadata) -> u64 {
     0
 }
 
-/// When something was last looked at.
+/// When a file was last checked.
 #[derive(Debug)]
 pub(crate) struct Looked(Instant);
 
@@ -39,7 +39,7 @@ impl Looked {
         Self(Instant::now())
     }
 
-    /// Whether it is time to look again; if so, counts as looked at.
+    /// Whether it is time to check again; if so, counts as checked.
     pub(crate) fn is_due(&mut self, every: Duration) -> bool {
         let due = self.0.elapsed() >= every;
         if due {

@@ -1,4 +1,5 @@
-//! Access tokens by OAuth client credentials (RFC 6749, section 4.4), renewed before they end.
+//! Access tokens by the OAuth client credentials grant (RFC 6749, section 4.4), renewed before they
+//! expire.
 
 use crate::address::{redacted, warn_of_plain};
 use crate::bounded::{json, read};
@@ -16,13 +17,14 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use trace_destination_core::{Error, ErrorKind};
 
-/// Tokens are renewed this long before they end, or when half their life is over if that is later.
+/// Tokens are renewed this long before they expire, or after half their life if that is later.
 const MARGIN: Duration = Duration::from_secs(60);
-/// Bytes of a token's answer: a token goes into a header, which servers bound at some KiB.
+/// Longest answer of a token server, in bytes: a token goes into a header, which servers limit to
+/// some KiB.
 const MAX_ANSWER: usize = 64 << 10;
-/// Sent as it is by `application/x-www-form-urlencoded`, in which RFC 6749, section 2.3.1, has ids
-/// and secrets written before they are joined; and `~`, which RFC 3986 leaves as it is. Servers that
-/// decode take it either way, and those that do not take it only so.
+/// Characters that `application/x-www-form-urlencoded` leaves as they are, and `~`, which RFC 3986
+/// leaves too. RFC 6749, section 2.3.1, requires ids and secrets in this encoding. `~` is left
+/// because servers that decode accept it, and servers that do not decode need it.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -30,7 +32,7 @@ const FORM: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'*')
     .remove(b'~');
 
-/// A client that gets access tokens for itself. `Debug` shows neither its secret nor what is in the
+/// An OAuth client that gets access tokens for itself. `Debug` shows neither its secret nor the
 /// query of its address.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OAuthClient {
@@ -41,8 +43,8 @@ pub struct OAuthClient {
 }
 
 impl OAuthClient {
-    /// A client with its id and secret, and the address of its tokens. They are sent to that address
-    /// and to no other.
+    /// A client with its id and secret, and the address of the token endpoint. Id and secret are
+    /// sent only to that address.
     pub fn new(
         id: impl Into<String>,
         secret: impl Into<String>,
@@ -56,19 +58,20 @@ impl OAuthClient {
         }
     }
 
-    /// What the tokens are for.
+    /// Sets the scope of the tokens.
     #[must_use]
     pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
     }
 
-    /// Checks what can be checked without asking for a token.
+    /// Checks the client as far as that is possible without a request.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let is_web = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https");
         match reqwest::Url::parse(&self.token_url) {
             Ok(url) if is_web(&url) && url.has_host() => Ok(()),
-            // Neither the address nor the parser's words: what is mistyped may be the secret.
+            // Shows neither the address nor the parser's message: the mistyped text may be the
+            // secret.
             _ => Err(Error::new(
                 ErrorKind::InvalidConfig,
                 "get credentials",
@@ -97,18 +100,18 @@ impl fmt::Debug for OAuthClient {
 /// Why there is no token.
 #[derive(Debug)]
 pub struct TokenFault {
-    /// What an error calls it.
+    /// The kind of the public error.
     pub kind: ErrorKind,
-    /// What happened, with the address that was asked, without a secret.
+    /// What happened, with the address, without secrets.
     pub cause: String,
-    /// Whether the same may succeed later.
+    /// Whether the same request may succeed later.
     pub is_passing: bool,
-    /// The error beneath.
+    /// The underlying error.
     pub source: Option<reqwest::Error>,
 }
 
 impl TokenFault {
-    /// The same for somebody else; the error beneath is the first one's.
+    /// A copy for another request that waited for the same token, without the underlying error.
     fn again(&self) -> Self {
         Self {
             kind: self.kind,
@@ -122,9 +125,9 @@ impl TokenFault {
 /// The tokens of one client.
 pub(crate) struct Tokens {
     client: OAuthClient,
-    /// The id and secret as they are sent.
+    /// Id and secret, encoded as they are sent.
     pair: Secret,
-    /// The secret as it is encoded for that.
+    /// The secret in that encoding.
     encoded: Secret,
     header: HeaderValue,
     current: Mutex<State>,
@@ -133,7 +136,7 @@ pub(crate) struct Tokens {
 #[derive(Default)]
 struct State {
     token: Option<Token>,
-    /// When the last attempt to get one failed, and why.
+    /// When the last attempt to get a token failed, and why.
     failed: Option<(Instant, TokenFault)>,
 }
 
@@ -171,8 +174,8 @@ impl Tokens {
         })
     }
 
-    /// A token that is good for a while yet. Whoever comes while one is fetched waits for it, and
-    /// shares its failure: a server that hangs costs all of them one wait, and not one each.
+    /// A token that stays valid for a while. Requests that come while one is being fetched wait for
+    /// it and share its failure, so that a token server that hangs costs them one wait together.
     pub(crate) async fn current(&self, http: &reqwest::Client) -> Result<Secret, Failure> {
         let asked = Instant::now();
         let mut state = self.current.lock().await;
@@ -206,7 +209,7 @@ impl Tokens {
         Ok(text)
     }
 
-    /// Drops the token that a server did not accept. One that was fetched since stays.
+    /// Drops a token that a server did not accept, unless a newer one has replaced it.
     pub(crate) async fn forget(&self, refused: Option<&Secret>) {
         let mut state = self.current.lock().await;
         if state.token.as_ref().map(|token| &token.text) == refused {
@@ -274,7 +277,7 @@ impl Tokens {
             let cause = format!("was answered with more than {} KiB", MAX_ANSWER >> 10);
             return Err(fault(ErrorKind::Unsupported, cause, false));
         }
-        // Its text may hold a token: an error does not repeat it.
+        // The text may hold a token, so the error does not repeat it.
         match json::<Given>(&answer.body) {
             Some(given) if !given.access_token.is_empty() => Ok(given),
             _ => Err(fault(

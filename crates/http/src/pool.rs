@@ -1,5 +1,5 @@
-//! Connections, and how many requests may use them: the client beneath is shared by all hosts that
-//! are reached in one way, the permits are each host's own.
+//! Connections, and how many requests may use them. The HTTP client is shared by all hosts with
+//! equal settings; the permits belong to one host.
 
 use crate::credentials::{Authorizer, Credentials};
 use crate::failure::Failure;
@@ -16,29 +16,29 @@ use trace_destination_core::{Error, ErrorKind};
 
 /// Longest time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an idle connection is kept. MLflow's server (uvicorn) closes one after 5 s; to let go
-/// first avoids sending into a connection that is just being closed.
+/// How long an idle connection is kept. MLflow's server (uvicorn) closes one after 5 s; closing it
+/// earlier here avoids sending into a connection that is being closed.
 const POOL_IDLE: Duration = Duration::from_secs(4);
-/// Redirects that are followed, all of them on one origin.
+/// Largest number of redirects that are followed, all on one origin.
 const MAX_REDIRECTS: usize = 3;
 
-/// How requests are sent, whoever sends them.
+/// Settings of the HTTP client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wire {
     /// TLS settings.
     pub tls: Tls,
-    /// For one request, from its first byte to the last of its answer.
+    /// Longest time for one request, from its first byte to the last byte of the answer.
     pub timeout: Duration,
-    /// Requests under way to one host at a time.
+    /// Largest number of concurrent requests to one host.
     pub concurrency: usize,
 }
 
-/// One host, reached in one way: what a request needs to go there.
+/// The client and permits of one host with one set of settings.
 pub struct Pool {
     shared: Arc<Shared>,
     pub(crate) permits: Semaphore,
-    /// What is known of credentials that are used here: their tokens are fetched once, however many
-    /// paths of the host they are used for.
+    /// Credentials in use for this host: a token is fetched once, however many paths it is used
+    /// for.
     authorizers: Mutex<WeakMap<Credentials, Authorizer>>,
 }
 
@@ -55,8 +55,7 @@ static CLIENTS: Mutex<WeakMap<WireKey, Shared>> = Mutex::new(WeakMap::new());
 static POOLS: Mutex<WeakMap<(String, WireKey), Pool>> = Mutex::new(WeakMap::new());
 
 impl Pool {
-    /// The pool of the host at `origin` on this runtime, shared with whoever reaches it in the same
-    /// way.
+    /// The pool of the host at `origin` on this runtime, shared by all users with equal settings.
     ///
     /// # Errors
     /// `InvalidConfig` for TLS settings that cannot be used.
@@ -90,7 +89,7 @@ impl Pool {
         self.shared.current(LOOK_EVERY)
     }
 
-    /// Reads certificates again, if they changed; whether they did.
+    /// Reads the certificate files again if they have changed, and returns whether they had.
     pub(crate) fn reload(&self) -> bool {
         self.shared.reload()
     }
@@ -115,7 +114,7 @@ struct Live {
 
 impl Shared {
     fn new(wire: &Wire, https: bool) -> Result<Self, Error> {
-        // Before the files are read: a change in between is seen later.
+        // Taken before the files are read, so that a change in between is noticed later.
         let stamps = wire.tls.stamps();
         Ok(Self {
             live: Mutex::new(Live {
@@ -152,7 +151,7 @@ impl Shared {
                 tracing::debug!("certificates changed and were read again");
                 true
             }
-            // They may be just being written; the stamps are not kept, so they are read again.
+            // The files may be being written: the stamps are not kept, so they are read again.
             Err(error) => {
                 tracing::debug!(error = %error, "certificates changed and cannot be read yet");
                 false
@@ -167,9 +166,10 @@ fn client(wire: &Wire, https: bool) -> Result<reqwest::Client, Error> {
         .user_agent(concat!("trace-destination/", env!("CARGO_PKG_VERSION")))
         .redirect(same_origin())
         .referer(false)
-        // One call is one request: the pipeline alone decides what is sent again.
+        // One call is one request: only the pipeline decides what is sent again.
         .retry(reqwest::retry::never())
-        // Whatever another crate of the program turned on: what is read is what is counted.
+        // Decompression may be switched on by another crate of the program. Here the bytes that are
+        // counted have to be the bytes that are read.
         .no_gzip()
         .no_brotli()
         .no_deflate()
@@ -195,9 +195,9 @@ fn client(wire: &Wire, https: bool) -> Result<reqwest::Client, Error> {
         })
 }
 
-/// Follows a redirect only where nobody new learns anything: to the same scheme, host and port. And
-/// only where the request stays what it is: after a 301, 302 or 303 a POST would become a GET, whose
-/// success would say nothing.
+/// Follows a redirect only to the same scheme, host and port, so that no other server gets the
+/// credentials. And only with 307 and 308: after a 301, 302 or 303 a POST would become a GET, whose
+/// success would mean nothing.
 fn same_origin() -> redirect::Policy {
     redirect::Policy::custom(|attempt| {
         let stays = matches!(attempt.status().as_u16(), 307 | 308);
@@ -207,7 +207,7 @@ fn same_origin() -> redirect::Policy {
             .is_some_and(|first| first.origin() == attempt.url().origin());
         match stays && same && attempt.previous().len() <= MAX_REDIRECTS {
             true => attempt.follow(),
-            // The redirect is the answer, then.
+            // The redirect itself is then the answer.
             false => attempt.stop(),
         }
     })

@@ -1,4 +1,4 @@
-//! Text that is never shown, and what is done to the words of others before they are.
+//! Secrets, and the redaction of servers' texts before they are shown.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,13 +9,13 @@ use std::fmt;
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
-/// What is shown in place of a secret.
+/// Shown in place of a secret.
 pub(crate) const MASK: &str = "[secret]";
-/// Shorter secrets are masked as whole words only: as a part of words they would mask half a text.
+/// Secrets shorter than this are masked as whole words only; inside words they would mask too much.
 const SHORTEST_INSIDE: usize = 6;
-/// Bytes of a server's words that are looked through for secrets; what is shown is shorter by far.
+/// Largest text of a server that is searched for secrets, in bytes; much less of it is shown.
 const LONGEST_SAID: usize = 4 << 10;
-/// Bytes of a server's words that are shown.
+/// Largest text of a server that is shown, in bytes.
 const LONGEST_SHOWN: usize = 300;
 
 impl Secret {
@@ -24,7 +24,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that sends it.
+    /// The text itself, for sending it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -36,14 +36,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Takes secrets out of what somebody else says: stores and servers repeat what they were sent, as
-/// it is, percent-encoded, in Base64 or inside JSON.
+/// Masks secrets in texts of stores and servers, which repeat what they were sent: as it is,
+/// percent-encoded, in Base64 or inside JSON.
 pub fn scrub<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     mask(text, &all_forms(secrets))
 }
 
-/// Every way in which secrets may be written, the longest first: a part of a secret that is masked
-/// would hide the rest from the search.
+/// Every spelling of the secrets, the longest first: masking a part of a secret would hide the rest
+/// from the search.
 fn all_forms<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut forms: Vec<String> = secrets
         .into_iter()
@@ -96,16 +96,16 @@ fn stands_alone(form: &str, before: Option<char>, rest: &str) -> bool {
     form.len() >= SHORTEST_INSIDE || (free(before) && free(after))
 }
 
-/// What a server says, as an error may repeat it: one line, without control characters, without
-/// secrets, shortened. In this order: of a secret that is cut off, a part would be left.
+/// A server's text as an error may repeat it: one line, without control characters and secrets, and
+/// shortened. Secrets are masked first, because a part of a cut secret would not be recognised.
 pub fn said<'a>(words: &[u8], secrets: impl IntoIterator<Item = &'a str>) -> String {
-    // A few bytes of each kind of blank are cheap to pass over; a whole answer of them is not.
+    // A few blanks are cheap to skip; a whole answer of blanks is not.
     let words = &words[..words.len().min(16 * LONGEST_SAID)];
     let line = one_line(&String::from_utf8_lossy(words), LONGEST_SAID);
     let forms = all_forms(secrets);
     let mut said = mask(&line, &forms);
     if line.len() > LONGEST_SAID || words.len() == 16 * LONGEST_SAID {
-        // What was cut off may have been the rest of a secret.
+        // The cut may have divided a secret.
         let longest = forms.first().map_or(0, String::len);
         let end = said.floor_char_boundary(said.len().saturating_sub(longest));
         said.truncate(end);
@@ -113,7 +113,7 @@ pub fn said<'a>(words: &[u8], secrets: impl IntoIterator<Item = &'a str>) -> Str
     shorten(&said)
 }
 
-/// Shortens what a server says, so that a page of HTML does not end up in a log line.
+/// Shortens a server's text, so that an HTML page does not end up in a log line.
 pub fn shorten(text: &str) -> String {
     one_line(text, LONGEST_SHOWN)
 }

@@ -1,30 +1,32 @@
-//! Tables of what a status means: data, so that what a backend does, what its tests walk and what its
-//! documentation prints is one and the same.
+//! Tables of the meaning of statuses. They are data, so that the code, the tests and the
+//! documentation of a backend use the same table.
 
 use crate::failure::Transport;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use trace_destination_core::{ErrorKind, Retry};
 
-/// What becomes of a request that was answered without success, and of its spans.
+/// What is done with a request that did not succeed, and with its spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The same request is sent again, at growing intervals or when `Retry-After` allows.
     Resend,
-    /// The place seems wrong for good: its spans are kept, and it is asked again at growing intervals.
+    /// The location seems wrong for good: its spans are kept, and it is tried again at growing
+    /// intervals.
     Keep,
-    /// A span may be at fault: the request is tried apart, and what is refused alone is refused.
+    /// A span may be at fault: the spans are sent in parts, and those that are rejected alone are
+    /// refused.
     Apart,
-    /// The server failed and may have stored a part, and OTLP does not allow the same request again:
-    /// it is asked with an empty request first. One that is answered with success has the spans tried
-    /// apart, anything else has them kept.
+    /// The server failed and may have stored a part, and OTLP does not allow the same request
+    /// again. So an empty request is sent first. If it succeeds, the spans are sent in parts; if
+    /// not, they are kept.
     Doubt,
-    /// Resent; tried apart if the failure stays.
+    /// The same request is sent again; if it keeps failing, the spans are sent in parts.
     ResendThenApart,
 }
 
 impl Outcome {
-    /// What an error tells the pipeline, with the delay that the server asked for.
+    /// The retry status of the error, with the delay that the server asked for.
     pub fn retry(self, delay: Option<std::time::Duration>) -> Retry {
         match self {
             Self::Resend | Self::ResendThenApart => delay.map_or(Retry::Backoff, Retry::After),
@@ -32,7 +34,7 @@ impl Outcome {
         }
     }
 
-    /// How documentation calls it.
+    /// Its name in the documentation.
     pub fn name(self) -> &'static str {
         match self {
             Self::Resend => "resent",
@@ -43,30 +45,31 @@ impl Outcome {
         }
     }
 
-    /// Whether a place that answers so for a moment may cost spans, those of the requests it answered.
+    /// Whether spans may be lost if a server answers so for a moment: those of the requests it
+    /// answered.
     pub fn may_cost(self) -> bool {
         matches!(self, Self::Apart)
     }
 }
 
-/// Answers that mean the same.
+/// A row of a table: answers with the same meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The server's own names for the error, all in capitals; any if there are none here. `*` in front
-    /// stands for any beginning.
+    /// The server's own names for the error, in capitals; empty means any. A leading `*` matches
+    /// any beginning.
     pub codes: &'static [&'static str],
-    /// Statuses; any if there are none here.
+    /// Statuses; empty means any.
     pub statuses: &'static [RangeInclusive<u16>],
-    /// What an error calls it.
+    /// The kind of the public error.
     pub kind: ErrorKind,
-    /// What becomes of the request.
+    /// What is done with the request.
     pub outcome: Outcome,
-    /// What the reader can do about it.
+    /// The suggested fix.
     pub mend: &'static str,
 }
 
 impl Row {
-    /// Statuses that mean the same, whatever the server calls it.
+    /// A row for statuses, whatever name the server gives the error.
     pub const fn new(
         statuses: &'static [RangeInclusive<u16>],
         kind: ErrorKind,
@@ -82,7 +85,7 @@ impl Row {
         }
     }
 
-    /// Only where the server calls it one of these.
+    /// Restricts the row to these names of the server.
     #[must_use]
     pub const fn of_codes(mut self, codes: &'static [&'static str]) -> Self {
         self.codes = codes;
@@ -118,11 +121,11 @@ impl Row {
     }
 }
 
-/// The meaning of every answer of one kind of server; the first row that fits counts.
+/// The meaning of every answer of one kind of server. The first row that matches counts.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusTable(pub &'static [Row]);
 
-/// What is left, for a table without a last row.
+/// The meaning of answers that no row matches.
 const ELSE: Row = Row::new(
     &[0..=u16::MAX],
     ErrorKind::Unsupported,
@@ -131,7 +134,7 @@ const ELSE: Row = Row::new(
 );
 
 impl StatusTable {
-    /// What an answer means; `None` is success.
+    /// The meaning of an answer; `None` for success.
     pub fn row(&self, status: u16, code: Option<&str>) -> Option<&'static Row> {
         if (200..300).contains(&status) {
             return None;
@@ -140,8 +143,8 @@ impl StatusTable {
         Some(found.unwrap_or(&ELSE))
     }
 
-    /// The table as Markdown, with what has no status: `no_status` are further rows (what happens,
-    /// what becomes of the request, what mends it), and the ways in which there is no answer.
+    /// The table as Markdown. `no_status` adds rows for events without a status (what happens, what
+    /// is done, the fix); rows for requests without an answer follow.
     pub fn markdown(
         &self,
         no_status: &[(&str, Outcome, &str)],

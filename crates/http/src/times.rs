@@ -1,15 +1,15 @@
-//! Times a server gives: taken up to a cap, whatever it writes.
+//! Times that servers give, cut to a limit.
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Longest delay taken from a server: beyond it, somebody made a mistake.
+/// Longest delay that is accepted from a server; a longer one is assumed to be a mistake.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(3600);
-/// Longest life of a token or of credentials that is believed. To renew one too early costs a request.
+/// Longest accepted life of a token or credential. Renewing too early costs only a request.
 pub const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// How long a token counts that does not say how long it does: the hour most servers give.
+/// Assumed life of a token whose answer states none: one hour, as most servers use.
 pub const USUAL_LIFE: Duration = Duration::from_secs(3600);
 
 /// `Retry-After` as a delay of at most [`LONGEST_DELAY`]: seconds, or a date (RFC 9110, section
@@ -17,7 +17,7 @@ pub const USUAL_LIFE: Duration = Duration::from_secs(3600);
 pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        // A number too long for 64 bits is a long time too.
+        // A number that does not fit 64 bits is a long time too.
         let seconds = text.parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds).min(LONGEST_DELAY));
     }
@@ -26,9 +26,9 @@ pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     Some(delay.min(LONGEST_DELAY))
 }
 
-/// `expires_in` of a token (RFC 6749, section 5.1) as a life of at most [`LONGEST_LIFE`]. Some servers
-/// write it as text or with a fraction. What is absent or no number counts as [`USUAL_LIFE`], what is
-/// negative as nothing.
+/// `expires_in` of a token (RFC 6749, section 5.1) as a life of at most [`LONGEST_LIFE`]. Some
+/// servers write it as text or with a fraction. An absent value or one that is no number counts as
+/// [`USUAL_LIFE`], a negative one as zero.
 pub fn token_life(expires_in: Option<&Value>) -> Duration {
     let seconds = match expires_in {
         Some(Value::Number(number)) => number.as_f64(),

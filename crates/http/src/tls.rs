@@ -1,7 +1,8 @@
-//! TLS settings as rustls wants them. The cryptography is chosen here and for these connections
-//! alone: no process-wide default is set or needed. It is aws-lc, the default of rustls and reqwest:
-//! a crate that turns on another one beside it, or none, makes unrelated code of the same program
-//! panic that relies on the default.
+//! TLS settings for rustls. The cryptography provider is set for these connections alone; no
+//! process-wide default is set or needed. The provider is aws-lc, the default of rustls and
+//! reqwest. A crate that turned on another provider beside it would make rustls' choice of a
+//! default ambiguous, and unrelated code of the same program that relies on the default would
+//! panic.
 
 use crate::file::Stamp;
 
@@ -14,17 +15,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trace_destination_core::{Error, ErrorKind};
 
-/// TLS beyond the system's own settings. The files are read when a location is made, and again when
+/// TLS settings beyond those of the system. Files are read when a location is made, and again when
 /// they change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tls {
-    /// PEM file with the only certificate authorities that count.
+    /// PEM file with the certificate authorities to trust, instead of the system's.
     pub authorities: Option<PathBuf>,
-    /// PEM file with this client's certificate chain, and its key unless that is apart.
+    /// PEM file with the client's certificate chain, and with its key unless `key` names another
+    /// file.
     pub certificate: Option<PathBuf>,
     /// PEM file with the client's key.
     pub key: Option<PathBuf>,
-    /// Take any certificate of the server.
+    /// Accept any certificate of the server.
     pub insecure: bool,
 }
 
@@ -41,13 +43,13 @@ impl Tls {
         Ok(())
     }
 
-    /// What the files are like now.
+    /// The current state of the files.
     pub(crate) fn stamps(&self) -> Vec<Stamp> {
         let files = [&self.authorities, &self.certificate, &self.key];
         files.into_iter().flatten().map(|f| Stamp::of(f)).collect()
     }
 
-    /// The settings for connections to `https` addresses; for `http` none of it is used.
+    /// The settings for connections to `https` addresses. For `http` they are not used.
     pub(crate) fn config(&self, https: bool) -> Result<ClientConfig, Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let failed = |e: rustls::Error| {
@@ -135,7 +137,7 @@ fn unusable(file: &Path, found: &str) -> Error {
     .mend("name a readable PEM file")
 }
 
-/// Takes whatever certificate a server shows, but holds it to its signature.
+/// Accepts any certificate, but verifies the server's signature with it.
 #[derive(Debug)]
 struct AnyCertificate(WebPkiSupportedAlgorithms);
 

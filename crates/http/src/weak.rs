@@ -1,19 +1,19 @@
-//! Values that are shared as long as somebody uses them.
+//! Shared values that live only while they are used.
 
 use foldhash::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
-/// Finds shared values by what they are for, and keeps none of them alive.
+/// A map to shared values that does not keep them alive.
 #[derive(Debug)]
 pub struct WeakMap<K, V> {
     values: Option<HashMap<K, Weak<V>>>,
-    /// How many there may be before those no longer in use are looked for: adding one costs the same
-    /// however many there are.
+    /// Number of entries at which unused ones are removed next. It grows with the map, so that the
+    /// cost of adding an entry stays constant.
     limit: usize,
 }
 
-/// Entries that are not worth looking through.
+/// Smallest number of entries at which unused ones are removed.
 const FEW: usize = 64;
 
 impl<K, V> Default for WeakMap<K, V> {
@@ -33,7 +33,7 @@ impl<K, V> WeakMap<K, V> {
 }
 
 impl<K: Eq + Hash, V> WeakMap<K, V> {
-    /// The value that is in use for `key`.
+    /// The value in use for `key`, if any.
     pub fn get(&self, key: &K) -> Option<Arc<V>> {
         self.values.as_ref()?.get(key)?.upgrade()
     }
@@ -48,7 +48,7 @@ impl<K: Eq + Hash, V> WeakMap<K, V> {
         values.insert(key, Arc::downgrade(value));
     }
 
-    /// The value in use for `key`, else the one that `make` makes.
+    /// The value in use for `key`, or else the value that `make` returns.
     ///
     /// # Errors
     /// Those of `make`.

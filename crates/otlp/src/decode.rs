@@ -1,4 +1,4 @@
-//! OTLP protobuf to records.
+//! Decodes OTLP protobuf to records.
 
 use crate::id::padded;
 use crate::keys::key;
@@ -17,19 +17,19 @@ use trace_destination_core::{
     Status, StatusCode,
 };
 
-/// Decodes an OTLP `ExportTraceServiceRequest` (or `TracesData`, which looks the same).
+/// Decodes an OTLP `ExportTraceServiceRequest` (or `TracesData`, which is the same on the wire).
 ///
 /// An attribute set to a reference into a profile's string table, which has no meaning in a trace,
 /// comes out as [`AnyValue::Empty`], as the protocol asks for. Values may be nested about 50 deep;
 /// the entity references of a resource, still in development in OTLP, are not kept.
 ///
-/// Text that is not UTF-8 becomes U+FFFD. A known field of another wire type than its own is passed
-/// over like an unknown one. Ids that are too short are filled up with zeros on the left, in a span
-/// that has a time. A link whose ids are too long is left out and counted as dropped.
+/// Text that is not UTF-8 becomes U+FFFD. A known field with a wrong wire type is skipped like an
+/// unknown one. Ids that are too short are padded with zeros on the left, in a span that has a
+/// time. A link whose ids are too long is left out and counted as dropped.
 ///
 /// # Errors
-/// `Corrupt` if the bytes are not such a request, or nothing of it can be read. A bad span is no
-/// error but [`refused`](ResourceSpans::refused), and any other bad part is one of the
+/// `Corrupt` if the bytes are not such a request, or nothing of it can be read. A bad span is not
+/// an error: it is in [`refused`](ResourceSpans::refused). Any other bad part is in
 /// [`faults`](ResourceSpans::faults).
 pub fn decode_protobuf(bytes: &[u8]) -> Result<Vec<ResourceSpans>, Error> {
     let mut groups = Vec::new();
@@ -143,7 +143,7 @@ fn record(span: ProtoSpan) -> Result<SpanRecord, Error> {
     })
 }
 
-/// The outcome for an OTLP enum number; unknown numbers say nothing.
+/// The status code for an OTLP enum number; unknown numbers mean unset.
 pub(crate) fn status_code(number: i32) -> StatusCode {
     match number {
         1 => StatusCode::Ok,

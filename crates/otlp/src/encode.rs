@@ -1,4 +1,4 @@
-//! Records to OTLP protobuf, written straight into one buffer: no message is built in between.
+//! Encodes records to OTLP protobuf, directly into one buffer, without intermediate messages.
 //!
 //! Field numbers are those of `opentelemetry/proto/{collector/trace,trace,common,resource}/v1`.
 
@@ -13,21 +13,23 @@ use trace_destination_core::{
 
 /// Encodes spans as one OTLP `ExportTraceServiceRequest`.
 ///
-/// Order is kept. Neighbours that share a resource share one `ResourceSpans`.
+/// Keeps the order. Adjacent groups with one resource share one `ResourceSpans`.
 pub fn encode_protobuf(groups: &[SpanGroup]) -> Vec<u8> {
     EncodedSpans::new(groups, &mut AsGiven).request(|_| true)
 }
 
-/// What a receiver needs said differently.
+/// Changes to spans that a receiver needs.
 pub trait Rewrite {
-    /// Calls `put` for each attribute the span is to have. As given, unless implemented.
+    /// Calls `put` for each attribute that the encoded span is to have. The default changes
+    /// nothing.
     fn attributes(&mut self, span: &Span, put: &mut dyn FnMut(&str, AnyValueRef<'_>)) {
         for (key, value) in span.attributes().iter() {
             put(key, value);
         }
     }
 
-    /// Calls `put` for each attribute the resource is to have. As given, unless implemented.
+    /// Calls `put` for each attribute that the encoded resource is to have. The default changes
+    /// nothing.
     fn resource_attributes(
         &mut self,
         resource: &Resource,
@@ -38,21 +40,21 @@ pub trait Rewrite {
         }
     }
 
-    /// The end the span is to have, nanoseconds since the Unix epoch. As given, unless
-    /// implemented.
+    /// The end of the encoded span, in nanoseconds since the Unix epoch. The default changes
+    /// nothing.
     fn end_time_unix_nano(&mut self, span: &Span) -> u64 {
         span.end_time_unix_nano()
     }
 }
 
-/// No change at all.
+/// Changes nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsGiven;
 
 impl Rewrite for AsGiven {}
 
-/// Spans encoded one by one, from which requests with all or some of them are put together
-/// without encoding anything again: what a sender needs that has to find the one bad span.
+/// Spans that are encoded one by one, so that requests with all or some of them can be assembled
+/// without encoding again. For a sender that has to find the one bad span.
 #[derive(Clone, Debug)]
 pub struct EncodedSpans {
     /// Each span as an entry of `ScopeSpans.spans`.
@@ -82,7 +84,7 @@ struct EncodedScope {
 }
 
 impl EncodedSpans {
-    /// Encodes every span, as `rewrite` wants it.
+    /// Encodes every span, with the changes of `rewrite`.
     pub fn new(groups: &[SpanGroup], rewrite: &mut impl Rewrite) -> Self {
         let bytes: usize = groups
             .iter()
@@ -125,10 +127,10 @@ impl EncodedSpans {
         self.ends.is_empty()
     }
 
-    /// The `ExportTraceServiceRequest` with those spans whose position `select` accepts. Scopes
-    /// and resources of which no span was accepted are left out.
+    /// The `ExportTraceServiceRequest` with the spans whose position `select` accepts. Scopes and
+    /// resources without an accepted span are left out.
     pub fn request(&self, select: impl Fn(usize) -> bool) -> Vec<u8> {
-        // Lengths first: protobuf wants each before what it measures.
+        // Lengths are computed first: in protobuf each precedes its content.
         let scope_body = |scope: &EncodedScope| -> usize {
             let spans: usize = scope
                 .spans
@@ -137,7 +139,7 @@ impl EncodedSpans {
                 .map(|i| self.span(i).len())
                 .sum();
             match spans {
-                // None of its spans was asked for; a scope that never had any is kept.
+                // None of its spans was selected. A scope that never had spans is kept.
                 0 if !scope.spans.is_empty() => 0,
                 spans => scope.head.len() + spans + scope.tail.len(),
             }
@@ -292,7 +294,7 @@ fn attributes(out: &mut Vec<u8>, field: u32, list: Attributes<'_>) {
 
 fn key_value(out: &mut Vec<u8>, field: u32, key: &str, value: AnyValueRef<'_>) {
     match scalar_len(value) {
-        // The common case: every length is known, nothing has to move.
+        // The common case: every length is known, and no content has to move.
         Some(value_len) => {
             let key_len = match key.len() {
                 0 => 0,
@@ -310,7 +312,7 @@ fn key_value(out: &mut Vec<u8>, field: u32, key: &str, value: AnyValueRef<'_>) {
     }
 }
 
-/// Length of an encoded value, where it can be told at once.
+/// Length of an encoded value, if it is known without encoding.
 fn scalar_len(value: AnyValueRef<'_>) -> Option<usize> {
     Some(match value {
         AnyValueRef::Empty => 0,
@@ -323,7 +325,7 @@ fn scalar_len(value: AnyValueRef<'_>) -> Option<usize> {
     })
 }
 
-/// The one field of an `AnyValue`; it is written even where it is zero or empty.
+/// Writes the one field of an `AnyValue`, also if it is zero or empty.
 fn any_value(out: &mut Vec<u8>, value: AnyValueRef<'_>) {
     match value {
         AnyValueRef::Empty => {}

@@ -11,18 +11,18 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use trace_destination_core::{Error, ErrorKind};
 
-/// Longest request or message taken, in bytes: 256 MiB. Bounds what one step of the reader holds.
+/// Longest request or message, in bytes: 256 MiB. Bounds the memory of one step of the reader.
 const MAX_REQUEST: u64 = 256 << 20;
 
-/// A file of captured traces. Iterating gives the spans, one JSON request or one protobuf
-/// `ResourceSpans` at a time, so that memory follows the largest of these and not the file.
+/// A file of captured traces. The iterator returns spans, one JSON request or one protobuf
+/// `ResourceSpans` at a time, so that memory depends on the largest of these and not on the file.
 ///
-/// The format is told by the content; the extension decides where the content fits two.
+/// The format is detected from the content; if the content fits two formats, the extension decides.
 ///
-/// Damage costs what is damaged. It is an error that names the file and the line or byte; iterating
-/// goes on after it with the next request. Only where that cannot be found (the file cannot be read
-/// any further, a protobuf message is cut off) is the error the last item. Requests of metrics and
-/// logs are passed over and [counted](Self::other_signals).
+/// Only the damaged part of a file is lost. It is an error that names the file and the line or
+/// byte, and the iterator continues with the next request. If the next request cannot be found (the
+/// file cannot be read, a protobuf message is cut off), the error is the last item. Requests of
+/// metrics and logs are skipped and [counted](Self::other_signals).
 pub struct OtlpFile {
     path: PathBuf,
     input: Box<dyn BufRead + Send>,
@@ -36,7 +36,7 @@ pub struct OtlpFile {
     done: bool,
 }
 
-/// An error, and whether reading can go on after it.
+/// An error, and whether reading can continue after it.
 struct Failure {
     error: Error,
     last: bool,
@@ -53,7 +53,7 @@ fn passed_over(error: Error) -> Failure {
 }
 
 impl OtlpFile {
-    /// Opens a file and finds out its format.
+    /// Opens a file and detects its format.
     ///
     /// # Errors
     /// `NotFound` or `PermissionDenied` if the file cannot be read, `Corrupt` if it is empty or
@@ -73,12 +73,12 @@ impl OtlpFile {
         Self::new(Box::new(input), path, size)
     }
 
-    /// Reads from elsewhere than a file, such as standard input. The name is for errors; its
-    /// extension decides where the content fits two formats.
+    /// Reads from any reader, such as standard input. The name is shown in errors; its extension
+    /// decides if the content fits two formats.
     ///
     /// # Errors
-    /// `Corrupt` if there is nothing or none of the [formats](Format), `Unavailable` if reading
-    /// fails.
+    /// `Corrupt` if the input is empty or has none of the [formats](Format), `Unavailable` if
+    /// reading fails.
     pub fn from_reader(
         input: impl BufRead + Send + 'static,
         name: impl Into<PathBuf>,
@@ -109,12 +109,12 @@ impl OtlpFile {
         })
     }
 
-    /// How the file is written.
+    /// The format of the file.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Size in bytes when it was opened; `None` where it has no size, such as a pipe.
+    /// Size in bytes when the file was opened; `None` for inputs without a size, such as a pipe.
     pub fn size(&self) -> Option<u64> {
         self.size
     }
@@ -129,12 +129,12 @@ impl OtlpFile {
         (self.format == Format::JsonLines).then_some(self.json.step_line)
     }
 
-    /// Requests of metrics, logs and profiles so far, which were passed over.
+    /// Number of requests of metrics, logs and profiles that were skipped so far.
     pub fn other_signals(&self) -> u64 {
         self.other_signals
     }
 
-    /// The next request; an empty step where there was one of another signal.
+    /// The next request; an empty step for a request of another signal.
     fn step(&mut self) -> Result<Step, Failure> {
         match self.format {
             Format::JsonLines => self.next_json(),
@@ -206,7 +206,7 @@ impl OtlpFile {
                 let part = raw::resource_spans(index, bytes, &mut groups);
                 return self.traces(start, part, groups, "OTLP ResourceSpans");
             }
-            // A field of a later OTLP: skipped, as protobuf asks for.
+            // A field of a later OTLP version: skipped, as protobuf requires.
         }
     }
 
@@ -349,7 +349,7 @@ impl fmt::Debug for OtlpFile {
     }
 }
 
-/// Puts the place of a request before the positions in it.
+/// Prefixes the positions in a request with the position of the request.
 fn place(groups: &mut [ResourceSpans], request: impl Fn() -> String) {
     for group in groups {
         let refused = group.refused.iter_mut().map(|r| &mut r.position);

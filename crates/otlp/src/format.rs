@@ -1,25 +1,25 @@
-//! How a file of captured traces is written, told by its first bytes, and what is wrong with those
-//! that are none.
+//! Detects the format of a file of captured traces from its first bytes, and explains what is wrong
+//! with other files.
 
 use crate::json_file::{BOM, begins_request};
 use std::io;
 use std::path::Path;
 use trace_destination_core::{Error, ErrorKind};
 
-/// How much of the beginning is looked at to tell the formats apart, in bytes: 64 KiB.
+/// Length of the beginning from which the format is detected, in bytes: 64 KiB.
 pub(crate) const SNIFF: usize = 64 << 10;
 
-/// How a file of captured traces is written.
+/// The format of a file of captured traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// OTLP/JSON (`.jsonl`): one request per line, one after the other without line breaks, spread
-    /// over lines, or as a list.
+    /// OTLP/JSON (`.jsonl`): one request per line, requests without line breaks between them,
+    /// requests that span lines, or a list of requests.
     JsonLines,
-    /// One protobuf `ExportTraceServiceRequest` (`.binpb`), or several one after the other, which
-    /// protobuf makes one.
+    /// One protobuf `ExportTraceServiceRequest` (`.binpb`), or several concatenated, which is the
+    /// same in protobuf.
     Protobuf,
-    /// Protobuf requests, each after its length as four big-endian bytes: what the file exporter of
-    /// the OpenTelemetry Collector writes with `format: proto`.
+    /// Protobuf requests, each preceded by its length in four big-endian bytes, as the
+    /// OpenTelemetry Collector's file exporter writes them with `format: proto`.
     FramedProtobuf,
 }
 
@@ -28,14 +28,15 @@ const FIRST_TAG: u8 = 0x0a;
 pub(crate) const NOT_OTLP: &str = "give OTLP traces: protobuf ExportTraceServiceRequests (.binpb) or \
                                   OTLP/JSON (.jsonl)";
 
-/// The format of a file that begins like this.
+/// The format of a file with this beginning.
 pub(crate) fn sniff(start: &[u8], path: &Path) -> Result<Format, Error> {
     let text = start.strip_prefix(BOM).unwrap_or(start).trim_ascii_start();
     let text = text.strip_prefix(b"[").unwrap_or(text);
     let mut json = text.iter().filter(|b| !b.is_ascii_whitespace());
     let like_json =
         json.next() == Some(&b'{') && matches!(json.next(), None | Some(b'"') | Some(b'}'));
-    // Damaged at the start, or a log with requests in it. Looked for last, as it takes longest.
+    // A file that is damaged at the start, or a log with requests in it. Tried last, as it takes
+    // longest.
     let has_request = || {
         let mut braces = (0..start.len()).filter(|at| start[*at] == b'{');
         braces.any(|at| begins_request(&start[at..]))

@@ -1,7 +1,7 @@
-//! Ids of traces and spans, in the lengths in which they come.
+//! Ids of traces and spans, which may come in other lengths.
 
-/// An id, filled up with zeros on the left as MLflow's server does; `None` if it is too long. B3 and
-/// Jaeger write trace ids of 64 bits; others drop leading zeros, or add some.
+/// An id, padded with zeros on the left as MLflow's server does; `None` if it is too long. B3 and
+/// Jaeger write trace ids of 64 bits; other senders drop leading zeros, or add some.
 pub(crate) fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let zeros = bytes.iter().take_while(|b| **b == 0).count();
     let digits = &bytes[zeros..];

@@ -1,11 +1,11 @@
-//! The requests in a JSON text file, however it is laid out: one per line, one after the other
-//! without line breaks, spread over lines, or as a list; and what to do about damage.
+//! Finds the requests in a JSON text file, in any layout: one per line, without line breaks,
+//! spanning lines, or in a list; and finds the next request after damage.
 
 use crate::json::{self, First, NotTraces, SyntaxError};
 use crate::request::ResourceSpans;
 use std::io::{self, BufRead, Read};
 
-/// How much is read at once where there are no line breaks, in bytes: 16 MiB.
+/// Bytes that are read at once if there are no line breaks: 16 MiB.
 const CHUNK: u64 = 16 << 20;
 
 /// What comes next in the file.
@@ -18,17 +18,17 @@ pub(crate) enum Step {
     End,
 }
 
-/// A part of the file that is no request.
+/// A part of the file that is not a request.
 #[derive(Debug)]
 pub(crate) enum Damage {
-    /// Zero bytes, with which file systems and loggers fill up what was not written.
+    /// Zero bytes, with which file systems and loggers fill space that was not written.
     Zeros(u64),
     Syntax(SyntaxError),
     NotTraces(NotTraces),
     TooLong,
 }
 
-/// The part of the file that has been read and not yet taken, and where that is.
+/// The part of the file that has been read and not yet consumed, and its position.
 #[derive(Debug)]
 pub(crate) struct JsonFile {
     buffer: Vec<u8>,
@@ -42,15 +42,15 @@ pub(crate) struct JsonFile {
     whole_line: bool,
     /// Whether the buffer is one line or a part of one, so that lines need not be counted.
     one_line: bool,
-    /// Whether the rest of the buffer comes after damage. Then no more of it is parsed than one
-    /// object, so that a file of damage alone takes time in proportion to its length.
+    /// Whether the rest of the buffer comes after damage. Then only one object of it is parsed, so
+    /// that the time for a file that is all damage is proportional to its length.
     wary: bool,
     /// Longest request, in bytes.
     longest: usize,
 }
 
 impl JsonFile {
-    /// `longest` is the longest request taken, in bytes.
+    /// `longest` is the longest accepted request, in bytes.
     pub(crate) fn new(longest: usize) -> Self {
         Self {
             buffer: Vec::new(),
@@ -64,7 +64,7 @@ impl JsonFile {
         }
     }
 
-    /// The next step; `position` is moved on by what is read.
+    /// The next step; advances `position` by what is read.
     pub(crate) fn next(&mut self, input: &mut dyn BufRead, position: &mut u64) -> io::Result<Step> {
         let zeros = self.skip_blank(input, position)?;
         if zeros > 0 {
@@ -228,7 +228,7 @@ pub(crate) fn begins_request(text: &[u8]) -> bool {
     endings.any(|rest| rest.starts_with(b"\""))
 }
 
-/// How far a damaged or unfinished object goes, in bytes.
+/// The end of a damaged or unfinished object, in bytes.
 #[derive(Clone, Copy, Debug)]
 enum Extent {
     /// To its closing bracket.

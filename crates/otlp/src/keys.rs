@@ -1,12 +1,12 @@
-//! Keys of attributes that spans of agents and services carry by convention. Of these there is one
-//! text for all attributes: decoding one allocates nothing that has to be kept, moved and freed.
+//! Common attribute keys of the semantic conventions. All attributes share one static text per key,
+//! so that decoding one allocates nothing.
 
 use foldhash::fast::FixedState;
 use opentelemetry::Key;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-/// A key as it came off the wire, shared where it is a common one.
+/// A key from the wire; a common one becomes its static text.
 pub(crate) fn key(text: String) -> Key {
     match KNOWN.get(text.as_str()) {
         Some(known) => Key::from_static_str(known),
@@ -21,7 +21,7 @@ static KNOWN: LazyLock<HashSet<&'static str, FixedState>> = LazyLock::new(|| {
         .collect()
 });
 
-/// This is about speed alone: a key that is not in here has a text of its own.
+/// Only for speed: any other key gets its own allocated text.
 const COMMON: [&[&str]; 4] = [GEN_AI, GENERAL, MLFLOW, OPEN_INFERENCE];
 
 /// OpenTelemetry semantic conventions 1.42, registry `gen_ai` and `mcp`.

@@ -1,5 +1,5 @@
-//! OTLP traces to and from [`trace_destination_core`]'s records: protobuf, OTLP/JSON, and files of
-//! either. No transport in here and none in the dependency tree.
+//! Decodes and encodes OTLP traces to and from the records of [`trace_destination_core`]: protobuf,
+//! OTLP/JSON, and files of either. It has no transport, and none in its dependency tree.
 //!
 //! ```text
 //! bytes ── decode_protobuf ──┐                             ┌── Pipeline::ingest
@@ -7,13 +7,15 @@
 //! file ─── OtlpFile ─────────┘   (records, and refusals)   └── SpanGroup ── encode_protobuf ── bytes
 //! ```
 //!
-//! Decoding keeps everything a span says: every kind of value however nested, dropped counts,
-//! flags, trace states, schema URLs, links with all of theirs. It is as tolerant as MLflow's tracking
-//! server, or more: text that is not Unicode becomes U+FFFD, short ids are filled up, unknown enum
-//! names mean unset. What one span does wrong (an id that is missing, a number where text belongs,
-//! values nested too deep) costs that span and no other: it is [`Refused`] with its position and
-//! reason. What a resource or scope does wrong costs that part of it, which is a [`Fault`]. Only
-//! what a request does wrong as a whole is an error, and in a file it costs that request alone.
+//! Decoding keeps the whole content of a span: every kind of value however nested, dropped counts,
+//! flags, trace states, schema URLs, and complete links. It is at least as tolerant as MLflow's
+//! tracking server: text that is not Unicode becomes U+FFFD, short ids are padded, unknown enum
+//! names mean unset.
+//!
+//! A bad span (a missing id, a number where text belongs, values nested too deep) affects no other
+//! span: it is [`Refused`], with its position and the reason. A bad part of a resource or
+//! instrumentation scope is left out, and reported as a [`Fault`]. Only a request that is bad as a
+//! whole is an error, and in a file that affects this request alone.
 //!
 //! ```
 //! let groups = trace_destination_otlp::decode_protobuf(trace_destination_otlp::sample::captured())?;

@@ -1,4 +1,4 @@
-//! OTLP protobuf down to its spans, which are left undecoded.
+//! Decodes OTLP protobuf down to its spans, which stay undecoded.
 
 use crate::repair::{RESOURCE, SCOPE, Schema, repair};
 use crate::request::{Fault, ResourceSpans, only_faults, resource_at, scope_at};
@@ -9,8 +9,8 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
-/// One `ResourceSpans` with its spans left undecoded: on the wire a message and a byte string look
-/// the same, so each span can be decoded, and refused, by itself.
+/// One `ResourceSpans` with undecoded spans. On the wire a message and a byte string are the same,
+/// so each span can be decoded, and refused, on its own.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RawResourceSpans {
     #[prost(message, optional, tag = "1")]
@@ -31,15 +31,15 @@ pub(crate) struct RawScopeSpans {
     pub(crate) schema_url: String,
 }
 
-/// What one field of a request turned out to be.
+/// The content of one field of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Traces,
-    /// Metrics or logs, which have the same place on the wire.
+    /// Metrics or logs, which have the same field number.
     OtherSignal,
 }
 
-/// Decodes a request part by part. Fails if it is no protobuf, or if all of its parts are bad.
+/// Decodes a request part by part. Fails if it is not protobuf, or if all its parts are bad.
 /// `Part::OtherSignal` if it holds metrics or logs and no traces.
 pub(crate) fn request(request: &Bytes, groups: &mut Vec<ResourceSpans>) -> Result<Part, Malformed> {
     let mut parts = Vec::new();
@@ -67,7 +67,7 @@ pub(crate) fn request(request: &Bytes, groups: &mut Vec<ResourceSpans>) -> Resul
     }
 }
 
-/// Decodes one `ResourceSpans`, however bad its parts are. Fails if it holds nothing readable.
+/// Decodes what is readable of one `ResourceSpans`. Fails if nothing is.
 pub(crate) fn resource_spans(
     index: usize,
     bytes: Bytes,
@@ -84,7 +84,7 @@ pub(crate) fn resource_spans(
     Ok(Part::Traces)
 }
 
-/// A `ResourceSpans` of which some part is bad, and what was passed over.
+/// A `ResourceSpans` with bad parts, and the parts that were left out.
 fn part_by_part(index: usize, bytes: &Bytes) -> Result<(RawResourceSpans, Vec<Fault>), Malformed> {
     let mut message = RawResourceSpans::default();
     let mut faults = Vec::new();
@@ -105,7 +105,7 @@ fn part_by_part(index: usize, bytes: &Bytes) -> Result<(RawResourceSpans, Vec<Fa
             Ok((3, Field::Bytes(content))) => message.schema_url = lossy(content).into_owned(),
             Ok(_) => {}
             Err(e) if message.scope_spans.is_empty() => return Err(e),
-            // What came before it is whole.
+            // The fields before it are complete.
             Err(e) => faults.push(Fault::new(resource_at(index), e.to_string())),
         }
     }
@@ -148,8 +148,8 @@ impl RawResourceSpans {
     }
 }
 
-/// Tells by wire types: a span has fixed-width times in fields 7 and 8, a log record in fields 1 and
-/// 11, and a metric has its data, a message, in field 5, 7, 9, 10 or 11.
+/// Distinguishes signals by wire types: a span has fixed-width times in fields 7 and 8, a log
+/// record in fields 1 and 11; a metric has its data, a message, in field 5, 7, 9, 10 or 11.
 fn is_metric_or_log(entry: &[u8]) -> bool {
     let (mut metric, mut ids, mut name) = (false, [0; 2], None);
     for field in Fields::new(entry) {

@@ -1,8 +1,8 @@
-//! Protobuf of a trace that is not quite well formed, rewritten so that it is.
+//! Rewrites protobuf of a trace that is slightly malformed, so that it can be decoded.
 //!
-//! Two things are repaired, and both cost nothing but themselves: text that is not UTF-8 becomes
-//! U+FFFD, and a known field of another wire type than its own is left out, as decoders do that take
-//! it for an unknown field (Python's, which MLflow's server uses). Unknown fields are left out too.
+//! Two faults are repaired, and nothing else is lost: text that is not UTF-8 becomes U+FFFD, and a
+//! known field with a wrong wire type is left out, as by decoders that treat it as unknown
+//! (Python's, which MLflow's server uses). Unknown fields are left out too.
 
 use crate::text::lossy;
 use crate::wire::{self, Field, Fields, Malformed};
@@ -74,10 +74,11 @@ static ANY_VALUE: Schema = Schema(&[
 static ARRAY: Schema = Schema(&[(1, Message(&ANY_VALUE))]);
 static LIST: Schema = Schema(&[(1, Message(&KEY_VALUE))]);
 
-/// Levels of messages that are followed: one more than the decoder takes, which then refuses them.
+/// Levels of messages that are followed: one more than the decoder accepts, which then refuses
+/// them.
 const MAX_DEPTH: usize = 101;
 
-/// A message that the decoder can read, unless it is nested too deep for it.
+/// Rewrites a message so that the decoder can read it, unless it is nested too deep.
 pub(crate) fn repair(schema: &Schema, bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut out = Vec::with_capacity(bytes.len());
     rewrite(schema, bytes, MAX_DEPTH, &mut out)?;

@@ -1,4 +1,4 @@
-//! What a decoded request holds.
+//! The content of a decoded request.
 
 use opentelemetry::trace::{SpanId, TraceId};
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use trace_destination_core::{Error, ErrorKind, Resource, Scope, Span, SpanGroup,
 /// The spans of one resource and one instrumentation scope, in the order of the request.
 #[derive(Clone, Debug)]
 pub struct ResourceSpans {
-    /// What produced the spans; shared by all scopes of one OTLP `ResourceSpans`.
+    /// The resource of the spans; shared by all scopes of one OTLP `ResourceSpans`.
     pub resource: Arc<Resource>,
-    /// The instrumentation that produced them.
+    /// The instrumentation scope of the spans.
     pub scope: Arc<Scope>,
-    /// The spans; empty where all of them were refused or there were none.
+    /// The spans; empty if there were none or all were refused.
     pub spans: Vec<SpanRecord>,
     /// The spans that could not be decoded, each with its reason.
     pub refused: Vec<Refused>,
-    /// What else of the request could not be decoded and was passed over: a resource, a scope, an
-    /// attribute of either, or a whole list of spans. The spans beside it are in `spans`. A group
-    /// with nothing but faults stands for a part of the request that held no readable scope.
+    /// Other parts of the request that could not be decoded and were left out: a resource, a scope,
+    /// an attribute of either, or a whole list of spans. The spans beside it are in `spans`. A
+    /// group with only faults stands for a part of the request without a readable scope.
     pub faults: Vec<Fault>,
 }
 

@@ -1,10 +1,10 @@
-//! Text that is not quite Unicode.
+//! Text that is not valid Unicode.
 
 use std::borrow::Cow;
 
-/// The bytes as text, with U+FFFD for what is none. A pair of surrogates that was encoded as two
-/// three-byte sequences (CESU-8, which Java and some databases write) is the character it stands
-/// for; a lone one is one U+FFFD.
+/// The bytes as text, with U+FFFD for invalid ones. A pair of surrogates that is encoded as two
+/// three-byte sequences (CESU-8, which Java and some databases write) becomes its character; a lone
+/// surrogate becomes one U+FFFD.
 pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     if !bytes.contains(&SURROGATE) || str::from_utf8(bytes).is_ok() {
         return String::from_utf8_lossy(bytes);
@@ -28,12 +28,12 @@ pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The character of a pair of surrogates; `None` if they are no pair.
+/// The character of a pair of surrogates; `None` if they are not a pair.
 pub(crate) fn join(high: u16, low: u16) -> Option<char> {
     char::decode_utf16([high, low]).next()?.ok()
 }
 
-/// First byte of every surrogate that was encoded as if it were a character.
+/// First byte of a surrogate that is encoded as if it were a character.
 const SURROGATE: u8 = 0xed;
 
 fn next_surrogate(bytes: &[u8]) -> Option<usize> {
@@ -49,9 +49,9 @@ fn surrogate(bytes: &[u8]) -> Option<u16> {
     }
 }
 
-/// JSON in any encoding of Unicode as UTF-8, without a byte order mark. An encoding other than
-/// UTF-8 shows in the mark, or in the zero bytes beside the first character, which is ASCII
-/// (RFC 4627, section 3).
+/// Converts JSON in any encoding of Unicode to UTF-8, without a byte order mark. Another encoding
+/// than UTF-8 is detected by the mark, or by the zero bytes beside the first character, which is
+/// ASCII (RFC 4627, section 3).
 pub(crate) fn to_utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let (width, big_endian, mark) = match *bytes {
         [0, 0, 0xfe, 0xff, ..] => (4, true, 4),

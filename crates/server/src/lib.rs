@@ -1,4 +1,4 @@
-//! Ships OpenTelemetry traces to a server: an experiment of an MLflow tracking server, a table
+//! Sends OpenTelemetry traces to a server: an experiment of an MLflow tracking server, a table
 //! behind Databricks' OTLP ingest, or any OTLP/HTTP endpoint.
 //!
 //! ```text
@@ -28,7 +28,7 @@
 //! | `otlp+http(s)://host:4318` | an OTLP endpoint; a path is used as it is, without one it is `/v1/traces` |
 //! | `databricks://profile?table=catalog.schema.prefix_otel_spans` | a table; without a profile, `databricks://?table=…` |
 //!
-//! Any other parameter is an error. OTLP over gRPC is not spoken. A URI never holds a secret.
+//! Any other parameter is an error. OTLP over gRPC is not supported. A URI never holds a secret.
 //!
 //! # Environment
 //! Read by [`ServerLocation::from_uri`] and [`ServerLocationBuilder::with_env`].
@@ -51,63 +51,65 @@
 //! | | `DATABRICKS_CONFIG_PROFILE`, `DATABRICKS_CONFIG_FILE` | a profile, and the file instead of `~/.databrickscfg` |
 //! | all | `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | as `reqwest` reads them |
 //!
-//! Credentials and headers go to the host that is named for them: by `MLFLOW_TRACKING_URI` or
-//! `OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT` beside them, or by
-//! [`with_credential_host`](ServerLocationBuilder::with_credential_host) in code. Where none is named
-//! they are not sent, and an answer of 401 or 403 then says what to set. Where they travel in plain HTTP
-//! beyond this machine, one warning per host says so.
-//! `MLFLOW_TRACKING_AUTH` and `MLFLOW_TRACKING_AWS_SIGV4` ask for something that is not spoken here,
-//! and are an error rather than ignored.
+//! Credentials and headers of the environment go only to the host that is named for them: by
+//! `MLFLOW_TRACKING_URI` or `OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT`, or in code by
+//! [`with_credential_host`](ServerLocationBuilder::with_credential_host). If none is named, they
+//! are not sent, and an answer of 401 or 403 says what to set. If they travel in plain HTTP beyond
+//! this machine, the log has one warning per host. `MLFLOW_TRACKING_AUTH` and
+//! `MLFLOW_TRACKING_AWS_SIGV4` ask for ways to authenticate that are not supported; they are an
+//! error rather than ignored.
 //!
-//! Credentials from code may change while locations are open:
-//! [`Credentials`] come from a file that is read again, a function, an OAuth client or a provider of
-//! the application. Certificate files are read again when they change.
+//! Credentials from code may change while locations are open: [`Credentials`] come from a file that
+//! is read again, a function, an OAuth client or a provider of the application. Certificate files
+//! are read again when they change.
 //!
-//! A location is one place with one lane, whoever made it. Two with equal URIs and different
-//! credentials, headers or settings, in use at the same time, are therefore a configuration error,
-//! said when the second is built: spans never go out with other credentials than those they were
-//! given.
+//! A location is identified by its URI alone. Two locations with equal URIs and different
+//! credentials, headers or settings cannot be in use at the same time: building the second is an
+//! `InvalidConfig` error. So spans are never sent with other credentials than those of their
+//! location.
 //!
 //! # Tracking servers
-//! MLflow 3.4 or later; asked for its version once per host. One request carries all spans of a
-//! batch, with gzip if it is more than a packet and the server takes it. A span sent again replaces itself, so nothing is stored twice. Beyond that:
+//! MLflow 3.4 or later; the version is requested once per host. One request carries all spans of a
+//! batch, compressed with gzip if it is larger than a packet and the server accepts that. A span
+//! that is sent again replaces itself, so nothing is stored twice. Beyond that:
 //!
-//! - **A trace lives in one experiment.** The server stores spans of a known trace where the trace
-//!   is, whatever it is asked for, and answers 200. So a trace whose id may exist (no local root in
-//!   the batch, or spans that were replayed) is looked up before it is sent, once, with one request
-//!   per batch; its spans are refused with `Conflict` if it is elsewhere, without naming that
-//!   place. Between look-up and storing, another process can still be faster.
-//! - **One bad span sinks a whole request there.** What is known to do so (session ids over 250
-//!   characters, a cost that is no object, times beyond 2262, missing ids) is refused before it is
-//!   sent; other requests the server rejects are halved until the offender is found. A 500 is
-//!   treated the same way when it comes again, if the server can read its database otherwise.
-//! - **Deleted experiments take spans**, unseen by anybody. Whether the experiment is still there is
-//!   asked every 30 s of writing, and whenever the server objects; a name is then resolved anew.
-//! - **Names.** The root span gets the attribute `mlflow.traceTag.mlflow.traceName`, without which
-//!   the trace stays nameless: what the application set, else the root span's name.
-//! - **Values of the whole trace** (tags, name, session, user) travel as attributes of the root
-//!   where the server would read them as meant. Tags and names set earlier show while the trace
-//!   runs. Metadata, client request id and previews, which OTLP cannot carry, follow once the local
-//!   root is stored; what the server knows already is read first and kept.
-//! - **Small differences** to the spans as given: a quoted `mlflow.spanType` loses its quotes, tags
-//!   by which MLflow finds its own data are left out, bytes in a resource become base64 (they are a
-//!   500 there), and a span without an end ends where it began (the server would make a negative
-//!   duration of it).
+//! - **A trace exists in one experiment.** If a trace already exists in another experiment, the server
+//!   adds the spans there and answers 200. So before spans of a trace that may already exist are sent
+//!   (no local root in the batch, or replayed spans), the sink looks the trace up, with one request per
+//!   batch. If the trace is elsewhere, its spans are refused with `Conflict`, without naming the other
+//!   experiment. Between look-up and write, another process can still create the trace.
+//! - **One bad span makes the server reject a whole request.** Spans that are known to do so (session ids
+//!   over 250 characters, a cost that is not an object, times beyond 2262, missing ids) are refused
+//!   before they are sent. Other rejected requests are halved until the bad span is found. A repeated 500
+//!   is treated in the same way, if the server can otherwise read its database.
+//! - **Deleted experiments accept spans** that nobody can see. So the sink checks every 30 s of writing,
+//!   and whenever the server objects, that the experiment still exists; if not, the name is resolved
+//!   again.
+//! - **Names.** The root span gets the attribute `mlflow.traceTag.mlflow.traceName`, without which the
+//!   trace has no name: the name that the application set, else that of the root span.
+//! - **Trace-level values** (tags, name, session, user) are sent as attributes of the root span, if the
+//!   server reads them from there. Tags and names that are set earlier are visible while the trace runs.
+//!   Metadata, client request id and previews, which OTLP cannot carry, follow once the local root is
+//!   stored; values that the server already has are read first and kept.
+//! - **Small changes** to the spans: a quoted `mlflow.spanType` loses its quotes, tags by which MLflow
+//!   finds its own data are left out, bytes in a resource become base64 (the server answers 500 to them),
+//!   and a span without an end ends when it began (the server would compute a negative duration).
 //!
-//! What the server itself drops, the kind, scope, trace state and flags of spans, is lost there.
+//! The server drops the kind, instrumentation scope, trace state and flags of spans.
 //!
 //! # Databricks
-//! Spans go to `/api/2.0/otel/v1/traces` with the table in a header and the trace ids MLflow's client
-//! gives them there. What an application set on a trace is written beside its spans once its root
-//! has ended. Tokens of a service principal are shared by all locations of a host and renewed before
-//! they end. Spans may be stored twice where an answer was lost: `at_least_once`. Written after the
-//! requests of MLflow 3.17.2's client; no workspace was at hand to try it on.
+//! Spans go to `/api/2.0/otel/v1/traces`, with the table in a header and trace ids in the form of
+//! MLflow's client. Trace-level values are written beside the spans once the root has ended. Tokens
+//! of a service principal are shared by all locations of a host and renewed before they expire.
+//! Spans may be stored twice if an answer was lost: `AtLeastOnce`. Modelled on the requests of
+//! MLflow 3.17.2's client; **not tried on a real workspace**.
 //!
 //! # Failures
-//! What comes of an answer is decided by status, headers and MLflow's own name for the error, by one
-//! table for each protocol; `docs/server.md` prints them. `Retry-After` is honoured as seconds and as
-//! a date, up to an hour. Only a redirect by 307 or 308 to the same scheme, host and port is followed,
-//! three times at most. Answers are read up to 1 MiB, and never repeat a secret in an error.
+//! One table for each protocol decides by status, headers and MLflow's own name for the error what
+//! follows an answer; `docs/server.md` in the repository shows them. `Retry-After` is honoured as
+//! seconds and as a date, up to an hour. Redirects are followed only with 307 or 308 to the same
+//! scheme, host and port, at most three times. Answers are read up to 1 MiB, and secrets in them
+//! are masked in errors.
 
 mod access;
 mod builder;

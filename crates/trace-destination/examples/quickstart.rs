@@ -10,10 +10,11 @@ use opentelemetry::trace::{FutureExt, Span, Status, TraceContextExt, Tracer, Tra
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use trace_destination::{
-    DestinationExt, Pipeline, Template, location, set_global, update_current_trace,
+    DestinationExt, Pipeline, SpanRecord, Template, location, set_global, update_current_trace,
 };
+use trace_destination_otlp::ResourceSpans;
 
 const DATABASE: &str = "quickstart.db";
 /// Where the traces of a tenant go. Its name is put into the experiment's, or refused.
@@ -59,10 +60,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracer.in_span("nightly clean-up", |_| {});
 
     // 4. Traces captured from a real agent, replayed through the same pipeline.
+    let mut captured =
+        trace_destination_otlp::decode_protobuf(trace_destination_otlp::sample::captured())?;
+    move_to_now(&mut captured);
     let mut replayed = 0;
-    for group in
-        trace_destination_otlp::decode_protobuf(trace_destination_otlp::sample::captured())?
-    {
+    for group in captured {
         for span in group.spans {
             let tenant = TENANTS[usize::from(span.trace_id.to_bytes()[0]) % TENANTS.len()];
             let (resource, scope) = (group.resource.clone(), group.scope.clone());
@@ -83,7 +85,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     summary::print(DATABASE)?;
     println!(
-        "\nSee them in MLflow's UI:\n  uvx mlflow@3.17.2 ui --backend-store-uri sqlite:///{DATABASE}"
+        "\nSee them in MLflow's UI:\n  uvx mlflow ui --backend-store-uri sqlite:///{DATABASE}"
     );
     Ok(())
 }
@@ -134,12 +136,31 @@ async fn chat(tracer: &SdkTracer) {
     span.end();
 }
 
+/// Moves captured traces in time, so that the last one ends now: MLflow's list of traces shows the
+/// last seven days.
+fn move_to_now(groups: &mut [ResourceSpans]) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |d| d.as_nanos() as u64);
+    let ends = groups.iter().flat_map(|g| &g.spans);
+    let last = ends.map(|s| s.end_time_unix_nano).max().unwrap_or(now);
+    let by = now.saturating_sub(last);
+    let shift = |span: &mut SpanRecord| {
+        span.start_time_unix_nano += by;
+        span.end_time_unix_nano += by;
+        for event in &mut span.events {
+            event.time_unix_nano += by;
+        }
+    };
+    groups.iter_mut().flat_map(|g| &mut g.spans).for_each(shift);
+}
+
 /// Reads the database back, to show what is really there.
 mod summary {
     use rusqlite::{Connection, OpenFlags, Result};
 
     pub(crate) fn print(database: &str) -> Result<()> {
-        let db = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        // A connection that may not write cannot remove the log that SQLite makes for it.
+        let db = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let mut experiments = db.prepare(
             "SELECT e.experiment_id, e.name, count(DISTINCT t.request_id), count(s.span_id)
              FROM experiments e JOIN trace_info t USING (experiment_id)

@@ -20,7 +20,7 @@ pub struct JsonLines {
 }
 
 impl JsonLines {
-    /// The location `jsonl:///relative/path` or `jsonl:////absolute/path` names.
+    /// The location that `jsonl:///relative/path` or `jsonl:////absolute/path` names.
     ///
     /// # Errors
     /// `InvalidConfig` if the URI names no file.
@@ -67,7 +67,7 @@ impl TraceLocation for JsonLines {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // A batch whose outcome is unknown is appended again: nothing here can tell.
+        // A batch whose outcome is unknown is appended again: a file of lines cannot recognise it.
         Capabilities::new(Guarantee::AtLeastOnce)
     }
 
@@ -101,7 +101,7 @@ impl TraceSink for Sink {
         .await
         .unwrap_or_else(|e| Err(std::io::Error::other(e)))
         .map_err(|e| failure("append spans", e))?;
-        // Nothing is lost in silence: values set on a trace as a whole have no line here.
+        // Nothing is lost in silence: a line holds a span, so trace-level values are counted as lost.
         Ok(Written::default().without_updates(batch, "a line of this file is a span"))
     }
 

@@ -1,5 +1,5 @@
-//! What is to be told: events of the same kind, grouped by place and error, so that many locations
-//! in the same trouble are one line.
+//! Pending log lines: events are grouped by kind, host and error kind, so that many locations with
+//! the same problem become one line.
 
 use super::{Hurry, What};
 use crate::clock::later;
@@ -11,35 +11,37 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// The same line about the same location, or the same group of them, is not repeated sooner.
+/// Shortest time between two equal lines about one location or one group of locations.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// How long an event waits for others to join it.
+/// How long an event waits for others that become one line with it.
 const GATHER: Duration = Duration::from_millis(250);
-/// Locations of one group that get lines of their own within an interval.
+/// Number of locations of one group that get lines of their own within an interval.
 const FEW: usize = 3;
-/// Hosts or stores of one scheme in the same trouble that are told apart; all others are one group.
+/// Number of hosts or stores of one scheme and problem that are separate groups; all others are one
+/// group.
 const HOSTS: usize = 4;
-/// Groups in all. Beyond it, events of one kind are one group.
+/// Largest number of groups. Beyond it, all events of one kind are one group.
 const GROUPS: usize = 256;
-/// Locations of one line that are counted one by one. Beyond it, the count is a lower bound.
+/// Largest number of locations in one line that are counted exactly. Beyond it, the number is a
+/// lower bound.
 const COUNTED: usize = 100_000;
 
-/// Lines to tell.
+/// Lines to emit.
 pub(super) type Lines = Vec<Event>;
 
-/// Something that happened, at one location or summed up over several.
+/// An event at one location, or a sum over several.
 #[derive(Clone, Debug)]
 pub(super) struct Event {
     pub(super) what: What,
-    /// The location, or one of them; none for the pipeline as a whole.
+    /// The location, or one of them; `None` for the pipeline as a whole.
     pub(super) uri: Option<LocationUri>,
     pub(super) locations: u64,
     pub(super) spans: u64,
-    /// The location fails for good from now on.
+    /// The location seems wrong for good from now on.
     pub(super) failing: bool,
     pub(super) reason: Option<DropReason>,
     pub(super) error: Option<Error>,
-    /// The name of a span it is about.
+    /// The name of a span that it is about.
     pub(super) span: Option<String>,
 }
 
@@ -57,7 +59,7 @@ impl Event {
         }
     }
 
-    /// One that is told at once and has no location.
+    /// An event of the whole pipeline, which is emitted at once.
     pub(super) fn of_pipeline(what: What, spans: u64) -> Self {
         Self {
             what,
@@ -81,7 +83,7 @@ impl Event {
         self
     }
 
-    /// Adds a later event of the same kind; the first one stays the example.
+    /// Adds a later event of the same kind. The first one's location and error stay.
     fn add(&mut self, later: &Self) {
         self.spans += later.spans;
         self.failing |= later.failing;
@@ -89,13 +91,13 @@ impl Event {
     }
 }
 
-/// What events have in common that are told together.
+/// The key of a group: events with equal keys may become one line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     what: What,
     scheme: String,
     kind: Option<ErrorKind>,
-    /// None where there are too many to tell them apart.
+    /// `None` if there are too many hosts to separate them.
     host: Option<String>,
 }
 
@@ -103,7 +105,7 @@ struct Key {
 struct Group {
     named: Vec<Named>,
     crowd: Option<Crowd>,
-    /// When the crowd was told last.
+    /// When the line about the crowd was last emitted.
     told: Option<Instant>,
 }
 
@@ -112,12 +114,12 @@ struct Group {
 struct Named {
     uri: LocationUri,
     since: Instant,
-    /// When it was told last.
+    /// When a line about it was last emitted.
     told: Option<Instant>,
     held: Option<Event>,
 }
 
-/// Locations that are told in one line.
+/// Locations that share one line.
 #[derive(Debug)]
 struct Crowd {
     since: Instant,
@@ -129,7 +131,7 @@ struct Crowd {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     groups: HashMap<Key, Group>,
-    /// What concerns the whole pipeline.
+    /// Events of the whole pipeline.
     plain: Lines,
     hasher: RandomState,
 }
@@ -197,7 +199,8 @@ impl Group {
     fn push(&mut self, event: Event, uri: LocationUri, hash: u64, now: Instant) {
         self.named.retain(|n| n.is_remembered(now));
         if let Some(named) = self.named.iter_mut().find(|n| n.uri == uri) {
-            // A change of state that was told a moment ago is not told again; spans are summed up.
+            // A change of state that was emitted within the interval is not repeated; spans are
+            // summed up.
             let counts = named.told.is_none() || event.spans > 0;
             match &mut named.held {
                 Some(held) => held.add(&event),
@@ -234,7 +237,7 @@ impl Group {
         {
             let mut line = crowd.event;
             line.locations = crowd.locations.len() as u64;
-            // Those that were to have lines of their own, had there been few.
+            // Locations that were to get lines of their own, before there were too many.
             self.named.retain_mut(|named| match named.held.take() {
                 Some(held) if named.told.is_none() => {
                     line.add(&held);

@@ -1,26 +1,26 @@
-//! Where a template of one scheme may have holes, and which names fit there.
+//! Where templates of a scheme may have holes, and which names fit into them.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// Longest part of a URI with a name in it, in characters, unless its [`Hole`] says otherwise. The
-/// shortest limit of file systems and catalogs.
+/// Longest part of a URI that contains a name, in characters, unless its [`Hole`] sets another
+/// limit. The smallest limit of common file systems and catalogs.
 const MAX_LEN: usize = 255;
 
-/// Which names a place can tell apart. A name is never changed to fit: it fits or it is refused.
+/// Which names a location can distinguish. A name fits or is refused; it is never changed to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NameRule {
-    /// The place compares every character: any text without control characters, invisible
+    /// For locations that compare every character. Any text, without control characters, invisible
     /// characters, and white space at its ends.
     Exact,
-    /// The place, or one of its kind, folds case, accents or width, or ignores blanks at the end:
-    /// printable ASCII without upper-case letters, and no space at its ends.
+    /// For locations that may fold case, accents or width, or ignore blanks at the end. Printable
+    /// ASCII without upper-case letters, and without spaces at its ends.
     Printable,
-    /// A file or folder: lower-case letters a to z, digits, `_`, `-` and `.`, and no `.` at its
-    /// ends.
+    /// For files and folders. Lower-case letters a to z, digits, `_`, `-` and `.`, without `.` at
+    /// its ends.
     Segment,
-    /// A part of a name that folds case: lower-case letters a to z, digits, `_` and `-`.
+    /// For parts of names that fold case. Lower-case letters a to z, digits, `_` and `-`.
     Identifier,
 }
 
@@ -80,8 +80,9 @@ impl NameRule {
     }
 }
 
-/// Characters that are not seen, or that turn what is seen around (Unicode 16, general category
-/// `Cf` and the separators of lines and paragraphs). Two names that look alike would be two tenants.
+/// Invisible characters and those that change the direction of text (Unicode 16, general category
+/// `Cf`, and the separators of lines and paragraphs). With them, two tenants could have names that
+/// look the same.
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -89,8 +90,9 @@ fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A place in the URIs of one scheme where a template may have holes. A backend declares them in
-/// [`Registry::with_holes`](crate::Registry::with_holes); everywhere else a hole is an error.
+/// A component in the URIs of one scheme in which a template may have holes. A backend declares
+/// them with [`Registry::with_holes`](crate::Registry::with_holes). A hole anywhere else is an
+/// error.
 ///
 /// ```
 /// use trace_destination_core::{Hole, NameRule};
@@ -108,13 +110,13 @@ pub struct Hole {
     pub(super) check: Option<Check>,
 }
 
-/// The rule that a whole part breaks.
+/// Checks a whole part; `Err` has the rule that it breaks.
 type Check = fn(&str) -> Result<(), &'static str>;
 
 /// A component of a URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Component<'a> {
-    /// What stands behind the scheme, with `//` or without, where the URI is a name.
+    /// The name after the scheme, with `//` or without, in a URI that is a name.
     Name,
     /// A folder of the path.
     Folder,
@@ -156,30 +158,30 @@ impl Hole {
         Self::new(Component::Query(key), rule)
     }
 
-    /// Only these parts, counted from 0, of a name or value that `separator` divides. No name
-    /// that contains the separator fits.
+    /// Allows holes only in these parts, counted from 0, of a name or value that `separator`
+    /// divides. A name that contains the separator is refused.
     #[must_use]
     pub fn in_parts(mut self, separator: char, parts: RangeInclusive<usize>) -> Self {
         self.parts = Some((separator, parts));
         self
     }
 
-    /// The part must end with this fixed text.
+    /// Requires that the part ends with this fixed text.
     #[must_use]
     pub fn with_ending(mut self, ending: &'static str) -> Self {
         self.ending = ending;
         self
     }
 
-    /// The longest part, fixed text included, in characters; 255 unless set.
+    /// Sets the longest part, including fixed text, in characters; 255 by default.
     #[must_use]
     pub fn with_max_len(mut self, characters: usize) -> Self {
         self.max_len = characters;
         self
     }
 
-    /// Refuses whole parts, fixed text included, that belong to something else: names that the
-    /// place reserves or that stand for another place. The error says which rule was broken.
+    /// Adds a check of the whole part, including fixed text: for names that are reserved, or that
+    /// name another location. Its error is the rule that was broken.
     #[must_use]
     pub fn with_check(mut self, check: fn(&str) -> Result<(), &'static str>) -> Self {
         self.check = Some(check);
@@ -193,12 +195,12 @@ impl Hole {
         }
     }
 
-    /// Whether it is the part of this number in this component.
+    /// Whether the hole may be in this part of this component.
     pub(super) fn is_at(&self, at: Component<'_>, part: usize) -> bool {
         self.at == at && self.parts.as_ref().is_none_or(|(_, p)| p.contains(&part))
     }
 
-    /// Whether it is somewhere in this component.
+    /// Whether the hole may be in this component at all.
     pub(super) fn is_in(&self, at: Component<'_>) -> bool {
         self.at == at
     }

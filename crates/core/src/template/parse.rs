@@ -1,4 +1,4 @@
-//! From a text to the locations of a template.
+//! Parses the text of a template.
 
 use super::hole::Component;
 use super::pattern::Marker;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Leg {
     pub(super) skeleton: Skeleton,
-    /// The location, where there are no holes. Otherwise the one the markers name, which nobody
-    /// writes to.
+    /// The location, if there are no holes. Otherwise one with markers in place of names, which is
+    /// never written.
     pub(super) location: Arc<dyn TraceLocation>,
 }
 
@@ -121,8 +121,8 @@ impl Leg {
         let uri: LocationUri = text.parse().map_err(by_hole)?;
         let given = Skeleton::of(&uri, marker, variables, registry)?;
         given.check_fixed()?;
-        // The location's own URI is the place in its one spelling: absolute, without links, with
-        // what the environment says. Names are put into this one.
+        // The location's own URI is canonical: absolute, without symbolic links, completed from the
+        // environment. Names are put into this one.
         let location = made(&uri)?;
         let skeleton = Skeleton::of(location.uri(), marker, variables, registry)?;
         let settled = skeleton.holes() == given.holes()
@@ -139,7 +139,8 @@ impl Leg {
     }
 }
 
-/// Says where a hole is that would keep the URI from being parsed, or from being one place.
+/// Refuses a hole in scheme or host, with which the URI could not be parsed or could name any
+/// server.
 fn refuse_scheme_and_host(text: &str, marker: &Marker, registry: &Registry) -> Result<(), Error> {
     let (scheme, rest) = text.trim().split_once(':').unwrap_or((text, ""));
     if marker.is_in(scheme) {
@@ -157,7 +158,7 @@ fn refuse_scheme_and_host(text: &str, marker: &Marker, registry: &Registry) -> R
     }
 }
 
-/// An error about a location with markers, as one about the template.
+/// Turns an error about a location with markers into one about the template.
 fn in_template(error: Error, marker: &Marker, variables: &[Box<str>]) -> Error {
     let named = Error::new(error.kind(), PARSE, marker.shown(error.cause(), variables));
     match error.mend_hint() {

@@ -1,6 +1,6 @@
-//! Decoded text with holes in it.
+//! Decoded text with holes.
 
-/// Fixed text and holes, in order; no two fixed texts stand side by side.
+/// Fixed text and holes, in order. Two fixed texts are never adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pattern(Vec<Piece>);
 
@@ -11,13 +11,13 @@ pub(super) enum Piece {
     Hole(usize),
 }
 
-/// Stands for the holes while a template is parsed as an ordinary URI: lower-case letters and
-/// digits that no part of the template has. Its first letter, which is not a hexadecimal digit,
-/// occurs in it once, so that it overlaps with nothing.
+/// Replaces holes while a template is parsed as an ordinary URI: lower-case letters and digits that
+/// occur nowhere in the template. Its first letter is not a hexadecimal digit and occurs in it
+/// once, so that two markers cannot overlap.
 pub(super) struct Marker(String);
 
 impl Marker {
-    /// A marker that is in none of the texts, nor in what they decode to.
+    /// A marker that occurs neither in the text nor in its decoded form.
     pub(super) fn absent_from(text: &str) -> Self {
         let decoded = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
         let text = format!("{text}\0{decoded}").to_ascii_lowercase();
@@ -31,17 +31,17 @@ impl Marker {
         }
     }
 
-    /// What stands for a variable.
+    /// The text that replaces a variable.
     pub(super) fn of(&self, variable: usize) -> String {
         format!("{}{variable}q", self.0)
     }
 
-    /// Whether a hole is in the text.
+    /// Whether the text contains a marker.
     pub(super) fn is_in(&self, text: &str) -> bool {
         text.contains(&self.0)
     }
 
-    /// The text with its holes.
+    /// The text, with markers turned into holes.
     pub(super) fn pattern(&self, text: &str) -> Pattern {
         let mut pieces = Vec::new();
         let mut fixed = String::new();
@@ -68,7 +68,7 @@ impl Marker {
         Pattern(pieces)
     }
 
-    /// The text with holes as a template writes them.
+    /// The text, with markers turned back into `{variables}`.
     pub(super) fn shown(&self, text: &str, variables: &[Box<str>]) -> String {
         self.pattern(text)
             .fill(|v| format!("{{{}}}", variables.get(v).map_or("?", |name| name)))
@@ -80,7 +80,7 @@ impl Pattern {
         &self.0
     }
 
-    /// The variables, as often as they occur.
+    /// The variables, each as often as it occurs.
     pub(super) fn holes(&self) -> impl Iterator<Item = usize> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Hole(variable) => Some(*variable),
@@ -92,7 +92,7 @@ impl Pattern {
         self.0.is_empty()
     }
 
-    /// This pattern and then the other.
+    /// This pattern followed by the other.
     pub(super) fn followed_by(&self, other: &Self) -> Self {
         let mut pieces = self.0.clone();
         for piece in &other.0 {
@@ -164,7 +164,7 @@ impl Pattern {
         }
     }
 
-    /// Whether both can become the same text, in some case. `true` if in doubt.
+    /// Whether some values could make both the same text, ignoring case. `true` if in doubt.
     pub(super) fn meets(&self, other: &Self) -> bool {
         let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b);
         if !self.has_holes() && !other.has_holes() {

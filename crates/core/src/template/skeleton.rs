@@ -1,4 +1,4 @@
-//! A location's URI with holes in it: decoded components, never text.
+//! A location's URI with holes: decoded components, never text.
 
 use super::hole::{Component, Hole};
 use super::pattern::{Marker, Pattern, Piece};
@@ -15,7 +15,7 @@ pub(super) struct Skeleton {
     path: Pattern,
     query: Vec<(Box<str>, Pattern)>,
     parts: Vec<Part>,
-    /// As a template writes it.
+    /// The URI as the template writes it.
     shown: Box<str>,
 }
 
@@ -24,13 +24,13 @@ pub(super) struct Skeleton {
 struct Part {
     text: Pattern,
     hole: Hole,
-    /// For each hole of `text`, the first character of the fixed text between it and the next. No
-    /// value may have it, or two sets of values could make one text.
+    /// For each hole of `text`, the first character of the fixed text between it and the next one.
+    /// No value may contain it; otherwise two sets of values could make the same text.
     stops: Vec<Option<char>>,
 }
 
 impl Skeleton {
-    /// Checks that each hole of a URI in which markers stand for holes is where the scheme has one.
+    /// Checks that each marker in a URI is where the scheme allows a hole.
     pub(super) fn of(
         uri: &LocationUri,
         marker: &Marker,
@@ -133,8 +133,8 @@ impl Skeleton {
         &self.shown
     }
 
-    /// Whether both can name one place, for some names. `true` if in doubt: a parameter that only
-    /// one of them has may be one that does not matter.
+    /// Whether some names could make both the same location. `true` if in doubt: a parameter that
+    /// only one of them has may not be part of a location's identity.
     pub(super) fn meets(&self, other: &Self) -> bool {
         let name = |s: &Self| match &s.authority {
             Some(authority) => authority.followed_by(&s.path),
@@ -151,7 +151,7 @@ impl Skeleton {
     /// Whether every value fits its hole.
     ///
     /// # Errors
-    /// `InvalidName` for a value that its place does not take.
+    /// `InvalidName` for a value that does not fit its hole.
     pub(super) fn check(&self, variables: &[Box<str>], values: &[&str]) -> Result<(), Error> {
         for part in &self.parts {
             part.check(values).map_err(|(variable, rule)| {
@@ -161,8 +161,8 @@ impl Skeleton {
         Ok(())
     }
 
-    /// Whether the fixed text leaves room for a name at all: what refuses the plainest one refuses
-    /// them all.
+    /// Whether any name fits beside the fixed text. Tried with the plainest name: if that does not
+    /// fit, none does.
     ///
     /// # Errors
     /// `InvalidConfig` if it does not.
@@ -282,8 +282,8 @@ impl Part {
     }
 }
 
-/// For each hole, the first character of the fixed text between it and the next one; `None` if two
-/// have nothing between them.
+/// For each hole, the first character of the fixed text between it and the next one. `None` if two
+/// holes have no text between them.
 fn stops(text: &Pattern) -> Option<Vec<Option<char>>> {
     let pieces = text.pieces();
     let mut stops = Vec::new();
@@ -300,7 +300,7 @@ fn stops(text: &Pattern) -> Option<Vec<Option<char>>> {
     Some(stops)
 }
 
-/// A hole where the scheme has none.
+/// The error for a hole where the scheme allows none.
 pub(super) fn misplaced(cause: &str, scheme: &str, holes: &[Hole]) -> Error {
     let error = Error::new(ErrorKind::InvalidConfig, PARSE, cause.to_owned());
     match holes {

@@ -1,9 +1,9 @@
-//! OTLP/JSON that the quick decoder gave up on, part by part: what can be read is kept, what cannot
-//! is passed over alone and reported with its position.
+//! Decodes OTLP/JSON on which the quick decoder gave up, part by part: readable parts are kept,
+//! others are left out and reported with their position.
 //!
-//! The measure is what MLflow's server takes (`google.protobuf.json_format` 7.36): camelCase and
-//! snake_case keys, text or a list of texts where a message belongs (an empty message), enum names
-//! that are unknown (unset), numbers as Python reads them.
+//! The reference is what MLflow's server accepts (`google.protobuf.json_format` 7.36): camelCase
+//! and snake_case keys, text or a list of texts where a message belongs (an empty message), enum
+//! names that are unknown (unset), numbers as Python reads them.
 
 use super::loose::{self, Message, Wrong, wrong};
 use super::tree::{self, Node};
@@ -166,7 +166,7 @@ fn strict<'t, 'a>(field: &str, node: &'t Node<'a>) -> Result<Message<'t, 'a>, Wr
     }
 }
 
-/// What was passed over.
+/// The parts that were left out.
 #[derive(Default)]
 struct Faults(Vec<Fault>);
 

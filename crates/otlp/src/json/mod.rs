@@ -1,4 +1,4 @@
-//! OTLP/JSON to records.
+//! Decodes OTLP/JSON to records.
 //!
 //! The serde support of `opentelemetry-proto` 0.33 is not used, because it cannot read what others
 //! write: it fails on `"arrayValue": {}` (how the Collector writes an empty list), on a key–value
@@ -7,9 +7,9 @@
 //! in the protobuf JSON mapping: numbers may be text, text may be absent or `null`, fields that
 //! are unknown are skipped. Ids are hex, as OTLP departs from that mapping.
 //!
-//! Two decoders share the work. `quick` reads what is well formed, straight into records. What it
-//! gives up on, a span or a request, `lenient` reads from a tree: it takes whatever MLflow's server
-//! takes and more, and passes over the rest part by part.
+//! There are two decoders. `quick` reads well-formed text directly into records. If it gives up on
+//! a span or a request, `lenient` reads that from a tree: it accepts what MLflow's server accepts
+//! and more, and leaves out the rest part by part.
 
 mod lenient;
 mod loose;
@@ -22,21 +22,21 @@ use crate::text::to_utf8;
 use trace_destination_core::{Error, ErrorKind};
 pub(crate) use tree::SyntaxError;
 
-/// Decodes an OTLP/JSON `ExportTraceServiceRequest` (or `TracesData`, which looks the same), in
-/// UTF-8, UTF-16 or UTF-32.
+/// Decodes an OTLP/JSON `ExportTraceServiceRequest` (or `TracesData`, which is the same in JSON),
+/// in UTF-8, UTF-16 or UTF-32.
 ///
-/// Text that is not Unicode (bytes, or a lone surrogate such as `"\ud800"`) becomes U+FFFD. Of a
-/// doubled key the last one counts. Counts that are negative or too large are clamped. Names of enum
-/// values are read with or without their prefix; unknown ones mean unset. Ids that are too short are
-/// filled up with zeros on the left. A value that does not fit its field, or stands without one, is
-/// taken for what it is: `{"intValue": 18446744073709551615}` is a text, as OpenTelemetry maps such
-/// numbers, and `"value": "bare"` too. Values may be nested about 50 deep. A link whose ids cannot be
-/// read is left out and counted as dropped.
+/// Text that is not Unicode (bytes, or a lone surrogate such as `"\ud800"`) becomes U+FFFD. If a
+/// key occurs twice, the last one counts. Counts that are negative or too large are clamped. Names
+/// of enum values are read with or without their prefix; unknown ones mean unset. Ids that are too
+/// short are padded with zeros on the left. A value that does not fit its field, or has none,
+/// becomes what it looks like: `{"intValue": 18446744073709551615}` becomes text, as OpenTelemetry
+/// maps such numbers, and so does `"value": "bare"`. Values may be nested about 50 deep. A link
+/// whose ids cannot be read is left out and counted as dropped.
 ///
 /// # Errors
 /// `Corrupt` if the text is not JSON, or JSON but not such a request: one without `resourceSpans`,
-/// unless it is empty. A bad span is no error but [`refused`](ResourceSpans::refused), and any other
-/// bad part is one of the [`faults`](ResourceSpans::faults).
+/// unless it is empty. A bad span is not an error: it is in [`refused`](ResourceSpans::refused).
+/// Any other bad part is in [`faults`](ResourceSpans::faults).
 pub fn decode_json(text: &[u8]) -> Result<Vec<ResourceSpans>, Error> {
     let text = to_utf8(text);
     let failed = |cause: String, mend: &'static str| {

@@ -1,5 +1,5 @@
-//! OTLP/JSON as nearly everybody writes it. Whatever is out of the ordinary makes it give up, on a
-//! span or on the request, and the tolerant decoder reads that again.
+//! Decodes OTLP/JSON as most senders write it. On anything unusual it gives up, on a span or on the
+//! request, and the tolerant decoder reads that again.
 
 use super::NotTraces;
 use super::lenient;

@@ -1,6 +1,6 @@
-//! Traces to try things on: a real capture, and made ones that hold what the capture lacks.
+//! Sample traces: a real capture, and generated ones with what the capture lacks.
 //!
-//! Both are the same bytes on every call and every machine, so what two programs make of them can
+//! Both are the same bytes on every call and every machine, so that the results of two programs can
 //! be compared.
 
 mod genai;
@@ -22,15 +22,15 @@ pub fn captured() -> &'static [u8] {
     include_bytes!("../../tests/data/agents.otlp.binpb")
 }
 
-/// Made traces, as protobuf `ExportTraceServiceRequest`s in the order in which they are sent.
+/// Generated traces, as protobuf `ExportTraceServiceRequest`s in the order in which they are sent.
 ///
 /// Every kind of OTLP value, nested; links; three resources and three scopes; traces split over
 /// requests, children first; dropped counts, trace states and flags; all span kinds and outcomes;
 /// exceptions; the OpenTelemetry GenAI conventions and MLflow's own attributes; sessions and users;
 /// text that is empty, long or from all over Unicode; the extremes of numbers and times.
 ///
-/// Every span is valid OTLP. What some places refuse (doubles that are no numbers, times at the
-/// ends of their range) is alone in the last request.
+/// Every span is valid OTLP. Values that some backends refuse (doubles that are not numbers, times
+/// at the ends of their range) are in the last request alone.
 pub fn generated() -> Vec<Vec<u8>> {
     let mut requests = Vec::new();
     requests.push(values::nested());
