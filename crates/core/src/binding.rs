@@ -11,11 +11,16 @@
 //! segment per local root.
 
 mod hot;
+mod late;
 mod lingering;
 mod own;
 mod segments;
 mod shard;
 mod spans;
+mod undecided;
+
+pub(crate) use late::{Decision, Meaning, Started, Which};
+pub(crate) use undecided::{Fate, Held, Room, Undecided};
 
 use hot::{Hot, Left};
 use own::Own;
@@ -29,6 +34,7 @@ use opentelemetry::trace::{SpanId, TraceId};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 /// Index of a route in its pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +49,11 @@ impl RouteId {
     pub(crate) const FIRST: u32 = 2;
     /// Set for a route that refuses spans at some of its lanes.
     pub(crate) const REFUSING: u32 = 1 << 31;
+
+    /// Whether it is the route of a place.
+    pub(crate) fn leads_anywhere(self) -> bool {
+        self.0 >= Self::FIRST
+    }
 }
 
 /// Shards of the table: enough that threads rarely meet, so that looking through one is quick.
@@ -150,11 +161,11 @@ impl Bindings {
                 return;
             }
             // An id that came back to the place where its trace goes anyway.
-            Some(own) if own.segment.route == route => {
+            Some(own) if own.segment.route.plain() == route.plain() => {
                 let mut around = shard.around.beside(&self.hot, index);
                 return own.open_span(trace, span, true, &mut around);
             }
-            Some(own) => beside(own.segment.route),
+            Some(own) => beside(own.segment.route.plain()),
             None => route,
         };
         let foreign = entry.foreign.get_or_insert_default();
@@ -163,7 +174,8 @@ impl Bindings {
     }
 
     /// Binds a local child to its parent's segment; `None` if the parent is in none any more, or is
-    /// not remembered.
+    /// not remembered. A late route stands for a segment that was not decided when its root started:
+    /// then nothing is bound yet, see [`Bindings::start_in_late`].
     #[inline]
     pub(crate) fn start_child(
         &self,
@@ -194,11 +206,17 @@ impl Bindings {
             && let Some(parent) = shard.foreign.get((trace, parent))
         {
             let (key, lingering) = (parent.key, &mut shard.around.lingering);
+            if foreign.segment(key)?.route.is_late() {
+                return Some(RouteId::UNDECIDED);
+            }
             return foreign.start_child(trace, span, key, &mut shard.foreign, lingering);
         }
         let own = entry.own.as_mut()?;
         let mut around = shard.around.beside(&self.hot, index);
         let proven = own.knows(trace, parent, &around)?;
+        if own.segment.route.is_late() {
+            return Some(RouteId::UNDECIDED);
+        }
         own.open_span(trace, span, proven, &mut around);
         if let Some(slot) = own.slot {
             self.hot.remember(trace, slot, own.segment.route);
@@ -235,7 +253,7 @@ impl Bindings {
             return None;
         }
         let own = entry.own.as_mut()?;
-        let route = own.segment.route;
+        let route = own.segment.route.plain();
         if beside_parent.is_some_and(|other| other != route) {
             return None;
         }
@@ -265,12 +283,21 @@ impl Bindings {
 
     #[inline(never)]
     fn end_in_table(&self, trace: u128, span: u64) -> Ended {
-        let epoch = self.now();
         let index = self.shard_index(trace);
         let Some(mut shard) = self.lock(index) else {
             return Ended::Unbound;
         };
-        let shard = &mut *shard;
+        let ended = self.end_in_shard(&mut shard, index, trace, span);
+        if !shard.gone.is_empty() {
+            let gone = std::mem::take(&mut shard.gone);
+            drop(shard);
+            drop(gone);
+        }
+        ended
+    }
+
+    fn end_in_shard(&self, shard: &mut Shard, index: usize, trace: u128, span: u64) -> Ended {
+        let epoch = self.now();
         if let Entry::Occupied(mut found) = shard.traces.entry(trace) {
             let entry = found.get_mut();
             let mut around = shard.around.beside(&self.hot, index);
@@ -278,13 +305,18 @@ impl Bindings {
                 && let Some(left) = own.end_span(trace, span, &mut around)
             {
                 let route = own.segment.route;
+                let open = route
+                    .is_undecided()
+                    .then(|| shard.undecided.get(&(trace, None)));
+                let open = open.flatten().map(|open| open.place.clone());
                 match (left, own.slot) {
                     (Left::Open, Some(slot)) => self.hot.remember(trace, slot, route),
                     (Left::Open, None) => {}
                     (Left::Over, _) => {
                         own.segment.idle_since = epoch;
-                        if entry.foreign.is_some() {
-                            shard.linger(trace, None, self.linger);
+                        if entry.foreign.is_some() || open.is_some() {
+                            let linger = self.linger && !is_crowded(open.as_deref());
+                            shard.linger(trace, None, linger);
                         } else {
                             if self.linger {
                                 shard.ended.push(trace, own, LINGERING_PER_SHARD);
@@ -293,7 +325,7 @@ impl Bindings {
                         }
                     }
                 }
-                return Ended::Bound(route);
+                return Ended::of(route, open);
             }
             if let Some(foreign) = &mut entry.foreign
                 && let Some(there) = shard.foreign.get_mut((trace, span))
@@ -310,10 +342,15 @@ impl Bindings {
                 if there.open == 0 {
                     foreign.note_ended(trace, span, key, &mut shard.foreign);
                 }
+                let open = route
+                    .is_undecided()
+                    .then(|| shard.undecided.get(&(trace, Some(key))));
+                let open = open.flatten().map(|open| open.place.clone());
                 if over {
-                    shard.linger(trace, Some(key), self.linger);
+                    let linger = self.linger && !is_crowded(open.as_deref());
+                    shard.linger(trace, Some(key), linger);
                 }
-                return Ended::Bound(route);
+                return Ended::of(route, open);
             }
         }
         match shard.ignored.remove((trace, span)) {
@@ -327,16 +364,8 @@ impl Bindings {
     pub(crate) fn route_of(&self, trace: TraceId, span: SpanId) -> Option<RouteId> {
         let (trace, span) = (key(trace), span_key(span));
         let mut shard = self.shard(trace)?;
-        let shard = &mut *shard;
-        let entry = shard.traces.get_mut(&trace)?;
-        if let Some(own) = &entry.own
-            && own.is_proven(trace, span, &self.hot, &shard.around.held)
-        {
-            return Some(own.segment.route);
-        }
-        let there = shard.foreign.get((trace, span)).filter(|s| s.open > 0)?;
-        let segment = entry.foreign.as_mut()?.segment(there.key)?;
-        Some(segment.route)
+        let (_, route) = self.find_open(&mut shard, trace, span)?;
+        Some(route.plain())
     }
 
     /// The route of a trace whose id was made here, open or lingering.
@@ -345,8 +374,8 @@ impl Bindings {
         let shard = self.shard(trace)?;
         let own = shard.traces.get(&trace).and_then(|t| t.own.as_ref());
         match own {
-            Some(own) => Some(own.segment.route),
-            None => shard.ended.get(trace).map(|own| own.route),
+            Some(own) => Some(own.segment.route.plain()),
+            None => shard.ended.get(trace).map(|own| own.route.plain()),
         }
     }
 
@@ -364,6 +393,9 @@ impl Bindings {
             if check_age {
                 swept.expired += shard.expire(&self.hot, now, max_age);
             }
+            let gone = std::mem::take(&mut shard.gone);
+            drop(shard);
+            drop(gone);
         }
         swept
     }
@@ -378,7 +410,7 @@ impl Bindings {
                 let foreign = trace.foreign.iter().flat_map(|f| f.segments.values());
                 let foreign = foreign.map(|f| (f.segment.route, f.segment.open));
                 for (route, spans) in own.chain(foreign).filter(|(_, spans)| *spans > 0) {
-                    *open.entry(route.0).or_default() += u64::from(spans);
+                    *open.entry(route.plain().0).or_default() += u64::from(spans);
                 }
             }
         }
@@ -390,8 +422,8 @@ impl Bindings {
         let mut routes = HashSet::new();
         for shard in self.each_shard() {
             let traces = shard.traces.values();
-            routes.extend(traces.flat_map(|t| t.segments()).map(|s| s.route));
-            routes.extend(shard.ended.iter().map(|own| own.route));
+            routes.extend(traces.flat_map(|t| t.segments()).map(|s| s.route.plain()));
+            routes.extend(shard.ended.iter().map(|own| own.route.plain()));
         }
         routes
     }
@@ -405,14 +437,32 @@ impl Bindings {
 }
 
 /// What the table knows of a span that ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
+#[cfg_attr(test, derive(PartialEq))]
 pub(crate) enum Ended {
     /// It follows this route.
     Bound(RouteId),
+    /// It waits here until its trace is decided.
+    Undecided(Arc<Undecided>),
     /// It started as none of ours.
     Ignored,
     /// Its binding is gone.
     Unbound,
+}
+
+impl Ended {
+    #[inline]
+    fn of(route: RouteId, open: Option<Arc<Undecided>>) -> Self {
+        match open {
+            Some(place) => Self::Undecided(place),
+            None => Self::Bound(route.plain()),
+        }
+    }
+}
+
+/// Whether an undecided trace has to make room once it is over.
+fn is_crowded(open: Option<&Undecided>) -> bool {
+    open.is_some_and(Undecided::is_crowded)
 }
 
 fn span_key(span: SpanId) -> u64 {

@@ -6,6 +6,7 @@ use crate::location::{Capabilities, Guarantee, TraceLocation, TraceSink};
 use crate::uri::LocationUri;
 use async_trait::async_trait;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 
@@ -278,6 +279,18 @@ impl PartialEq for Destination {
 }
 
 impl Eq for Destination {}
+
+/// By what makes it equal: the set of URIs.
+impl Hash for Destination {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &self.0 {
+            Repr::To(legs) => legs.uris.hash(state),
+            // No list of URIs is that short, nor are these two equal.
+            Repr::Discard => state.write_u8(0),
+            Repr::Unset => state.write_u8(1),
+        }
+    }
+}
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

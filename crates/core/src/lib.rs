@@ -47,6 +47,7 @@ mod destination;
 mod error;
 mod ingress;
 mod lane;
+mod late_binding;
 mod location;
 mod log;
 mod memory;
@@ -75,6 +76,7 @@ pub use config::{
 pub use destination::Destination;
 pub use error::{Error, ErrorKind, Retry};
 pub use lane::{LateUpdate, RetryPolicy, waiting_for_turn};
+pub use late_binding::{TraceBinding, bind_current_trace};
 pub use location::{
     BatchEncoder, BatchLimits, Capabilities, Guarantee, Refusal, TraceLocation, TraceSink, Written,
 };
@@ -99,7 +101,8 @@ pub use scope::{
     new_root, reset, set_global,
 };
 pub use stats::{
-    DropReason, Dropped, ForgottenLocations, LocationState, LocationStats, PipelineStats, Unplaced,
+    DropReason, Dropped, ForgottenLocations, LocationState, LocationStats, PipelineStats,
+    Undecided, Unplaced,
 };
 pub use template::{Hole, NameRule, Template};
 pub use trace::{current_trace_id, update_current_trace};

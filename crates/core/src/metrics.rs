@@ -57,8 +57,8 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, locations: usize) {
         .with_callback(move |observer| {
             if let Some(shared) = weak.upgrade() {
                 for (kind, bytes) in [
-                    ("used", shared.budget.used()),
-                    ("limit", shared.budget.limit()),
+                    ("used", shared.budget.used() + shared.room.used()),
+                    ("limit", shared.budget.limit() + shared.room.limit()),
                 ] {
                     observer.observe(
                         i64::try_from(bytes).unwrap_or(i64::MAX),
@@ -129,12 +129,13 @@ fn count_fates(meter: &Meter, weak: &Weak<Shared>, locations: usize) {
 /// Spans and traces that reached no location, by reason.
 fn count_unplaced(meter: &Meter, weak: &Weak<Shared>) {
     type Counter = (&'static str, fn(&Totals) -> &AtomicU64);
-    const REASONS: [Counter; 5] = [
+    const REASONS: [Counter; 6] = [
         ("unrouted", |totals| &totals.unrouted),
         ("orphaned", |totals| &totals.orphaned),
         ("discarded", |totals| &totals.discarded),
         ("expired_binding", |totals| &totals.expired_bindings),
         ("ignored_scope", |totals| &totals.ignored_scopes),
+        ("unrouted_update", |totals| &totals.unrouted_updates),
     ];
     let source = weak.clone();
     meter

@@ -1,7 +1,7 @@
 //! The span processor: binds in `on_start`, hands over in `on_end`. Neither waits, does I/O, logs
 //! or touches anything of the application's but the span.
 
-use crate::binding::{Ended, RouteId};
+use crate::binding::{Ended, RouteId, Started};
 use crate::mutant::Mutant;
 use crate::pipeline::{Payload, Pipeline, Shared};
 use crate::record::Resource;
@@ -60,14 +60,19 @@ impl SpanProcessor for DestinationProcessor {
         let parent = parent.span_context();
         if parent.is_valid() && !parent.is_remote() && parent.is_sampled() {
             match shared.bindings.start_child(trace, id, parent.span_id()) {
-                Some(route) => shared.note_ignored_scope(cx, route),
+                Some(route) if !route.is_late() => shared.note_ignored_scope(cx, route),
+                Some(_) => shared.bind_in_late(trace, id, parent.span_id(), cx),
                 None => shared.bind_without_parent(trace, id, parent.span_id(), cx),
             }
             return;
         }
         let route = shared.levels.route(cx, &shared.routes);
         let made_here = !parent.is_valid();
-        shared.start_root(trace, id, made_here, route);
+        if route == RouteId::UNROUTED && shared.room.is_on() {
+            shared.start_undecided(trace, id, made_here);
+        } else {
+            shared.start_root(trace, id, made_here, route);
+        }
         if made_here {
             link_to_origin(span, cx);
         }
@@ -85,6 +90,7 @@ impl SpanProcessor for DestinationProcessor {
                     shared.put(place, lane, bytes, Payload::Sdk(self.source, span.into()));
                 }
             }
+            Ended::Undecided(place) => shared.hold_span(&place, self.source, span),
             Ended::Ignored => {}
             Ended::Unbound => {
                 shared.totals.orphaned.fetch_add(1, Ordering::Relaxed);
@@ -124,9 +130,27 @@ fn link_to_origin(span: &mut Span, cx: &Context) {
 }
 
 impl Shared {
-    fn start_root(&self, trace: TraceId, span: SpanId, made_here: bool, route: RouteId) {
+    pub(crate) fn start_root(&self, trace: TraceId, span: SpanId, made_here: bool, route: RouteId) {
         let beside = |own| self.routes.beside(own, route);
         (self.bindings).start_root(trace, span, made_here, route, beside);
+    }
+
+    /// Binds a child in a trace that had no destination when it started: its scope decides, or is
+    /// followed by it alone.
+    #[cold]
+    fn bind_in_late(&self, trace: TraceId, span: SpanId, parent: SpanId, cx: &Context) {
+        let scope = self.levels.own_route(cx, &self.routes);
+        let started = self
+            .bindings
+            .start_in_late(trace, span, parent, scope, &self.routes);
+        match (started, scope) {
+            (Started::Follows, _) => {}
+            (Started::Decides(route, waited), _) => self.follow(route, waited),
+            (Started::Apart, Some(route)) => self.start_root(trace, span, false, route),
+            (Started::Apart | Started::Unknown, _) => {
+                self.bind_without_parent(trace, span, parent, cx);
+            }
+        }
     }
 
     /// Binds a span whose parent ran in this process and is in no binding that is remembered.

@@ -173,12 +173,27 @@ pub struct Unplaced {
     pub orphaned: u64,
     /// Traces whose binding expired while spans were open.
     pub expired_bindings: u64,
+    /// Trace-level updates of traces for which no level named a destination.
+    pub unrouted_updates: u64,
 }
 
 impl Unplaced {
     pub(crate) fn total(&self) -> u64 {
-        self.unrouted + self.orphaned + self.expired_bindings
+        self.unrouted + self.orphaned + self.expired_bindings + self.unrouted_updates
     }
+}
+
+/// What waits until the destination of its trace is known, see
+/// [`with_late_binding`](crate::PipelineBuilder::with_late_binding).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undecided {
+    /// Traces whose destination is not known yet.
+    pub traces: u64,
+    /// Their spans that have ended: neither stored nor lost.
+    pub spans: u64,
+    /// Bytes of memory that these traces and what waits in them take.
+    pub bytes: usize,
 }
 
 /// What a location is doing.
@@ -263,6 +278,14 @@ pub struct PipelineStats {
     pub expired_bindings: u64,
     /// Spans started in a scope that had no effect, because their trace was bound elsewhere.
     pub ignored_scopes: u64,
+    /// Trace-level updates of traces for which no level named a destination.
+    pub unrouted_updates: u64,
+    /// Traces that went to the global destination or the environment's while this process has
+    /// context-local ones. With `tracing`, a span that was made in a scope and is first entered
+    /// outside of it may be among them.
+    pub unscoped_roots: u64,
+    /// What waits until the destination of its trace is known.
+    pub undecided: Undecided,
     /// Traces bound now, lingering ones included.
     pub bound_traces: u64,
     /// Bytes of span data held in memory, of all locations.
@@ -279,6 +302,7 @@ impl PipelineStats {
             unrouted: self.unrouted,
             orphaned: self.orphaned,
             expired_bindings: self.expired_bindings,
+            unrouted_updates: self.unrouted_updates,
         }
     }
 

@@ -29,8 +29,7 @@ pub fn current_trace_id() -> Option<TraceId> {
 /// });
 /// ```
 pub fn update_current_trace(set: impl FnOnce(&mut TraceUpdate)) -> bool {
-    let local = |span: &SpanContext| !span.is_remote() && span.is_sampled();
-    let Some(span) = current_span().filter(local) else {
+    let Some(span) = current_local_span() else {
         return false;
     };
     let mut update = TraceUpdate::new(span.trace_id());
@@ -40,11 +39,16 @@ pub fn update_current_trace(set: impl FnOnce(&mut TraceUpdate)) -> bool {
     let mut bound = false;
     for pipeline in pipeline::all() {
         if let Some(route) = pipeline.bindings.route_of(span.trace_id(), span.span_id()) {
-            pipeline.accept_update(route, &update);
+            pipeline.set_values(route, span.span_id(), &update);
             bound = true;
         }
     }
     bound
+}
+
+/// The current span, if it is a sampled one of this process.
+pub(crate) fn current_local_span() -> Option<SpanContext> {
+    current_span().filter(|span| !span.is_remote() && span.is_sampled())
 }
 
 fn current_span() -> Option<SpanContext> {

@@ -142,7 +142,9 @@ impl Own {
         if self.segment.open == 0 {
             *by.lingering = by.lingering.saturating_sub(1);
         }
+        // Without a decision there is no route that a thread could remember.
         let in_slot = proven
+            && !self.segment.route.is_late()
             && match self.slot {
                 None => self.warm(span, by),
                 Some(slot) => by.hot.add(slot, span),

@@ -87,7 +87,7 @@ impl Foreign {
         self.segments.get_mut(&key).map(|s| &mut s.segment)
     }
 
-    /// Adds a root.
+    /// Adds a root, and returns the number of its segment.
     pub(super) fn add(
         &mut self,
         trace: u128,
@@ -95,7 +95,7 @@ impl Foreign {
         route: RouteId,
         epoch: u32,
         spans: &mut ForeignSpans,
-    ) {
+    ) -> u32 {
         let key = self.next_key;
         self.next_key = match self.next_key + 1 {
             GONE_KEY => 0,
@@ -108,6 +108,7 @@ impl Foreign {
         self.segments.insert(key, segment);
         // A span id that came before belongs to the later segment.
         spans.insert((trace, span), ForeignSpan { key, open: 1 });
+        key
     }
 
     /// Adds a child of a remembered span; `None` if that one's segment is gone.

@@ -1,12 +1,15 @@
 //! A part of the table, behind one lock.
 
 use super::hot::{Free, Hot};
+use super::late::Open;
 use super::lingering::{Ended, Lingering};
 use super::own::{Beside, Held, Own};
 use super::segments::{ForeignSpans, Segment, Trace};
 use super::spans::Spans;
+use super::undecided::Undecided;
 use super::{IdHash, LINGERING_PER_SHARD};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -20,6 +23,10 @@ pub(super) struct Shard {
     pub(super) foreign_segments: usize,
     /// Spans that started but are not ours (suppressed, orphaned), with the time of their start.
     pub(super) ignored: Spans<u32>,
+    /// Segments in `traces` that are not decided, by trace and segment.
+    pub(super) undecided: HashMap<(u128, Option<u32>), Open, IdHash>,
+    /// Places of undecided segments that are gone, to be dropped outside of the lock.
+    pub(super) gone: Vec<Arc<Undecided>>,
     pub(super) around: Around,
     /// Counts the times a segment began to linger: which of two did so first.
     lingered: u32,
@@ -39,6 +46,10 @@ pub(super) struct Around {
 }
 
 impl Around {
+    pub(super) fn held(&self) -> &Spans<Held> {
+        &self.held
+    }
+
     pub(super) fn beside<'a>(&'a mut self, hot: &'a Hot, shard: usize) -> Beside<'a> {
         Beside {
             hot,
@@ -81,6 +92,9 @@ impl Shard {
         self.around.lingering = self.around.lingering.saturating_sub(1);
         if key.is_some() {
             self.foreign_segments = self.foreign_segments.saturating_sub(1);
+        }
+        if let Some(open) = self.undecided.remove(&(trace, key)) {
+            self.gone.push(open.place);
         }
         let Some(found) = self.traces.get_mut(&trace) else {
             return;
@@ -143,6 +157,9 @@ impl Shard {
         });
         self.around.lingering = lingering;
         self.foreign_segments = foreign_segments;
+        if !self.undecided.is_empty() {
+            self.let_go();
+        }
         // What a burst left behind would be looked through each time.
         let needed = self.traces.len().max(2 * LINGERING_PER_SHARD);
         if self.traces.capacity() > 8 * needed {

@@ -17,9 +17,6 @@ const AHEAD: usize = 8 << 10;
 /// How many times as large both budgets must be.
 const AHEAD_SHARE: usize = 128;
 
-/// Characters of an unrouted span's name that the log shows.
-const NAME_SHOWN: usize = 100;
-
 thread_local! {
     /// The ingress shard of this thread. No destructor, so it works during thread teardown.
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
@@ -163,10 +160,7 @@ impl Shared {
             totals.discarded.fetch_add(spans, Ordering::Relaxed);
             return;
         }
-        totals.unrouted.fetch_add(spans, Ordering::Relaxed);
-        totals
-            .unrouted_span
-            .get_or_init(|| example.chars().take(NAME_SHOWN).collect());
+        totals.lose_unrouted(spans, example);
     }
 
     /// Puts an item at the place that was taken for it.
@@ -186,7 +180,14 @@ impl Shared {
     pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
         match self.routes.refusing(route) {
             Some(refusing) => self.refuse_update(refusing, update),
-            None => self.send_update(self.routes.lanes_of(route), update),
+            None => {
+                let lanes = self.routes.lanes_of(route);
+                if lanes.is_empty() && route != RouteId::DISCARD {
+                    let lost = &self.totals.unrouted_updates;
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
+                self.send_update(lanes, update);
+            }
         }
     }
 
@@ -396,6 +397,13 @@ impl Shared {
             })
             .unwrap_or_default()
     }
+}
+
+/// Runs `f` on a thread that must not wait for room meanwhile.
+pub(super) fn without_waiting(f: impl FnOnce()) {
+    let before = DELIVERY_THREAD.replace(true);
+    f();
+    DELIVERY_THREAD.set(before);
 }
 
 /// Takes [`AHEAD`] bytes of a budget of `limit` bytes, or `bytes` where that is more or all there

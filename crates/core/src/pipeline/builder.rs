@@ -1,7 +1,7 @@
 //! Configuring and starting a pipeline.
 
 use super::{Controls, Pipeline, Shared, Totals, delivery};
-use crate::binding::{self, Bindings};
+use crate::binding::{self, Bindings, Room};
 use crate::budget::{Budget, Overflow};
 use crate::config::{EnvSource, millis_var, parse_var};
 use crate::contain::caught;
@@ -36,12 +36,18 @@ pub const MLFLOW_TRACE_SAMPLING_RATIO: &str = "MLFLOW_TRACE_SAMPLING_RATIO";
 /// The MLflow run every trace of this process is linked to.
 pub const MLFLOW_RUN_ID: &str = "MLFLOW_RUN_ID";
 
+/// How long a trace waits for its destination in a strict pipeline.
+const LATE_WAIT: Duration = Duration::from_secs(30);
+/// The part of the budget in which such traces wait.
+const LATE_PART: usize = 16;
+
 /// Settings of a pipeline; every one has a default that suits most programs.
 #[must_use = "a builder does nothing until `build`"]
 pub struct PipelineBuilder {
     global: Arc<GlobalSlot>,
     environment: Option<Destination>,
     strict: bool,
+    late_binding: Option<(Duration, usize)>,
     process_budget: usize,
     lane_budget: usize,
     overflow: Overflow,
@@ -65,6 +71,7 @@ impl PipelineBuilder {
             global: process_slot().clone(),
             environment: None,
             strict: false,
+            late_binding: None,
             process_budget: 64 << 20,
             lane_budget: 16 << 20,
             overflow: Overflow::default(),
@@ -96,9 +103,35 @@ impl PipelineBuilder {
     }
 
     /// Only the context-local scope counts: a trace without one is not stored. The setting for
-    /// multi-tenant processes, where a fallback would mix tenants.
+    /// multi-tenant processes, where a fallback would mix tenants. A trace may get its destination
+    /// after its root has started, see [`with_late_binding`](Self::with_late_binding).
     pub fn strict(mut self) -> Self {
         self.strict = true;
+        self
+    }
+
+    /// Traces whose root starts without a destination wait for one, at most for `wait` (and a
+    /// quarter of it more), in `bytes` of memory: a part of the pipeline's budget that is kept for
+    /// them, so that they and other traces take no room from each other. Under
+    /// [`strict`](Self::strict) this is on by itself, with 30 s and a sixteenth of the budget; zero
+    /// bytes turn it off. Without `strict` it is off by itself, and with a global or an environment's
+    /// destination no root starts without one.
+    ///
+    /// Code that runs inside the trace decides, once: by
+    /// [`bind_current_trace`](crate::bind_current_trace), or by starting a span in a scope there.
+    /// The spans that ended before, and the trace's values, then follow. A further scope that names
+    /// another destination is followed by the spans that start in it, which are stored there as a
+    /// part of the same trace.
+    ///
+    /// What waits is counted as unrouted after `wait`, when the pipeline is shut down, and once no
+    /// span of the trace is open: with the next flush, and after the linger time at the latest. A
+    /// span that finds no room is counted at once; a single trace gets a sixteenth of it, and beyond
+    /// a half of it only traces with open spans wait.
+    ///
+    /// The sampling ratio of the destination has no say in such a trace, because it was sampled when
+    /// it started.
+    pub fn with_late_binding(mut self, wait: Duration, bytes: usize) -> Self {
+        self.late_binding = Some((wait, bytes));
         self
     }
 
@@ -246,6 +279,23 @@ impl PipelineBuilder {
                 "correct `with_sampling_ratio` or {MLFLOW_TRACE_SAMPLING_RATIO}"
             )));
         }
+        let (late_wait, late_bytes) = match self.late_binding {
+            Some(set) => set,
+            None if self.strict => (LATE_WAIT, self.process_budget / LATE_PART),
+            None => (LATE_WAIT, 0),
+        };
+        if late_bytes > self.process_budget / 2 {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "build pipeline",
+                format!(
+                    "late binding would take {late_bytes} bytes of a budget of {}",
+                    self.process_budget
+                ),
+            )
+            .mend("give `with_late_binding` half of the budget at most, or raise `with_budget`"));
+        }
+        let totals = Arc::<Totals>::default();
         let threads = std::thread::available_parallelism().map_or(4, usize::from);
         let shared = Arc::new(Shared {
             levels: Levels {
@@ -253,6 +303,7 @@ impl PipelineBuilder {
                 environment: self.environment,
                 strict: self.strict,
                 memo: AtomicU64::new(0),
+                unscoped: AtomicU64::new(0),
                 mutant: Switch::new(self.mutant),
             },
             bindings: Bindings::new(binding::SHARDS, !self.linger.is_zero()),
@@ -266,14 +317,15 @@ impl PipelineBuilder {
             spent: Spent::new(self.process_budget),
             ahead: Arc::new(Semaphore::new(AHEAD)),
             turns: Arc::default(),
-            budget: Budget::new(self.process_budget),
+            budget: Budget::new(self.process_budget - late_bytes),
             overflow: self.overflow,
             retry: self.retry,
             transform: self.transform,
             run_id: self.run_id,
             sampling_ratio: self.sampling_ratio,
             flush_deadline: self.flush_deadline,
-            totals: Totals::default(),
+            room: Room::new(late_bytes, totals.clone()),
+            totals,
             log: Log::default(),
             process: Process::current(),
             defect: OnceLock::new(),
@@ -288,6 +340,7 @@ impl PipelineBuilder {
             &shared,
             delivery::Timing {
                 linger: self.linger,
+                late_wait: (late_bytes > 0).then_some(late_wait),
                 idle_close: self.idle_close,
                 max_trace_age: self.max_trace_age,
             },

@@ -15,7 +15,7 @@ use super::admission::DELIVERY_THREAD;
 use super::flush::Asked;
 use super::report::{Unfinished, report};
 use super::{Item, Payload, Shared};
-use crate::binding::RouteId;
+use crate::binding::{RouteId, Which};
 use crate::clock::later;
 use crate::contain::caught;
 use crate::error::{Error, ErrorKind};
@@ -47,7 +47,8 @@ const SWEEP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_se
 
 /// A request to the delivery thread.
 pub(super) enum Control {
-    Flush(Asked),
+    /// Of these locations, or of all.
+    Flush(Asked, Option<Arc<[LocationUri]>>),
     Shutdown(Asked),
     /// Shows what becomes of everybody else when the thread panics.
     #[cfg(test)]
@@ -60,9 +61,17 @@ pub(super) enum Control {
 impl Control {
     pub(super) fn state(&self) -> &Asked {
         match self {
-            Self::Flush(state) | Self::Shutdown(state) => state,
+            Self::Flush(state, _) | Self::Shutdown(state) => state,
             #[cfg(test)]
             Self::Panic(state) | Self::Stall(state, _) => state,
+        }
+    }
+
+    /// The locations it is about, where it is not about all.
+    pub(super) fn only(&self) -> Option<&[LocationUri]> {
+        match self {
+            Self::Flush(_, only) => only.as_deref(),
+            _ => None,
         }
     }
 }
@@ -71,6 +80,8 @@ impl Control {
 #[derive(Debug)]
 pub(super) struct Timing {
     pub(super) linger: Duration,
+    /// How long a trace may wait for its destination, if it may.
+    pub(super) late_wait: Option<Duration>,
     pub(super) idle_close: Duration,
     pub(super) max_trace_age: Duration,
 }
@@ -157,6 +168,8 @@ struct ActiveFlush {
     /// What lanes had dropped before, those that had.
     dropped_before: HashMap<LocationUri, Dropped>,
     shutdown: bool,
+    /// The locations it is about, where it is not about all.
+    only: Option<Arc<[LocationUri]>>,
     /// The deadline came before everything was done.
     timed_out: bool,
 }
@@ -360,35 +373,44 @@ impl Delivery {
         };
         let mut shutdown = false;
         for control in controls {
-            let (state, ends) = match control {
-                Control::Flush(state) => (state, false),
-                Control::Shutdown(state) => (state, true),
+            let (state, ends, only) = match control {
+                Control::Flush(state, only) => (state, false, only),
+                Control::Shutdown(state) => (state, true, None),
                 #[cfg(test)]
                 Control::Panic(_) => panic!("as told"),
                 #[cfg(test)]
                 Control::Stall(state, time) => {
                     std::thread::sleep(time);
-                    (state, false)
+                    (state, false, None)
                 }
             };
             if ends {
+                // Before the ingress is: whoever decides now is told that it is too late.
+                self.shared.end_undecided();
                 self.shared.ingress.close();
                 // Nobody needs room any more.
                 self.shared.budget.wake();
             }
             shutdown |= ends;
-            self.begin_flush(state, ends);
+            self.begin_flush(state, ends, only);
         }
         shutdown
     }
 
-    fn begin_flush(&mut self, state: Asked, shutdown: bool) {
+    fn begin_flush(&mut self, state: Asked, shutdown: bool, only: Option<Arc<[LocationUri]>>) {
         self.shared.flush_began();
+        // Nobody is left in them who could decide, and the report has to be true.
+        if only.is_none() {
+            self.shared.bindings.end_undecided(Which::WithoutOpenSpan);
+        }
         // A short program has no other time to hear of it.
         self.warn();
         // Before anything is sealed: a lane may have written and dropped by the time it is asked.
         // Every lane: one that never got a span may have dropped some.
-        let lanes = self.shared.routes.all_lanes();
+        let lanes = match &only {
+            Some(uris) => self.shared.routes.lanes_at(uris),
+            None => self.shared.routes.all_lanes(),
+        };
         let dropped = lanes.iter().map(|lane| (lane, lane.dropped()));
         let dropped_before = dropped
             .filter(|(_, dropped)| dropped.total() > 0)
@@ -396,9 +418,19 @@ impl Delivery {
             .collect();
         // What was pushed before the request is in the ingress now at the latest.
         self.take_ingress();
-        self.seal_all();
+        let lanes: Vec<Arc<Lane>> = match &only {
+            Some(uris) => {
+                let lanes = self.shared.routes.lanes_at(uris);
+                lanes.iter().for_each(|lane| self.seal(lane.id));
+                lanes
+            }
+            None => {
+                self.seal_all();
+                self.lanes.values().map(|slot| slot.lane.clone()).collect()
+            }
+        };
         let mut waiting = Vec::new();
-        for Slot { lane, .. } in self.lanes.values() {
+        for lane in lanes {
             let lane_state = lane.state();
             if !lane_state.is_done(lane_state.sealed_seq) {
                 waiting.push(Waiting {
@@ -414,6 +446,7 @@ impl Delivery {
             waiting,
             dropped_before,
             shutdown,
+            only,
             timed_out: false,
         });
     }
@@ -449,11 +482,9 @@ impl Delivery {
             }
             shared.flush_ended();
             shared.log.settle(false);
-            flush.state.complete(report(
-                shared,
-                Some(&flush.dropped_before),
-                Unfinished::Lanes(&flush.waiting, waits),
-            ));
+            let unfinished = Unfinished::Lanes(&flush.waiting, waits);
+            let report = report(shared, Some(&flush.dropped_before), unfinished);
+            flush.state.complete(report.only(flush.only.as_deref()));
             false
         });
         shutdown

@@ -6,6 +6,7 @@ use super::{Pipeline, Shared};
 use crate::clock::later;
 use crate::contain::{drop_here, run_apart};
 use crate::process::Process;
+use crate::uri::LocationUri;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -27,17 +28,24 @@ pub struct Flush {
     shared: Arc<Shared>,
     /// Losses that earlier reports had told when this flush began.
     told: u64,
+    /// The locations it is about, where it is not about all.
+    only: Option<Arc<[LocationUri]>>,
     /// Wakes the task that awaits this, if nobody answers in time.
     watched: Option<Watched>,
 }
 
 impl Flush {
-    pub(super) fn new(state: Arc<FlushState>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        state: Arc<FlushState>,
+        shared: Arc<Shared>,
+        only: Option<Arc<[LocationUri]>>,
+    ) -> Self {
         let told = shared.totals.told_losses.load(Ordering::Relaxed);
         Self {
             state,
             shared,
             told,
+            only,
             watched: None,
         }
     }
@@ -46,7 +54,7 @@ impl Flush {
     /// runtime too: delivery has threads of its own.
     pub fn wait(self) -> FlushReport {
         if self.shared.is_inherited() {
-            return report(&self.shared, None, Unfinished::InFlight);
+            return self.inherited();
         }
         let mut answer = self.state.lock();
         loop {
@@ -68,10 +76,19 @@ impl Flush {
         }
     }
 
+    /// What is known in a child that was forked.
+    fn inherited(&self) -> FlushReport {
+        report(&self.shared, None, Unfinished::InFlight).only(self.only.as_deref())
+    }
+
     /// The report for whoever waited; without an answer, what is known without the delivery thread.
     /// What is told here is no news to a flush that begins later.
     fn tell(&self, given: Option<FlushReport>) -> FlushReport {
-        let mut report = given.unwrap_or_else(|| report(&self.shared, None, Unfinished::Unknown));
+        let unknown = || report(&self.shared, None, Unfinished::Unknown).only(self.only.as_deref());
+        let mut report = given.unwrap_or_else(unknown);
+        if self.only.is_some() {
+            return report;
+        }
         report.told = self.told;
         let told = &self.shared.totals.told_losses;
         told.fetch_max(report.losses, Ordering::Relaxed);
@@ -84,7 +101,7 @@ impl Future for Flush {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FlushReport> {
         if self.shared.is_inherited() {
-            return Poll::Ready(report(&self.shared, None, Unfinished::InFlight));
+            return Poll::Ready(self.inherited());
         }
         // Cloned before and dropped after: it is the caller's code, and the delivery thread must
         // not wait for it.

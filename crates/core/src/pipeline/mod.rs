@@ -11,6 +11,7 @@ mod refusal;
 mod report;
 mod snapshot;
 mod timer;
+mod undecided;
 
 pub use builder::{
     MLFLOW_RUN_ID, MLFLOW_TRACE_SAMPLING_RATIO, OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
@@ -20,7 +21,7 @@ pub use flush::{Flush, FlushGuard};
 pub use ingest::{Ingested, RefusedSpans};
 pub use report::{FlushReport, LocationReport};
 
-use crate::binding::Bindings;
+use crate::binding::{Bindings, Room};
 use crate::budget::{Budget, Overflow};
 use crate::clock::later;
 use crate::contain::drop_apart;
@@ -38,6 +39,7 @@ use crate::sampler::DestinationSampler;
 use crate::scope::Levels;
 use crate::stats::{DropReason, PipelineStats};
 use crate::transform::SpanTransform;
+use crate::uri::LocationUri;
 use admission::AtHand;
 use delivery::Control;
 pub(crate) use delivery::enter_delivery;
@@ -103,7 +105,9 @@ pub(crate) struct Shared {
     run_id: Option<String>,
     sampling_ratio: f64,
     flush_deadline: Duration,
-    pub(crate) totals: Totals,
+    pub(crate) totals: Arc<Totals>,
+    /// What waits for the destination of its trace.
+    pub(crate) room: Arc<Room>,
     pub(crate) log: Log,
     /// The process that has the delivery thread.
     process: Process,
@@ -134,11 +138,26 @@ pub(crate) struct Totals {
     pub(crate) orphaned: AtomicU64,
     pub(crate) expired_bindings: AtomicU64,
     pub(crate) ignored_scopes: AtomicU64,
+    /// Trace-level values of traces without a destination.
+    pub(crate) unrouted_updates: AtomicU64,
     /// The name of an unrouted span, for the log.
     pub(crate) unrouted_span: OnceLock<String>,
     /// Losses, of whatever kind, that a report has told.
     pub(crate) told_losses: AtomicU64,
 }
+
+impl Totals {
+    /// Counts spans without a destination, one of which is called `example`.
+    #[cold]
+    pub(crate) fn lose_unrouted(&self, spans: u64, example: &str) {
+        self.unrouted.fetch_add(spans, Ordering::Relaxed);
+        self.unrouted_span
+            .get_or_init(|| example.chars().take(NAME_SHOWN).collect());
+    }
+}
+
+/// Characters of an unrouted span's name that the log shows.
+const NAME_SHOWN: usize = 100;
 
 /// What travels through the ingress, already bound to one lane.
 pub(crate) struct Item {
@@ -194,12 +213,18 @@ impl Shared {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    fn ask(self: &Arc<Self>, deadline: Duration, request: fn(Asked) -> Control) -> Flush {
+    /// Hands a request to the delivery thread; it is about these locations, or about all.
+    fn ask(
+        self: &Arc<Self>,
+        deadline: Duration,
+        only: Option<Arc<[LocationUri]>>,
+        request: impl FnOnce(Asked) -> Control,
+    ) -> Flush {
         let state = FlushState::new(later(Instant::now(), deadline));
         if !self.is_inherited() {
             self.control(request(Asked(state.clone())));
         }
-        Flush::new(state, self.clone())
+        Flush::new(state, self.clone(), only)
     }
 
     /// Hands a request to the delivery thread, or answers it at once if that has gone.
@@ -213,8 +238,8 @@ impl Shared {
                 return;
             }
         }
-        let report = || report::report(self, None, Unfinished::InFlight);
-        control.state().complete(report());
+        let report = report::report(self, None, Unfinished::InFlight);
+        control.state().complete(report.only(control.only()));
     }
 
     /// Accounts for an item that nobody will write.
@@ -239,6 +264,7 @@ impl Shared {
             self.log.delivery_died(&error);
         }
         self.abandoned.store(true, Ordering::Relaxed);
+        self.end_undecided();
         self.ingress.close();
         self.budget.wake();
         let settle = |at_hand: &mut AtHand| self.settle(at_hand);
@@ -294,13 +320,31 @@ impl Pipeline {
     ///
     /// A lane's own backoff is skipped once; a delay that a server asked for is not.
     pub fn flush(&self, deadline: Duration) -> Flush {
-        self.shared().ask(deadline, Control::Flush)
+        let all = |asked| Control::Flush(asked, None);
+        self.shared().ask(deadline, None, all)
+    }
+
+    /// Like [`flush`](Self::flush), for the locations of one destination: it waits for these alone,
+    /// whatever becomes of others, and reports on these alone. Locations that no span ever went to
+    /// are not in the report; [`Destination::discard`] and [`Destination::unset`] have none.
+    ///
+    /// In the report, [`nothing_lost`](FlushReport::nothing_lost) is about the time of this flush,
+    /// and what was lost or waits without a location is no part of it: that is no one's of this
+    /// destination. What it tells is news to a flush of everything all the same.
+    pub fn flush_destination(&self, destination: &Destination, deadline: Duration) -> Flush {
+        let uris = destination.legs().map_or(&[][..], |legs| legs.uris());
+        let only: Arc<[LocationUri]> = uris.into();
+        let of_these = {
+            let only = only.clone();
+            move |asked| Control::Flush(asked, Some(only))
+        };
+        self.shared().ask(deadline, Some(only), of_these)
     }
 
     /// Flushes, closes every sink and ends delivery. Spans that end afterwards are counted as
     /// dropped; `stats` still answers. A second call reports and does nothing.
     pub fn shutdown(&self, deadline: Duration) -> Flush {
-        self.shared().ask(deadline, Control::Shutdown)
+        self.shared().ask(deadline, None, Control::Shutdown)
     }
 
     /// Flushes when dropped, waiting at most `deadline`: for the end of `main`.

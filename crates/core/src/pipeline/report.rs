@@ -3,7 +3,7 @@
 use super::Shared;
 use super::delivery::Waiting;
 use crate::error::Error;
-use crate::stats::{Dropped, ForgottenLocations, LocationStats, Unplaced};
+use crate::stats::{Dropped, ForgottenLocations, LocationStats, Undecided, Unplaced};
 use crate::uri::LocationUri;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -23,6 +23,8 @@ pub struct FlushReport {
     pub forgotten: ForgottenLocations,
     /// What never reached a location.
     pub unplaced: Unplaced,
+    /// What waits for the destination of its trace, which has open spans: no flush waits for that.
+    pub undecided: Undecided,
     /// The deadline came before everything was written.
     pub timed_out: bool,
     /// Why the pipeline delivers nothing any more, where nobody asked for that: it belongs to the
@@ -68,20 +70,25 @@ impl FlushReport {
     }
 
     /// The verdict on the pipeline's life: every span that ended since it started is stored, and
-    /// every trace-level value; false while such values are still tried. Spans that never reached a location count as lost, those that were
+    /// every trace-level value; false while such values are still tried, and while spans wait for
+    /// the destination of their trace. Spans that never reached a location count as lost, those that were
     /// [discarded](crate::Destination::discard) on purpose do not.
     ///
     /// True also of a pipeline that was given nothing.
     pub fn all_stored(&self) -> bool {
-        self.is_complete() && self.losses == 0 && self.locations.iter().all(|l| l.late_updates == 0)
+        self.is_complete()
+            && self.losses == 0
+            && self.undecided.spans == 0
+            && self.locations.iter().all(|l| l.late_updates == 0)
     }
 
     /// The verdict on the time since the last report: nothing was dropped, unrouted, orphaned or
     /// expired, and no trace-level value was lost, that a flush before this one did not report.
     /// What is still pending is not lost, see [`is_complete`](Self::is_complete), nor are
-    /// trace-level values that are still tried.
+    /// trace-level values that are still tried. False while spans wait for the destination of their
+    /// trace ([`undecided`](Self::undecided)), since nobody can tell whether it will come.
     pub fn nothing_lost(&self) -> bool {
-        self.error.is_none() && self.losses <= self.told
+        self.error.is_none() && self.losses <= self.told && self.undecided.spans == 0
     }
 
     /// The report of one location.
@@ -91,6 +98,22 @@ impl FlushReport {
 }
 
 impl FlushReport {
+    /// The report on these locations alone, if there are any: what was lost elsewhere is not told.
+    pub(super) fn only(mut self, uris: Option<&[LocationUri]>) -> Self {
+        let Some(uris) = uris else { return self };
+        self.locations.retain(|l| uris.contains(&l.uri));
+        self.forgotten = ForgottenLocations::default();
+        self.unplaced = Unplaced::default();
+        self.undecided = Undecided::default();
+        self.timed_out &= self.locations.iter().any(|l| l.pending > 0);
+        let lost = |l: &LocationReport| l.dropped.total() + l.lost_updates;
+        self.losses = self.locations.iter().map(lost).sum();
+        let while_it_ran = |l: &LocationReport| l.lost;
+        let news: u64 = self.locations.iter().map(while_it_ran).sum();
+        self.told = self.losses - news.min(self.losses);
+        self
+    }
+
     /// What the flush lost, or left where a location fails for good, in one line however many
     /// locations there are; `None` if there is no such thing.
     pub(crate) fn lost(&self) -> Option<String> {
@@ -158,6 +181,20 @@ impl fmt::Display for Unplaced {
             f,
             "without a location: {} unrouted, {} orphaned, {} traces expired",
             self.unrouted, self.orphaned, self.expired_bindings
+        )?;
+        match self.unrouted_updates {
+            0 => Ok(()),
+            updates => write!(f, ", {updates} trace-level updates unrouted"),
+        }
+    }
+}
+
+impl fmt::Display for Undecided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "waiting for a destination: {} spans in {} open traces",
+            self.spans, self.traces
         )
     }
 }
@@ -166,11 +203,13 @@ impl fmt::Display for FlushReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (shown, others) = self.shown();
         let unplaced = (self.unplaced.total() > 0).then_some(&self.unplaced);
+        let undecided = (self.undecided.spans > 0).then_some(&self.undecided);
         let mut lines = self
             .error
             .iter()
             .map(|e| e as &dyn fmt::Display)
             .chain(unplaced.map(|u| u as &dyn fmt::Display))
+            .chain(undecided.map(|u| u as &dyn fmt::Display))
             .chain(shown.iter().map(|l| l as &dyn fmt::Display));
         if let Some(first) = lines.next() {
             write!(f, "{first}")?;
@@ -210,6 +249,7 @@ impl fmt::Debug for FlushReport {
             .field("timed_out", &self.timed_out)
             .field("error", &self.error)
             .field("unplaced", &self.unplaced)
+            .field("undecided", &self.undecided)
             .field("locations", &shown);
         if !others.is_empty() {
             debug.field("more_locations", &others.len());
@@ -251,6 +291,7 @@ pub(super) fn report(
     let none = Dropped::default();
     FlushReport {
         unplaced: stats.unplaced(),
+        undecided: stats.undecided,
         losses: stats.losses(),
         told: 0,
         locations: stats

@@ -3,7 +3,7 @@
 use super::Shared;
 use crate::binding::RouteId;
 use crate::mutant::Mutant;
-use crate::stats::{DropReason, Forgotten, LocationState, LocationStats, PipelineStats};
+use crate::stats::{DropReason, Forgotten, LocationState, LocationStats, PipelineStats, Undecided};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Shared {
@@ -60,7 +60,17 @@ impl Shared {
         locations.sort_by(|a, b| a.uri.cmp(&b.uri));
         PipelineStats {
             bound_traces: self.bindings.len() as u64,
+            undecided: self.undecided_now(),
             ..self.totals(locations, &forgotten)
+        }
+    }
+
+    fn undecided_now(&self) -> Undecided {
+        let (traces, spans) = self.room.waiting();
+        Undecided {
+            traces,
+            spans,
+            bytes: self.room.used(),
         }
     }
 
@@ -111,7 +121,10 @@ impl Shared {
             expired_bindings: count(&self.totals.expired_bindings),
             ignored_scopes: count(&self.totals.ignored_scopes),
             bound_traces: 0,
-            bytes: self.budget.used(),
+            unrouted_updates: count(&self.totals.unrouted_updates),
+            unscoped_roots: count(&self.levels.unscoped),
+            undecided: Undecided::default(),
+            bytes: self.budget.used() + self.room.used(),
             locations,
             forgotten: forgotten.sum(),
         }

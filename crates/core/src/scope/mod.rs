@@ -181,6 +181,8 @@ pub(crate) struct Levels {
     pub(crate) strict: bool,
     /// The route below the context: `version of the global slot << 32 | route`.
     pub(crate) memo: AtomicU64,
+    /// Roots that took a route below the context, in a process that has context-local ones.
+    pub(crate) unscoped: AtomicU64,
     pub(crate) mutant: Switch,
 }
 
@@ -197,7 +199,13 @@ impl Levels {
     pub(crate) fn route(&self, cx: &Context, routes: &Routes) -> RouteId {
         match self.own_route(cx, routes) {
             Some(route) => route,
-            None => self.route_below(routes),
+            None => {
+                let route = self.route_below(routes);
+                if EVER_SCOPED.load(Ordering::Relaxed) && route.leads_anywhere() {
+                    self.unscoped.fetch_add(1, Ordering::Relaxed);
+                }
+                route
+            }
         }
     }
 

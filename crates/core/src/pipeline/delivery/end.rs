@@ -1,6 +1,6 @@
 //! The end of delivery: what a shutdown does once its flush is over.
 
-use super::{ActiveFlush, Control, Delivery};
+use super::{ActiveFlush, Delivery};
 use crate::contain::caught;
 use crate::lane;
 use crate::pipeline::Shared;
@@ -77,10 +77,11 @@ impl Delivery {
                 false => Unfinished::InFlight,
             };
             let report = report(&shared, Some(&flush.dropped_before), unfinished);
-            flush.state.complete(report);
+            flush.state.complete(report.only(flush.only.as_deref()));
         }
-        for state in waiting.iter().map(Control::state) {
-            state.complete(report(&shared, None, Unfinished::InFlight));
+        for control in &waiting {
+            let report = report(&shared, None, Unfinished::InFlight);
+            control.state().complete(report.only(control.only()));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the delivery thread does now and then: ends bindings, tells the log, closes idle locations.
 
 use super::{Delivery, SWEEP, Timing};
-use crate::binding::{RouteId, SWEEPS_PER_LINGER};
+use crate::binding::{RouteId, SWEEPS_PER_LINGER, Which};
 use crate::contain::drop_apart;
 use crate::lane::{self, Lane};
 use crate::mutant::Mutant;
@@ -157,6 +157,7 @@ impl Sweeper {
         } else {
             timing.linger.min(timing.max_trace_age)
         };
+        let shortest = timing.late_wait.map_or(shortest, |wait| shortest.min(wait));
         let period = (shortest / SWEEPS_PER_LINGER)
             .min(timing.idle_close / 4)
             .clamp(SWEEP.0, SWEEP.1);
@@ -194,6 +195,9 @@ impl Sweeper {
         let check_age = self.sweeps.is_multiple_of(AGE_EVERY);
         let max_age = in_sweeps(self.timing.max_trace_age);
         let linger = in_sweeps(self.timing.linger);
+        if let Some(wait) = self.timing.late_wait {
+            shared.bindings.end_undecided(Which::Older(in_sweeps(wait)));
+        }
         shared.bindings.sweep(linger, max_age, check_age).expired
     }
 }

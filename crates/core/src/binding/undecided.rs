@@ -1,0 +1,248 @@
+//! What waits for the destination of its segment: spans that have ended, and trace-level values.
+//!
+//! A segment without a decision shares its place with the threads on which its spans end. Whether
+//! something waits, follows a route or is lost is decided under the lock of that place alone, so a
+//! span that ends while the decision is made is in what the decision takes out, or follows it.
+
+use super::RouteId;
+use crate::pipeline::Totals;
+use crate::process::Process;
+use crate::record::{Span, TraceUpdate};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock_in};
+use opentelemetry_sdk::trace::SpanData;
+use std::sync::Arc;
+
+/// What an undecided trace costs beside what waits in it, in bytes: its place, and its entries in
+/// the table, where a trace id from outside takes the most.
+const PLACE: usize = 512;
+/// What something that waits costs beside itself: its box, and its entry in the list, which may have
+/// twice the room that it needs.
+const ENTRY: usize = 64;
+/// The part of the room that one trace may take.
+const PER_TRACE: usize = 16;
+
+/// The room for everything that waits in one pipeline.
+#[derive(Debug)]
+pub(crate) struct Room {
+    limit: usize,
+    used: AtomicUsize,
+    traces: AtomicU64,
+    spans: AtomicU64,
+    closed: AtomicBool,
+    totals: Arc<Totals>,
+}
+
+impl Room {
+    pub(crate) fn new(limit: usize, totals: Arc<Totals>) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            used: AtomicUsize::new(0),
+            traces: AtomicU64::new(0),
+            spans: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            totals,
+        })
+    }
+
+    /// Whether roots wait for a decision at all.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.limit > 0
+    }
+
+    /// Nothing waits from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Bytes taken.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Undecided traces, and spans that wait in them.
+    pub(crate) fn waiting(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.traces), count(&self.spans))
+    }
+
+    /// Whether traces that are over have to make room for those that are not.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.used() > self.limit / 2
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let add = |used: usize| Some(used.saturating_add(bytes)).filter(|n| *n <= self.limit);
+        (self.used)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+            .is_ok()
+    }
+
+    fn give(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// A place for a trace that starts, if there is room.
+    pub(crate) fn open(self: &Arc<Self>) -> Option<Arc<Undecided>> {
+        if self.closed.load(Ordering::SeqCst) || !self.take(PLACE) {
+            return None;
+        }
+        self.traces.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::new(Undecided {
+            room: self.clone(),
+            process: Process::current(),
+            state: Mutex::new(State::Waits(Vec::new(), 0)),
+        }))
+    }
+}
+
+/// The place of one undecided trace. What is in it when it goes is lost, and counted.
+#[derive(Debug)]
+pub(crate) struct Undecided {
+    room: Arc<Room>,
+    process: Process,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// What waits, in the order in which it came, and its bytes.
+    Waits(Vec<Held>, usize),
+    Decided(RouteId),
+    /// Nobody decided in time.
+    Over,
+}
+
+/// Something that waits.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// A span that ended, and the index of its resource.
+    Span(u32, Box<SpanData>),
+    Values(Box<TraceUpdate>),
+}
+
+/// What becomes of something that was to wait.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// It waits, or is lost and counted.
+    Kept,
+    /// The decision was made meanwhile.
+    Follows(RouteId, Held),
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        ENTRY
+            + match self {
+                Self::Span(_, span) => Span::sdk_bytes(span),
+                Self::Values(values) => values.approximate_bytes(),
+            }
+    }
+}
+
+impl Undecided {
+    /// Whether nothing may wait any more. Asked behind the lock of a shard, it is the last word: that
+    /// lock is taken once more after the room was closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.room.closed.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.room.is_crowded()
+    }
+
+    /// Lets something wait.
+    pub(crate) fn hold(&self, held: Held) -> Fate {
+        let bytes = held.bytes();
+        let Some(mut state) = lock_in(self.process, &self.state) else {
+            return Fate::Kept;
+        };
+        match &mut *state {
+            State::Decided(route) => return Fate::Follows(*route, held),
+            State::Waits(all, taken) => {
+                let fits = *taken + bytes <= self.room.limit / PER_TRACE;
+                if fits && self.room.take(bytes) {
+                    let spans = u64::from(matches!(held, Held::Span(..)));
+                    self.room.spans.fetch_add(spans, Ordering::Relaxed);
+                    *taken += bytes;
+                    all.push(held);
+                    return Fate::Kept;
+                }
+            }
+            State::Over => {}
+        }
+        drop(state);
+        self.lose(&[held]);
+        Fate::Kept
+    }
+
+    /// Decides, and takes out what waits.
+    pub(super) fn decide(&self, route: RouteId) -> Vec<Held> {
+        self.leave(State::Decided(route))
+    }
+
+    /// Nobody has decided. What waits is lost.
+    pub(super) fn end(&self) {
+        let lost = self.leave(State::Over);
+        self.lose(&lost);
+    }
+
+    fn leave(&self, next: State) -> Vec<Held> {
+        let Some(mut state) = lock_in(self.process, &self.state) else {
+            return Vec::new();
+        };
+        if !matches!(&*state, State::Waits(..)) {
+            return Vec::new();
+        }
+        let before = std::mem::replace(&mut *state, next);
+        drop(state);
+        self.room.left(before)
+    }
+
+    fn lose(&self, lost: &[Held]) {
+        self.room.lose(lost);
+    }
+}
+
+impl Room {
+    /// A trace is not undecided any more: gives back its room, but for what comes out of it.
+    fn left(&self, state: State) -> Vec<Held> {
+        let State::Waits(all, taken) = state else {
+            return Vec::new();
+        };
+        let spans = all.iter().filter(|held| matches!(held, Held::Span(..)));
+        self.spans
+            .fetch_sub(spans.count() as u64, Ordering::Relaxed);
+        self.traces.fetch_sub(1, Ordering::Relaxed);
+        self.give(taken + PLACE);
+        all
+    }
+
+    fn lose(&self, lost: &[Held]) {
+        for held in lost {
+            match held {
+                Held::Span(_, span) => self.totals.lose_unrouted(1, &span.name),
+                Held::Values(_) => {
+                    self.totals.unrouted_updates.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl PartialEq for Undecided {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

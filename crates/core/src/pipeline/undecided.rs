@@ -1,0 +1,87 @@
+//! Traces whose destination is not known when their root starts: what waits for it, and what follows
+//! it.
+
+use super::admission::without_waiting;
+use super::{Payload, Shared};
+use crate::binding::{Fate, Held, Meaning, RouteId, Undecided, Which};
+use crate::record::TraceUpdate;
+use crate::routes::Routes;
+use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry_sdk::trace::SpanData;
+
+impl Meaning for Routes {
+    fn beside(&self, own: RouteId, route: RouteId) -> RouteId {
+        self.beside(own, route)
+    }
+
+    fn whole(&self, route: RouteId) -> RouteId {
+        self.whole(route)
+    }
+}
+
+impl Shared {
+    /// Binds a local root that no level names a destination for, where that may still come.
+    #[cold]
+    pub(crate) fn start_undecided(&self, trace: TraceId, span: SpanId, made_here: bool) {
+        match self.room.open() {
+            Some(place) => self.bindings.start_undecided(trace, span, made_here, place),
+            // A scope inside it is followed all the same, by what starts there.
+            None => self.start_root(trace, span, made_here, RouteId::EXPIRED),
+        }
+    }
+
+    /// A span of an undecided trace ended.
+    #[cold]
+    pub(crate) fn hold_span(&self, place: &Undecided, source: u32, span: SpanData) {
+        if let Fate::Follows(route, held) = place.hold(Held::Span(source, Box::new(span))) {
+            self.follow(route, vec![held]);
+        }
+    }
+
+    /// Sets trace-level values of a trace: an undecided one keeps them.
+    pub(crate) fn set_values(&self, route: RouteId, span: SpanId, values: &TraceUpdate) {
+        if route != RouteId::UNDECIDED {
+            return self.accept_update(route, values);
+        }
+        match self.bindings.undecided(values.trace_id, span) {
+            Some(place) => {
+                let held = Held::Values(Box::new(values.clone()));
+                if let Fate::Follows(route, held) = place.hold(held) {
+                    self.follow(route, vec![held]);
+                }
+            }
+            // Decided since its route was looked up, or ended.
+            None => match self.bindings.route_of(values.trace_id, span) {
+                Some(route) => self.accept_update(route, values),
+                None => self.accept_update(RouteId::UNROUTED, values),
+            },
+        }
+    }
+
+    /// Sends what waited along the route that was decided. Never waits for room: that may be a
+    /// thread on which a span starts.
+    pub(crate) fn follow(&self, route: RouteId, waited: Vec<Held>) {
+        without_waiting(|| {
+            for held in waited {
+                match held {
+                    Held::Span(source, span) => self.send_span(route, source, *span),
+                    Held::Values(values) => self.accept_update(route, &values),
+                }
+            }
+        });
+    }
+
+    /// Nothing is undecided any more, nor will be: what waits is lost.
+    pub(super) fn end_undecided(&self) {
+        self.room.close();
+        self.bindings.end_undecided(Which::All);
+    }
+
+    /// Sends a span along a route.
+    #[inline]
+    pub(crate) fn send_span(&self, route: RouteId, source: u32, span: SpanData) {
+        if let Some((place, lane, bytes)) = self.admit_span(route, source, &span) {
+            self.put(place, lane, bytes, Payload::Sdk(source, span.into()));
+        }
+    }
+}
