@@ -6,11 +6,12 @@ use futures_util::{Stream, StreamExt};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use trace_destination_core::{
     Destination, FlushReport, MemoryLocation, MemoryStore, Pipeline, PipelineBuilder, Registry,
-    Template, TraceLocation,
+    StoredSpan, Template, TraceLocation,
 };
 
 /// Long enough for a loaded machine; nothing waits that long unless something is broken.
@@ -92,22 +93,25 @@ impl Stage {
 
     /// The names of the spans at a tenant, sorted, each of which names this tenant.
     pub(crate) fn at(&self, tenant: &str) -> Vec<String> {
-        let mut names: Vec<String> = MemoryStore::named(&self.store_name(tenant))
-            .spans()
-            .iter()
-            .map(|stored| {
-                let named = stored.span.attributes().get("tenant");
-                assert_eq!(
-                    named.and_then(|value| value.as_str()),
-                    Some(tenant),
-                    "{} is stored at {tenant}",
-                    stored.span.name()
-                );
-                stored.span.name().to_owned()
-            })
-            .collect();
+        let mut names = self.traces(tenant).concat();
         names.sort();
         names
+    }
+
+    /// The same, trace by trace.
+    pub(crate) fn traces(&self, tenant: &str) -> Vec<Vec<String>> {
+        let mut traces: HashMap<_, Vec<String>> = HashMap::new();
+        for StoredSpan { span, .. } in MemoryStore::named(&self.store_name(tenant)).spans() {
+            let named = span.attributes().get("tenant");
+            let named = named.and_then(|value| value.as_str());
+            assert_eq!(named, Some(tenant), "{} is stored at {tenant}", span.name());
+            let trace = traces.entry(span.trace_id()).or_default();
+            trace.push(span.name().to_owned());
+        }
+        let mut traces: Vec<_> = traces.into_values().collect();
+        traces.iter_mut().for_each(|trace| trace.sort());
+        traces.sort();
+        traces
     }
 
     pub(crate) fn unrouted(&self) -> u64 {
