@@ -46,6 +46,15 @@ const LAKE: [&str; 6] = [
     "parquet-variant",
 ];
 
+/// What nobody may have to build without the facade's feature `tower` or a client of HTTP.
+const TOWER: [&str; 5] = [
+    "http",
+    "http-body",
+    "tower-layer",
+    "tower-service",
+    "trace-destination-tower",
+];
+
 /// What rustls gets its cryptography from; one of them at a time.
 const PROVIDERS: [&str; 2] = ["aws-lc-rs", "ring"];
 
@@ -196,10 +205,18 @@ fn check_trees(faults: &mut Vec<String>) -> Outcome {
         ("trace-destination-core", &[][..]),
         ("custom-sink", &[][..]),
         ("trace-destination", &["--no-default-features"][..]),
+        ("trace-destination-tower", &[][..]),
     ] {
         for (name, _) in tree(package, "normal", args)? {
             if name.starts_with("arrow-") || HEAVY.contains(&name.as_str()) {
                 faults.push(format!("{package} {} pulls {name}", args.join(" ")));
+            }
+        }
+    }
+    for package in ["trace-destination-core", "trace-destination"] {
+        for (name, _) in tree(package, "normal", &[])? {
+            if TOWER.contains(&name.as_str()) {
+                faults.push(format!("{package} pulls {name} without being asked to"));
             }
         }
     }

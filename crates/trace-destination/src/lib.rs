@@ -20,6 +20,10 @@ pub use trace_destination_experiment as experiment;
 #[doc(inline)]
 pub use trace_destination_server as server;
 
+#[cfg(feature = "tower")]
+#[doc(inline)]
+pub use trace_destination_tower as tower;
+
 #[cfg(feature = "unity-catalog")]
 #[doc(inline)]
 pub use trace_destination_unity_catalog as unity_catalog;

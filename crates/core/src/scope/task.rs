@@ -82,6 +82,42 @@ impl Drop for Overlay {
     }
 }
 
+impl<T> WithDestination<T> {
+    /// The destination of this future or stream.
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// What is inside.
+    pub fn get_ref(&self) -> &T {
+        match &self.inner {
+            Some(inner) => inner,
+            None => unreachable!("the inner value is taken only on drop"),
+        }
+    }
+
+    /// Runs `f` on what is inside, in the scope of the destination: for what is polled through a
+    /// trait other than `Future` and `Stream`, such as `http_body::Body`.
+    ///
+    /// ```
+    /// use trace_destination_core::{Destination, DestinationExt, MemoryLocation, current};
+    ///
+    /// let tenant = Destination::new(MemoryLocation::new("tenant-a"));
+    /// let mut items = std::pin::pin!(vec![1, 2].with_destination(tenant.clone()));
+    /// let polled = items.as_mut().in_scope(|mut items| (items.pop(), current()));
+    /// assert_eq!(polled, (Some(2), Some(tenant)));
+    /// assert_eq!(current(), None);
+    /// ```
+    pub fn in_scope<R>(self: Pin<&mut Self>, f: impl FnOnce(Pin<&mut T>) -> R) -> R {
+        let this = self.project();
+        let _scope = overlay(this.destination);
+        match this.inner.as_pin_mut() {
+            Some(inner) => f(inner),
+            None => unreachable!("the inner value is taken only on drop"),
+        }
+    }
+}
+
 /// Attaches the current context with `destination` in it, unless it is there already or the thread
 /// has no context any more.
 fn overlay(destination: &Destination) -> Option<Overlay> {
@@ -108,12 +144,7 @@ impl<F: Future> Future for WithDestination<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let _scope = overlay(this.destination);
-        match this.inner.as_pin_mut() {
-            Some(inner) => inner.poll(task),
-            None => unreachable!("the inner future is taken only on drop"),
-        }
+        self.in_scope(|inner| inner.poll(task))
     }
 }
 
@@ -121,12 +152,7 @@ impl<S: Stream> Stream for WithDestination<S> {
     type Item = S::Item;
 
     fn poll_next(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
-        let this = self.project();
-        let _scope = overlay(this.destination);
-        match this.inner.as_pin_mut() {
-            Some(inner) => inner.poll_next(task),
-            None => unreachable!("the inner stream is taken only on drop"),
-        }
+        self.in_scope(|inner| inner.poll_next(task))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
