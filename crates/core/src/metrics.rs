@@ -129,10 +129,11 @@ fn count_fates(meter: &Meter, weak: &Weak<Shared>, locations: usize) {
 /// Spans and traces that reached no location, by reason.
 fn count_unplaced(meter: &Meter, weak: &Weak<Shared>) {
     type Counter = (&'static str, fn(&Totals) -> &AtomicU64);
-    const REASONS: [Counter; 5] = [
+    const REASONS: [Counter; 6] = [
         ("unrouted", |totals| &totals.unrouted),
         ("orphaned", |totals| &totals.orphaned),
         ("discarded", |totals| &totals.discarded),
+        ("sampled_out", |totals| &totals.sampled_out),
         ("expired_binding", |totals| &totals.expired_bindings),
         ("ignored_scope", |totals| &totals.ignored_scopes),
     ];
@@ -141,8 +142,8 @@ fn count_unplaced(meter: &Meter, weak: &Weak<Shared>) {
         .u64_observable_counter("trace_destination.unplaced")
         .with_unit("{event}")
         .with_description(
-            "Spans without a destination (unrouted, orphaned, discarded), traces whose binding \
-             expired while spans were open, and spans started in a scope that had no effect.",
+            "Spans without a destination (unrouted, orphaned, discarded, sampled out), traces whose \
+             binding expired while spans were open, and spans started in a scope that had no effect.",
         )
         .with_callback(move |observer| {
             let Some(shared) = source.upgrade().filter(|shared| !shared.is_inherited()) else {

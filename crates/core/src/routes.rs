@@ -493,7 +493,7 @@ mod tests {
         let shared = to("routes-shared");
         for _ in 0..3 {
             assert_eq!(one.of(Some(&shared)), RouteId(3));
-            assert_eq!(two.of(Some(&shared)), RouteId(2));
+            assert_eq!(two.of(Some(&shared)), RouteId(RouteId::FIRST));
         }
     }
 }
