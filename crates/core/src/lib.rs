@@ -40,6 +40,7 @@
 
 mod binding;
 mod budget;
+mod check;
 mod clock;
 mod config;
 mod contain;
@@ -69,6 +70,7 @@ mod transform;
 mod uri;
 
 pub use budget::Overflow;
+pub use check::{Check, CheckReport, LocationCheck};
 pub use config::{
     EnvSource, ProcessEnv, bool_var, millis_var, misspelt_vars, parse_var, warn_of_misspelt_vars,
 };

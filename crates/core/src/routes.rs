@@ -492,7 +492,7 @@ mod tests {
         one.of(Some(&to("routes-other")));
         let shared = to("routes-shared");
         for _ in 0..3 {
-            assert_eq!(one.of(Some(&shared)), RouteId(3));
+            assert_eq!(one.of(Some(&shared)), RouteId(RouteId::FIRST + 1));
             assert_eq!(two.of(Some(&shared)), RouteId(RouteId::FIRST));
         }
     }
