@@ -300,6 +300,14 @@ impl TraceLocation for Faulty {
             control: self.control.clone(),
         }))
     }
+
+    async fn check(&self) -> Result<(), Error> {
+        let error = self.control.state().open_error.clone();
+        match error {
+            Some(error) => Err(error.at(self.uri())),
+            None => self.inner.check().await,
+        }
+    }
 }
 
 struct FaultySink {

@@ -3,6 +3,7 @@
 use crate::contain::{caught, drop_here};
 use crate::error::{Error, ErrorKind};
 use crate::location::{Capabilities, Guarantee, TraceLocation, TraceSink};
+use crate::sampler;
 use crate::uri::LocationUri;
 use async_trait::async_trait;
 use std::fmt;
@@ -133,19 +134,22 @@ impl Destination {
         Self(Repr::Unset)
     }
 
-    /// This destination with its own share of traces kept, from 0 to 1, for
-    /// [`DestinationSampler`](crate::DestinationSampler). Not part of its identity.
+    /// This destination with its own share of traces kept, from 0 to 1, instead of the pipeline's.
+    /// Decided by the trace id. Not part of its identity.
     ///
     /// # Errors
     /// `InvalidConfig` if the ratio is not between 0 and 1, or this is no place.
     pub fn with_sampling_ratio(self, ratio: f64) -> Result<Self, Error> {
         match &self.0 {
-            Repr::To(legs) if (0.0..=1.0).contains(&ratio) => Ok(Self(Repr::To(Arc::new(Legs {
-                locations: legs.locations.clone(),
-                uris: legs.uris.clone(),
-                sampling_ratio: Some(ratio),
-                route: AtomicU64::new(0),
-            })))),
+            Repr::To(legs) if (0.0..=1.0).contains(&ratio) => {
+                sampler::note_ratio(ratio);
+                Ok(Self(Repr::To(Arc::new(Legs {
+                    locations: legs.locations.clone(),
+                    uris: legs.uris.clone(),
+                    sampling_ratio: Some(ratio),
+                    route: AtomicU64::new(0),
+                }))))
+            }
             _ => Err(Error::new(
                 ErrorKind::InvalidConfig,
                 "set sampling ratio",

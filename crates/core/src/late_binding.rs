@@ -63,8 +63,8 @@ pub fn bind_current_trace(destination: &Destination) -> TraceBinding {
     let mut all = TraceBinding::NotOurs;
     for pipeline in pipeline::all() {
         let routes = &pipeline.routes;
-        let route = routes.of(Some(destination));
         let (trace, span) = (span.trace_id(), span.span_id());
+        let route = pipeline.route_to(destination, trace);
         let one = match pipeline.bindings.decide(trace, span, route, routes) {
             Decision::Made(route, waited) => {
                 pipeline.follow(route, waited);

@@ -40,6 +40,7 @@
 
 mod binding;
 mod budget;
+mod check;
 mod clock;
 mod config;
 mod contain;
@@ -70,6 +71,7 @@ mod uri;
 mod values;
 
 pub use budget::Overflow;
+pub use check::{Check, CheckReport, LocationCheck};
 pub use config::{
     EnvSource, ProcessEnv, bool_var, millis_var, misspelt_vars, parse_var, warn_of_misspelt_vars,
 };

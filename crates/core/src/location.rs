@@ -36,6 +36,25 @@ pub trait TraceLocation: Debug + Display + Send + Sync + 'static {
     /// The future may be dropped at a shutdown deadline, or when it made no progress until the
     /// retry deadline; nothing may be left half-created.
     async fn open(&self) -> Result<Box<dyn TraceSink>, Error>;
+
+    /// Finds out whether the place can be written, and writes no span: what
+    /// [`Destination::check`](crate::Destination::check) asks. Opens and closes it unless a location
+    /// has a better way, as it needs where `open` asks the place nothing.
+    ///
+    /// # Behavior
+    /// - What it opens it closes, and leaves nothing that the first write would not leave.
+    /// - It runs apart from any pipeline, perhaps while one writes to the same place, which it does
+    ///   not disturb: state that sinks of the location share stays as it is.
+    /// - The future may block its thread.
+    ///
+    /// # Errors
+    /// Whatever would keep a span from being stored, as far as that can be told without one.
+    ///
+    /// # Cancellation
+    /// As for [`open`](Self::open): the future is dropped at the check's deadline.
+    async fn check(&self) -> Result<(), Error> {
+        self.open().await?.close().await
+    }
 }
 
 /// An opened location.

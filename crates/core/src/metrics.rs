@@ -130,10 +130,11 @@ fn count_fates(meter: &Meter, weak: &Weak<Shared>, locations: usize) {
 /// Spans and traces that reached no location, by reason.
 fn count_unplaced(meter: &Meter, weak: &Weak<Shared>) {
     type Counter = (&'static str, fn(&Totals) -> &AtomicU64);
-    const REASONS: [Counter; 6] = [
+    const REASONS: [Counter; 7] = [
         ("unrouted", |totals| &totals.unrouted),
         ("orphaned", |totals| &totals.orphaned),
         ("discarded", |totals| &totals.discarded),
+        ("sampled_out", |totals| &totals.sampled_out),
         ("expired_binding", |totals| &totals.expired_bindings),
         ("ignored_scope", |totals| &totals.ignored_scopes),
         ("unrouted_update", |totals| &totals.unrouted_updates),
@@ -143,8 +144,8 @@ fn count_unplaced(meter: &Meter, weak: &Weak<Shared>) {
         .u64_observable_counter("trace_destination.unplaced")
         .with_unit("{event}")
         .with_description(
-            "Spans without a destination (unrouted, orphaned, discarded), traces whose binding \
-             expired while spans were open, spans started in a scope that had no effect, \
+            "Spans without a destination (unrouted, orphaned, discarded, sampled out), traces whose \
+             binding expired while spans were open, spans started in a scope that had no effect, \
              trace-level updates without a destination, and roots below the scopes.",
         )
         .with_callback(move |observer| {

@@ -65,8 +65,11 @@ impl SpanProcessor for DestinationProcessor {
             }
             return;
         }
-        let route = shared.levels.route(cx, &shared.routes);
         let made_here = !parent.is_valid();
+        let mut route = shared.levels.route(cx, &shared.routes);
+        if shared.sampling.is_on() {
+            route = shared.sampled(route, trace, cx, made_here);
+        }
         if route == RouteId::UNROUTED && shared.room.is_on() {
             shared.start_undecided(trace, id, made_here);
         } else {
@@ -135,7 +138,8 @@ impl Shared {
     /// followed by it alone.
     #[cold]
     fn bind_in_late(&self, trace: TraceId, span: SpanId, parent: SpanId, cx: &Context) {
-        let scope = self.levels.own_route_or_around(cx, &self.routes);
+        let scope = self.levels.own_or_around(cx);
+        let scope = scope.map(|destination| self.route_to(&destination, trace));
         let started = self
             .bindings
             .start_in_late(trace, span, parent, scope, &self.routes);
@@ -153,8 +157,12 @@ impl Shared {
     #[cold]
     fn bind_without_parent(&self, trace: TraceId, span: SpanId, parent: SpanId, cx: &Context) {
         let beside_parent = in_scope(cx).filter(|scope| !scope.is_unset());
-        let beside_parent = beside_parent.map(|scope| self.routes.of(Some(scope)));
-        let local = self.levels.own_route(cx, &self.routes);
+        let sampled = |route| match self.sampling.is_on() {
+            true => self.sampled(route, trace, cx, false),
+            false => route,
+        };
+        let beside_parent = beside_parent.map(|scope| sampled(self.routes.of(Some(scope))));
+        let local = self.levels.own_route(cx, &self.routes).map(sampled);
         let bindings = &self.bindings;
         if let Some(route) = bindings.start_late(trace, span, parent, beside_parent, local) {
             return self.note_ignored_scope(cx, route);
@@ -170,7 +178,8 @@ impl Shared {
 
     /// Counts a scope that names another destination than the one its trace is bound to.
     fn note_ignored_scope(&self, cx: &Context, bound: RouteId) {
-        if let Some(scope) = in_scope(cx)
+        if bound != RouteId::SAMPLED_OUT
+            && let Some(scope) = in_scope(cx)
             && !scope.is_unset()
             && let route = self.routes.of(Some(scope))
             && route != bound

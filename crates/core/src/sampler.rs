@@ -1,11 +1,108 @@
 //! Sampling by destination: a tenant may keep a tenth of its traces while another keeps all.
+//!
+//! The pipeline drops what is not kept by itself, so that a ratio is obeyed by any provider. The
+//! [`DestinationSampler`] decides the same before a span is recorded.
 
+use crate::binding::RouteId;
+use crate::destination::Destination;
 use crate::pipeline::Shared;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether any destination of this process ever got a ratio that drops traces. Never taken back, as
+/// the flag of scopes.
+static EVER_BY_DESTINATION: AtomicBool = AtomicBool::new(false);
+
+/// Notes that a destination has a ratio of its own.
+pub(crate) fn note_ratio(ratio: f64) {
+    if ratio < 1.0 {
+        EVER_BY_DESTINATION.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Which share of traces a pipeline keeps.
+pub(crate) struct Sampling {
+    ratio: f64,
+    drops: bool,
+    /// A sampler of the pipeline was made: a remote parent's flag then tells what was decided.
+    by_sampler: AtomicBool,
+}
+
+impl Sampling {
+    pub(crate) fn new(ratio: f64) -> Self {
+        Self {
+            ratio,
+            drops: ratio < 1.0,
+            by_sampler: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether any trace may have to be dropped.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.drops || EVER_BY_DESTINATION.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a trace is among the share that is kept. One that is kept at a ratio is kept at any
+/// higher one.
+fn keeps(trace: TraceId, ratio: f64) -> bool {
+    let decided = Sampler::TraceIdRatioBased(ratio).should_sample(
+        None,
+        trace,
+        "",
+        &SpanKind::Internal,
+        &[],
+        &[],
+    );
+    ratio >= 1.0 || decided.decision == SamplingDecision::RecordAndSample
+}
+
+impl Shared {
+    /// The share of traces kept of those that start in `cx`.
+    fn ratio_in(&self, cx: &Context) -> f64 {
+        let destination = self.levels.resolve(cx);
+        let own = destination.and_then(|d| d.sampling_ratio());
+        own.unwrap_or(self.sampling.ratio)
+    }
+
+    /// `route`, or that of traces that are not kept.
+    ///
+    /// A trace that comes from another process is decided by its id too: where the pipeline over
+    /// there dropped it, its spans still carry the flag of a sampled one. Where a sampler decides,
+    /// the flag is right, and the parent's decision is followed.
+    #[cold]
+    pub(crate) fn sampled(
+        &self,
+        route: RouteId,
+        trace: TraceId,
+        cx: &Context,
+        made_here: bool,
+    ) -> RouteId {
+        let by_parent = !made_here && self.sampling.by_sampler.load(Ordering::Relaxed);
+        match !route.leads_somewhere() || by_parent || keeps(trace, self.ratio_in(cx)) {
+            true => route,
+            false => RouteId::SAMPLED_OUT,
+        }
+    }
+}
+
+impl Shared {
+    /// The route of a trace whose destination became known after its start.
+    pub(crate) fn route_to(&self, destination: &Destination, trace: TraceId) -> RouteId {
+        let route = self.routes.of(Some(destination));
+        let ratio = destination.sampling_ratio();
+        let ratio = ratio.unwrap_or(self.sampling.ratio);
+        match !route.leads_somewhere() || !self.sampling.is_on() || keeps(trace, ratio) {
+            true => route,
+            false => RouteId::SAMPLED_OUT,
+        }
+    }
+}
 
 /// Keeps the share of traces that their destination asks for
 /// ([`Destination::with_sampling_ratio`](crate::Destination::with_sampling_ratio)), else the
@@ -16,6 +113,7 @@ pub struct DestinationSampler(Arc<Shared>);
 
 impl DestinationSampler {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        shared.sampling.by_sampler.store(true, Ordering::Relaxed);
         Self(shared)
     }
 }
@@ -51,12 +149,7 @@ impl ShouldSample for DestinationSampler {
                 trace_state: parent.trace_state().clone(),
             };
         }
-        let ratio = self
-            .0
-            .levels
-            .resolve(cx)
-            .and_then(|d| d.sampling_ratio())
-            .unwrap_or(self.0.sampling_ratio());
+        let ratio = self.0.ratio_in(cx);
         if ratio >= 1.0 {
             return SamplingResult {
                 decision: SamplingDecision::RecordAndSample,

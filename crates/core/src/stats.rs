@@ -286,6 +286,8 @@ pub struct PipelineStats {
     pub unrouted: u64,
     /// Spans of traces whose destination was [`discard`](crate::Destination::discard).
     pub discarded: u64,
+    /// Spans of traces that are not among the share that is kept.
+    pub sampled_out: u64,
     /// Spans whose trace was no longer bound and that had no destination of their own.
     pub orphaned: u64,
     /// Traces whose binding expired while spans were open.

@@ -119,6 +119,15 @@ fn cut_short(fault: Fault, size: usize) -> Fault {
     }
 }
 
+/// Sends a request without a span.
+pub(crate) async fn post_nothing(
+    host: &Host,
+    path: &str,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Result<Answer, Fault> {
+    post(host, path, headers, NO_SPANS.to_vec(), true).await
+}
+
 /// Whether the server takes a request with no span in it, so that a span must be at fault where
 /// another was rejected. An error if something else is wrong.
 pub(crate) async fn is_healthy(
@@ -126,7 +135,7 @@ pub(crate) async fn is_healthy(
     path: &str,
     headers: &[(HeaderName, HeaderValue)],
 ) -> Result<bool, Fault> {
-    match post(host, path, headers, NO_SPANS.to_vec(), true).await {
+    match post_nothing(host, path, headers).await {
         Ok(_) => Ok(true),
         // Not every server likes an empty request.
         Err(fault) if fault.blame() == Blame::Data => Ok(false),

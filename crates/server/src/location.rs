@@ -2,14 +2,14 @@
 
 use crate::access::Access;
 use crate::builder::ServerLocationBuilder;
-use crate::databricks::DatabricksSink;
-use crate::error::{FaultExt as _, OPEN};
+use crate::databricks::{self, DatabricksSink};
+use crate::error::{Fault, FaultExt as _, OPEN};
 use crate::export::Tries;
 use crate::holes;
 use crate::host::Host;
 use crate::mlflow::{MlflowSink, TraceMemory};
-use crate::otlp::OtlpSink;
-use crate::target::{Family, Target};
+use crate::otlp::{OtlpSink, takes_nothing};
+use crate::target::{Experiment, Family, Target};
 use crate::transport::Transport;
 use async_trait::async_trait;
 use std::fmt;
@@ -81,6 +81,18 @@ impl ServerLocation {
             tries: Arc::default(),
         })
     }
+
+    async fn open_mlflow(
+        &self,
+        host: Arc<Host>,
+        experiment: &Experiment,
+        workspace: &Option<String>,
+        memory: Arc<TraceMemory>,
+        tries: Arc<Tries>,
+    ) -> Result<MlflowSink, Fault> {
+        let (uri, experiment) = (self.target.uri.clone(), experiment.clone());
+        MlflowSink::open(uri, host, experiment, workspace.clone(), memory, tries).await
+    }
 }
 
 /// What is cut here and not by the pipeline: a preview ends in dots, as MLflow's do.
@@ -120,11 +132,10 @@ impl TraceLocation for ServerLocation {
                     experiment,
                     workspace,
                 } => Box::new(
-                    MlflowSink::open(
-                        self.target.uri.clone(),
+                    self.open_mlflow(
                         host,
-                        experiment.clone(),
-                        workspace.clone(),
+                        experiment,
+                        workspace,
                         self.memory.clone(),
                         self.tries.clone(),
                     )
@@ -145,7 +156,33 @@ impl TraceLocation for ServerLocation {
             })
         };
         open.await
-            .map_err(|fault: crate::error::Fault| fault.during(OPEN).at(&self.target.uri))
+            .map_err(|fault: Fault| fault.during(OPEN).at(&self.target.uri))
+    }
+
+    /// A tracking server is asked what [`open`](Self::open) asks. Others get a request without a
+    /// span, which goes through the same credentials, proxies and routes as one with spans.
+    async fn check(&self) -> Result<(), Error> {
+        let check = async {
+            let host = Host::shared(&self.target, &self.access.transport)?;
+            match &self.target.family {
+                // Nothing of what open sinks share: closing one makes a last try for values that
+                // wait.
+                Family::Mlflow {
+                    experiment,
+                    workspace,
+                } => self
+                    .open_mlflow(host, experiment, workspace, Arc::default(), Arc::default())
+                    .await
+                    .map(drop),
+                Family::Otlp => takes_nothing(&host, "", &[]).await,
+                Family::Databricks { table } => {
+                    takes_nothing(&host, databricks::PATH, &databricks::headers(table)).await
+                }
+            }
+        };
+        check
+            .await
+            .map_err(|fault: Fault| fault.during(OPEN).at(&self.target.uri))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Any OTLP/HTTP endpoint: an OpenTelemetry collector, or whatever else speaks it.
 
 use crate::client::Answer;
-use crate::error::{Fault, FaultExt as _, WRITE};
-use crate::export::{Tries, deliver, is_healthy, post};
+use crate::error::{Blame, Fault, FaultExt as _, WRITE};
+use crate::export::{Tries, deliver, is_healthy, post, post_nothing};
 use crate::host::Host;
 use async_trait::async_trait;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -130,6 +130,21 @@ impl Endpoint<'_> {
             written.refused.push(Refusal { index, error });
         }
         Ok(written)
+    }
+}
+
+/// Asks an endpoint with a request without a span whether it is there, is one, and lets this client
+/// in.
+pub(crate) async fn takes_nothing(
+    host: &Host,
+    path: &str,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Result<(), Fault> {
+    match post_nothing(host, path, headers).await {
+        Ok(answer) => partial_success(host, &answer).map(drop),
+        // It read the request. Not every server likes an empty one.
+        Err(fault) if fault.blame() == Blame::Data => Ok(()),
+        Err(fault) => Err(fault),
     }
 }
 

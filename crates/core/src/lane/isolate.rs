@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// How long a sink may take to close before it is dropped as it is.
 const CLOSING: Duration = Duration::from_secs(10);
+/// What an error names that ended a check.
+const CHECK: &str = "check location";
 
 /// Opens a location; gives the sink and what encodes for it ahead.
 pub(super) async fn open(
@@ -32,6 +34,11 @@ pub(super) async fn open(
         Ok((Box::new(sink) as Box<dyn TraceSink>, encoder))
     };
     isolated(open, "open location", turns).await
+}
+
+/// Checks a location on a thread of its own, which it may block.
+pub(crate) async fn check(location: &dyn TraceLocation) -> Result<(), Error> {
+    isolated(async { location.check().await }, CHECK, None).await
 }
 
 /// Writes a batch once.
@@ -163,6 +170,11 @@ pub(super) async fn supervised(future: impl Future<Output = ()>) -> Result<(), S
 }
 
 fn panicked(operation: &'static str, panic: &str) -> Error {
+    if operation == CHECK {
+        let cause = format!("the location panicked: {panic}");
+        let error = Error::new(ErrorKind::Internal, operation, cause);
+        return error.mend("this is a defect of the location");
+    }
     Error::new(
         ErrorKind::Internal,
         operation,
@@ -173,7 +185,7 @@ fn panicked(operation: &'static str, panic: &str) -> Error {
 }
 
 /// A location of a lane, whose destructor is contained.
-pub(super) fn location(
+pub(crate) fn location(
     location: Arc<dyn TraceLocation>,
     uri: &LocationUri,
 ) -> Arc<dyn TraceLocation> {
@@ -213,6 +225,10 @@ impl TraceLocation for Location {
 
     async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
         self.inner().open().await
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        self.inner().check().await
     }
 }
 

@@ -13,7 +13,7 @@ mod turn;
 mod write;
 
 pub(crate) use intake::Intake;
-pub(crate) use isolate::close;
+pub(crate) use isolate::{check, close, location as contained};
 pub use late::LateUpdate;
 pub(crate) use open_batch::OpenBatch;
 pub(crate) use poll_turns::PollTurns;

@@ -151,8 +151,13 @@ impl Shared {
     #[cold]
     pub(super) fn count_without_lane(&self, route: RouteId, spans: u64, example: &str) {
         let totals = &self.totals;
-        if route == RouteId::DISCARD {
-            totals.discarded.fetch_add(spans, Ordering::Relaxed);
+        let on_purpose = match route {
+            RouteId::DISCARD => Some(&totals.discarded),
+            RouteId::SAMPLED_OUT => Some(&totals.sampled_out),
+            _ => None,
+        };
+        if let Some(total) = on_purpose {
+            total.fetch_add(spans, Ordering::Relaxed);
             return;
         }
         totals.lose_unrouted(spans, example);

@@ -15,6 +15,7 @@ use crate::metrics;
 use crate::process::Process;
 use crate::record::Resource;
 use crate::routes::Routes;
+use crate::sampler::Sampling;
 use crate::scope::{GlobalSlot, Levels, process_slot};
 use crate::transform::SpanTransform;
 use crate::values::WaitingValues;
@@ -210,7 +211,9 @@ impl PipelineBuilder {
         self
     }
 
-    /// The share of traces kept by [`Pipeline::sampler`] for destinations without their own.
+    /// The share of traces kept for destinations without their own, from 0 to 1; 1. Decided by the
+    /// trace id, as OpenTelemetry's `TraceIdRatioBased` does: whole traces, in every process with the
+    /// same ratio. Spans of the others are counted as `sampled_out`.
     pub fn with_sampling_ratio(mut self, ratio: f64) -> Self {
         self.sampling_ratio = ratio;
         self
@@ -313,7 +316,7 @@ impl PipelineBuilder {
             retry: self.retry,
             transform: self.transform,
             run_id: self.run_id,
-            sampling_ratio: self.sampling_ratio,
+            sampling: Sampling::new(self.sampling_ratio),
             flush_deadline: self.flush_deadline,
             room: Room::new(late_bytes, totals.clone()),
             totals,

@@ -35,7 +35,7 @@ use crate::process::{PerProcess, Process};
 use crate::processor::DestinationProcessor;
 use crate::record::{Resource, Span, SpanGroup, TraceUpdate};
 use crate::routes::Routes;
-use crate::sampler::DestinationSampler;
+use crate::sampler::{DestinationSampler, Sampling};
 use crate::scope::Levels;
 use crate::stats::{DropReason, PipelineStats};
 use crate::transform::SpanTransform;
@@ -106,7 +106,7 @@ pub(crate) struct Shared {
     pub(crate) retry: RetryPolicy,
     pub(crate) transform: Option<Box<dyn SpanTransform>>,
     run_id: Option<String>,
-    sampling_ratio: f64,
+    pub(crate) sampling: Sampling,
     flush_deadline: Duration,
     pub(crate) totals: Arc<Totals>,
     /// What waits for the destination of its trace.
@@ -137,6 +137,7 @@ struct Controls {
 pub(crate) struct Totals {
     pub(crate) unrouted: AtomicU64,
     pub(crate) discarded: AtomicU64,
+    pub(crate) sampled_out: AtomicU64,
     pub(crate) orphaned: AtomicU64,
     pub(crate) expired_bindings: AtomicU64,
     pub(crate) ignored_scopes: AtomicU64,
@@ -188,10 +189,6 @@ pub(crate) fn is_delivery_thread() -> bool {
 impl Shared {
     pub(crate) fn flush_deadline(&self) -> Duration {
         self.flush_deadline
-    }
-
-    pub(crate) fn sampling_ratio(&self) -> f64 {
-        self.sampling_ratio
     }
 
     fn wake_delivery(&self) {
@@ -312,7 +309,9 @@ impl Pipeline {
         DestinationProcessor::new(self.clone())
     }
 
-    /// A sampler that keeps the share of traces their destination asks for.
+    /// A sampler that keeps the share of traces their destination asks for. The pipeline keeps no
+    /// more than that without it too; with it the spans of other traces are not even recorded, and
+    /// other processes are told so.
     pub fn sampler(&self) -> DestinationSampler {
         DestinationSampler::new(self.shared().clone())
     }

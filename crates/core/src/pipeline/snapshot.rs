@@ -106,6 +106,7 @@ impl Shared {
         PipelineStats {
             unrouted: count(&self.totals.unrouted),
             discarded: count(&self.totals.discarded),
+            sampled_out: count(&self.totals.sampled_out),
             orphaned: count(&self.totals.orphaned),
             expired_bindings: count(&self.totals.expired_bindings),
             ignored_scopes: count(&self.totals.ignored_scopes),

@@ -22,7 +22,7 @@ impl Shared {
             Some(refusing) => self.refuse_update(refusing, update),
             None => {
                 let lanes = self.routes.lanes_of(route);
-                if lanes.is_empty() && route != RouteId::DISCARD {
+                if lanes.is_empty() && !matches!(route, RouteId::DISCARD | RouteId::SAMPLED_OUT) {
                     let lost = &self.totals.unrouted_updates;
                     lost.fetch_add(1, Ordering::Relaxed);
                 }

@@ -207,7 +207,7 @@ impl Levels {
             Some(route) => route,
             None => {
                 let route = self.route_below(routes);
-                if EVER_SCOPED.load(Ordering::Relaxed) && route.leads_anywhere() && !is_current(cx)
+                if EVER_SCOPED.load(Ordering::Relaxed) && route.leads_somewhere() && !is_current(cx)
                 {
                     self.unscoped.fetch_add(1, Ordering::Relaxed);
                 }
@@ -222,12 +222,12 @@ impl Levels {
         with_local(cx, route).flatten()
     }
 
-    /// The same, or that of the future around, if a context that was attached inside hides it: for a
-    /// span that has no destination otherwise.
-    pub(crate) fn own_route_or_around(&self, cx: &Context, routes: &Routes) -> Option<RouteId> {
-        let around = |around: &Destination| (!around.is_unset()).then(|| routes.of(Some(around)));
-        self.own_route(cx, routes)
-            .or_else(|| with_around(around).flatten())
+    /// The context-local destination, or that of the future around, if a context that was attached
+    /// inside hides it: for a span that has no destination otherwise.
+    pub(crate) fn own_or_around(&self, cx: &Context) -> Option<Destination> {
+        let found = |found: &Destination| (!found.is_unset()).then(|| found.clone());
+        let own = with_local(cx, found).flatten();
+        own.or_else(|| with_around(found).flatten())
     }
 
     /// The route of the levels below the context, remembered for as long as the global slot does

@@ -1,9 +1,10 @@
 //! The scope of a future or stream: the destination is overlaid on the context of each poll.
 
 use crate::destination::Destination;
+use crate::scope::guard::guards;
 use crate::scope::{in_scope, with_current};
 use futures_core::Stream;
-use opentelemetry::ContextGuard;
+use opentelemetry::{Context, ContextGuard};
 use pin_project_lite::pin_project;
 use std::cell::RefCell;
 use std::future::Future;
@@ -60,25 +61,34 @@ pin_project! {
 }
 
 thread_local! {
-    /// The destination of the innermost future or stream that this thread polls, as far as that had
-    /// to attach a context. A context that is attached inside, as `tracing-opentelemetry` does for a
-    /// span that was entered before, hides the destination without meaning to.
-    static AROUND: RefCell<Option<Destination>> = const { RefCell::new(None) };
+    /// The innermost future or stream that this thread polls. A context that is attached inside, as
+    /// `tracing-opentelemetry` does for a span that was entered before, hides its destination
+    /// without meaning to.
+    static AROUND: RefCell<Option<Around>> = const { RefCell::new(None) };
+}
+
+struct Around {
+    destination: Destination,
+    /// How many scopes were entered on this thread by then.
+    guards: usize,
 }
 
 /// A context that was attached for one poll.
 struct Overlay {
-    _context: ContextGuard,
-    /// What was around before. A poll ends before the one around it does, so what is put back is
-    /// right whatever happens inside.
-    outside: Option<Destination>,
+    /// None where the destination is there already.
+    _context: Option<ContextGuard>,
+    /// What was around before, if that was another. A poll ends before the one around it does, so
+    /// what is put back is right whatever happens inside.
+    outside: Option<Option<Around>>,
 }
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        let outside = self.outside.take();
-        // Dropped outside of the cell. The future that is polled has a clone, so it is not the last.
-        drop(AROUND.try_with(|around| around.replace(outside)));
+        if let Some(outside) = self.outside.take() {
+            // Dropped outside of the cell. The future that is polled has a clone, so it is not the
+            // last.
+            drop(AROUND.try_with(|around| around.replace(outside)));
+        }
     }
 }
 
@@ -124,19 +134,34 @@ fn overlay(destination: &Destination) -> Option<Overlay> {
     let inside = with_current(|cx| match in_scope(cx) {
         Some(there) if there.same(destination) => None,
         _ => Some(destination.in_context(cx)),
+    })?;
+    let guards = guards();
+    let is_here = |around: &Around| around.guards == guards && around.destination.same(destination);
+    let outside = AROUND.try_with(|around| {
+        let known = around.borrow().as_ref().is_some_and(is_here);
+        (!known).then(|| {
+            around.replace(Some(Around {
+                destination: destination.clone(),
+                guards,
+            }))
+        })
     });
-    let context = inside.flatten()?.attach();
-    let outside = AROUND.try_with(|around| around.replace(Some(destination.clone())));
-    Some(Overlay {
+    let (context, outside) = (inside.map(Context::attach), outside.ok().flatten());
+    (context.is_some() || outside.is_some()).then_some(Overlay {
         _context: context,
-        outside: outside.ok().flatten(),
+        outside,
     })
 }
 
 /// Applies `f` to the destination of the innermost future or stream that this thread polls, whatever
-/// context was attached inside it.
+/// context was attached inside it; not where a scope was entered inside it, which that context may
+/// hide.
 pub(crate) fn with_around<T>(f: impl FnOnce(&Destination) -> T) -> Option<T> {
-    let around = AROUND.try_with(|around| around.borrow().clone());
+    let around = AROUND.try_with(|around| {
+        let around = around.borrow();
+        let innermost = around.as_ref().filter(|around| around.guards == guards());
+        innermost.map(|around| around.destination.clone())
+    });
     around.ok().flatten().as_ref().map(f)
 }
 

@@ -45,7 +45,7 @@ impl Grant {
     }
 }
 
-const PATH: &str = "/api/2.0/otel/v1/traces";
+pub(crate) const PATH: &str = "/api/2.0/otel/v1/traces";
 const TABLE_HEADER: HeaderName = HeaderName::from_static("x-databricks-uc-table-name");
 /// The table of a location that is a whole schema.
 pub(crate) const SCHEMA_TABLE: &str = "mlflow_experiment_trace_otel_spans";
@@ -102,6 +102,13 @@ impl Table {
             }),
         }
     }
+}
+
+/// What a request of spans carries beside them.
+pub(crate) fn headers(table: &Table) -> Vec<(HeaderName, HeaderValue)> {
+    // Checked when the location was built.
+    let name = HeaderValue::try_from(&*table.name).ok();
+    name.map(|name| (TABLE_HEADER, name)).into_iter().collect()
 }
 
 /// A table, ready to be sent to.
@@ -161,9 +168,7 @@ impl TraceSink for DatabricksSink {
                 .collect(),
         };
         let encoded = EncodedSpans::new(batch.groups(), &mut rewrite);
-        // Checked when the location was built.
-        let table = HeaderValue::try_from(&*self.table.name).ok();
-        let headers: Vec<_> = table.map(|name| (TABLE_HEADER, name)).into_iter().collect();
+        let headers = headers(&self.table);
         let to = Endpoint {
             host: &self.host,
             uri: &self.uri,
