@@ -182,6 +182,65 @@ fn a_scope_inside_decides_for_the_trace() {
     settled(&pipeline);
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+#[test]
+fn a_scope_that_is_hidden_is_not_passed_over_for_the_one_around_it() {
+    let pipeline = strict();
+    let tracer = tracer(&pipeline);
+    let (outer, inner) = (Place::new("hidden-outer"), Place::new("hidden-inner"));
+    let root = undecided(&tracer, "root");
+    let hidden = || {
+        // As `tracing` does it when a span is entered again that was made outside.
+        let _entered = root.clone().attach();
+        child(&tracer, &root, "hidden");
+    };
+    // A guard inside the future.
+    let future = async {
+        let _scope = inner.to().enter();
+        hidden();
+    };
+    let runtime = runtime();
+    runtime.block_on(future.with_destination(outer.to()));
+    assert_eq!(waiting(&pipeline), (1, 1, 0), "it is nobody's yet");
+    // A future inside the guard inside the future.
+    let future = async {
+        let _scope = inner.to().enter();
+        async { hidden() }.with_destination(inner.to()).await;
+    };
+    runtime.block_on(future.with_destination(outer.to()));
+    root.span().end();
+    flush(&pipeline);
+    assert_eq!(inner.names(), ["hidden", "hidden", "root"]);
+    assert!(outer.names().is_empty());
+    account(&pipeline.stats(), 3);
+    settled(&pipeline);
+}
+
+#[test]
+fn a_trace_that_is_bound_late_is_sampled_as_its_destination_asks() {
+    let pipeline = strict();
+    let (tracer, acme) = (tracer(&pipeline), Place::new("late-sampled"));
+    let none = acme.to().with_sampling_ratio(0.0).unwrap();
+    let root = undecided(&tracer, "root");
+    child(&tracer, &root, "before");
+    assert_eq!(bind(&root, &none), TraceBinding::Bound);
+    child(&tracer, &root, "after");
+    root.span().end();
+    let root = undecided(&tracer, "in a scope");
+    {
+        let _scope = none.enter();
+        child(&tracer, &root, "inside");
+    }
+    root.span().end();
+    flush(&pipeline);
+    assert!(acme.names().is_empty());
+    assert_eq!(pipeline.stats().sampled_out, 5);
+    settled(&pipeline);
+}
+
 #[test]
 fn one_long_root_gives_no_tenant_the_spans_of_another() {
     // A worker whose loop is one span, without a destination.

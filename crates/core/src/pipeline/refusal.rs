@@ -58,14 +58,19 @@ impl Shared {
 
     /// Counts trace-level values at the lanes that refuse them, and sends them to the others.
     #[cold]
-    pub(super) fn refuse_update(&self, refusing: &Refusing, update: &TraceUpdate) {
+    pub(super) fn refuse_update(
+        &self,
+        refusing: &Refusing,
+        update: &TraceUpdate,
+        root_comes: bool,
+    ) {
         for refuses in &refusing.refuses {
             if let Some(lane) = self.routes.lane(refuses.lane) {
                 lane.counters.lose_updates(1);
                 tell(&lane, refuses);
             }
         }
-        self.send_update(&refusing.delivers, update);
+        self.send_update(&refusing.delivers, update, root_comes);
     }
 
     /// Logs what was refused since the last call.

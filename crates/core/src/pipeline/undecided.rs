@@ -41,7 +41,7 @@ impl Shared {
     /// Sets trace-level values of a trace: an undecided one keeps them.
     pub(crate) fn set_values(&self, route: RouteId, span: SpanId, values: &TraceUpdate) {
         if route != RouteId::UNDECIDED {
-            return self.accept_update(route, values);
+            return self.accept_update(route, values, false);
         }
         match self.bindings.undecided(values.trace_id, span) {
             Some(place) => {
@@ -52,8 +52,8 @@ impl Shared {
             }
             // Decided since its route was looked up, or ended.
             None => match self.bindings.route_of(values.trace_id, span) {
-                Some(route) => self.accept_update(route, values),
-                None => self.accept_update(RouteId::UNROUTED, values),
+                Some(route) => self.accept_update(route, values, false),
+                None => self.accept_update(RouteId::UNROUTED, values, false),
             },
         }
     }
@@ -61,11 +61,19 @@ impl Shared {
     /// Sends what waited along the route that was decided. Never waits for room: that may be a
     /// thread on which a span starts.
     pub(crate) fn follow(&self, route: RouteId, waited: Vec<Held>) {
+        let is_root = |held: &Held| match held {
+            Held::Span(_, span) => {
+                span.parent_span_id == SpanId::INVALID || span.parent_span_is_remote
+            }
+            Held::Values(_) => false,
+        };
         without_waiting(|| {
+            let mut roots = waited.iter().filter(|held| is_root(held)).count();
             for held in waited {
+                roots -= usize::from(is_root(&held));
                 match held {
                     Held::Span(source, span) => self.send_span(route, source, *span),
-                    Held::Values(values) => self.accept_update(route, &values),
+                    Held::Values(values) => self.accept_update(route, &values, roots > 0),
                 }
             }
         });

@@ -16,22 +16,23 @@ use std::sync::atomic::Ordering;
 const ATTRIBUTE: usize = 128;
 
 impl Shared {
-    /// Sends trace-level values along a route.
-    pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate) {
+    /// Sends trace-level values along a route. `root_comes` where the root of the trace has ended and
+    /// is sent along the same route behind them.
+    pub(crate) fn accept_update(&self, route: RouteId, update: &TraceUpdate, root_comes: bool) {
         match self.routes.refusing(route) {
-            Some(refusing) => self.refuse_update(refusing, update),
+            Some(refusing) => self.refuse_update(refusing, update, root_comes),
             None => {
                 let lanes = self.routes.lanes_of(route);
                 if lanes.is_empty() && !matches!(route, RouteId::DISCARD | RouteId::SAMPLED_OUT) {
                     let lost = &self.totals.unrouted_updates;
                     lost.fetch_add(1, Ordering::Relaxed);
                 }
-                self.send_update(lanes, update);
+                self.send_update(lanes, update, root_comes);
             }
         }
     }
 
-    pub(super) fn send_update(&self, lanes: &[LaneId], update: &TraceUpdate) {
+    pub(super) fn send_update(&self, lanes: &[LaneId], update: &TraceUpdate, root_comes: bool) {
         for id in lanes {
             let Some(lane) = self.routes.lane(*id) else {
                 // This is a forked child.
@@ -47,7 +48,7 @@ impl Shared {
             }
             let sent = match lane.trace_values {
                 TraceValues::Stored => self.send_to_home(&lane, update),
-                TraceValues::OnRootSpan => self.wait_for_root(&lane, update),
+                TraceValues::OnRootSpan => self.wait_for_root(&lane, update, root_comes),
             };
             if let Err(lost) = sent {
                 lane.lose_value(lost);
@@ -62,12 +63,17 @@ impl Shared {
         offered.map_err(|_| self.no_room(trace))
     }
 
-    fn wait_for_root(&self, lane: &Lane, update: TraceUpdate) -> Result<(), Error> {
+    fn wait_for_root(
+        &self,
+        lane: &Lane,
+        update: TraceUpdate,
+        root_comes: bool,
+    ) -> Result<(), Error> {
         let trace = update.trace_id;
         if update.is_empty() {
             return Ok(());
         }
-        if !self.awaits_root(lane.id, trace) {
+        if !root_comes && !self.awaits_root(lane.id, trace) {
             return Err(too_late(trace));
         }
         let bytes = WaitingValues::bytes_of(&update);
