@@ -12,6 +12,7 @@ use crate::uri::LocationUri;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 /// All routes and lanes of one pipeline.
 ///
@@ -178,6 +179,8 @@ impl Routes {
                     let mut state = lane.state();
                     state.sealed_seq = known.sequence;
                     state.last_error = defect.map(|e| e.at(uri));
+                    // One that never writes is remembered for as long as others.
+                    state.last_used = Some(Instant::now());
                     drop(state);
                     known.lanes.insert(id, Arc::new(lane));
                     id

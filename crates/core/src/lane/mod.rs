@@ -103,7 +103,7 @@ pub(crate) struct State {
     /// How long the last batch was the oldest one, until it was done.
     took: Duration,
     /// When a batch was last done.
-    last_used: Option<Instant>,
+    pub(crate) last_used: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -80,7 +80,7 @@ fn two_pipelines_do_not_mix_up_what_they_remember_in_a_destination() {
     one.of(Some(&to("routes-other")));
     let shared = to("routes-shared");
     for _ in 0..3 {
-        assert_eq!(one.of(Some(&shared)), RouteId(3));
-        assert_eq!(two.of(Some(&shared)), RouteId(2));
+        assert_eq!(one.of(Some(&shared)), RouteId(RouteId::FIRST + 1));
+        assert_eq!(two.of(Some(&shared)), RouteId(RouteId::FIRST));
     }
 }
