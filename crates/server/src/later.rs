@@ -161,6 +161,7 @@ impl<J: Clone + Send + 'static> Later<J> {
                 None if count >= MOST => full.push((trace, error)),
                 None => {
                     with.memory().hold(trace);
+                    with.memory().counted_by_call(trace);
                     let waiting = Waiting {
                         job,
                         since: now,
@@ -184,6 +185,12 @@ impl<J: Clone + Send + 'static> Later<J> {
                 "there are too many others",
             );
         }
+    }
+
+    /// The call that waits for a trace.
+    pub(crate) fn job(&self, trace: TraceId) -> Option<J> {
+        let state = self.lock();
+        state.waiting.get(&trace).map(|waiting| waiting.job.clone())
     }
 
     /// Calls `act` for each of the traces that does not wait.

@@ -24,7 +24,14 @@ struct Reporter {
 /// [`stored`](Self::stored) counts as lost, and so does one that is left when the pipeline ends.
 #[derive(Debug)]
 #[must_use = "dropping it counts the values as lost"]
-pub struct LateUpdate(Option<Reporter>);
+pub struct LateUpdate(Option<Reporter>, Kind);
+
+/// Whether values are under way, or have to wait for something that the application does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Tried,
+    Held,
+}
 
 impl std::fmt::Debug for Reporter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,11 +43,22 @@ impl LateUpdate {
     /// Values of one trace of the batch that is being written. Outside of
     /// [`TraceSink::write`](crate::TraceSink::write) nothing counts them.
     pub fn begin() -> Self {
+        Self::of(Kind::Tried)
+    }
+
+    /// The same for values that are held until the place can take them: until their root has ended.
+    /// A flush does not report them as still tried, as it does not report spans that are open. They
+    /// count as lost where the pipeline ends first.
+    pub fn hold() -> Self {
+        Self::of(Kind::Held)
+    }
+
+    fn of(kind: Kind) -> Self {
         let reporter = REPORTER.try_with(Clone::clone).ok();
         if let Some(lane) = reporter.as_ref().and_then(|r| r.lane.upgrade()) {
-            lane.late.began();
+            lane.late.of(kind).began();
         }
-        Self(reporter)
+        Self(reporter, kind)
     }
 
     /// Whether somebody counts what becomes of it.
@@ -50,10 +68,11 @@ impl LateUpdate {
 
     /// The place has the values.
     pub fn stored(mut self) {
-        if let Some(lane) = self.0.take().and_then(|r| r.lane.upgrade())
-            && lane.late.claim()
-        {
-            lane.late.ended(1);
+        if let Some(lane) = self.0.take().and_then(|r| r.lane.upgrade()) {
+            let late = lane.late.of(self.1);
+            if late.claim() {
+                late.ended(1);
+            }
         }
     }
 
@@ -68,11 +87,12 @@ impl LateUpdate {
         };
         let Some(lane) = lane.upgrade() else { return };
         // The end of the pipeline may have counted it already.
-        if !lane.late.claim() {
+        let late = lane.late.of(self.1);
+        if !late.claim() {
             return;
         }
         lane.counters.lose_updates(1);
-        lane.late.ended(1);
+        late.ended(1);
         let Some(error) = error.map(|error| error.at(&lane.uri)) else {
             return;
         };
@@ -102,9 +122,43 @@ pub(super) async fn reporting<T>(
     REPORTER.scope(reporter, write).await
 }
 
-/// How many late values of a lane are under way.
+/// The late values of a lane.
 #[derive(Debug, Default)]
 pub(super) struct Late {
+    tried: Count,
+    held: Count,
+}
+
+impl Late {
+    fn of(&self, kind: Kind) -> &Count {
+        match kind {
+            Kind::Tried => &self.tried,
+            Kind::Held => &self.held,
+        }
+    }
+
+    /// Those that are tried.
+    pub(super) fn under_way(&self) -> u64 {
+        self.tried.under_way()
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.tried.under_way() == 0 && self.held.under_way() == 0
+    }
+
+    /// Claims all, hands their number to `lose`, and lets them end.
+    pub(super) fn give_up(&self, lose: impl Fn(u64)) {
+        for count in [&self.tried, &self.held] {
+            let left = count.claim_all();
+            lose(left);
+            count.ended(left);
+        }
+    }
+}
+
+/// How many values of one kind there are.
+#[derive(Debug, Default)]
+struct Count {
     /// Those of which nobody has said yet what became of them.
     open: AtomicU64,
     /// Those and the ones whose end is not counted yet: a lost value is counted as lost before it is
@@ -112,7 +166,7 @@ pub(super) struct Late {
     under_way: AtomicU64,
 }
 
-impl Late {
+impl Count {
     fn began(&self) {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.open.fetch_add(1, Ordering::AcqRel);
@@ -128,20 +182,16 @@ impl Late {
     }
 
     /// The end of so many is counted.
-    pub(super) fn ended(&self, values: u64) {
+    fn ended(&self, values: u64) {
         self.under_way.fetch_sub(values, Ordering::AcqRel);
     }
 
-    pub(super) fn under_way(&self) -> u64 {
+    fn under_way(&self) -> u64 {
         self.under_way.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_none(&self) -> bool {
-        self.under_way() == 0
-    }
-
     /// Claims all; how many there were.
-    pub(super) fn claim_all(&self) -> u64 {
+    fn claim_all(&self) -> u64 {
         self.open.swap(0, Ordering::AcqRel)
     }
 }

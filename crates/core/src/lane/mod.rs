@@ -25,7 +25,7 @@ pub use turn::waiting_for_turn;
 pub(crate) use write::run;
 
 use crate::budget::{Budget, FIRST, PROMPT, STEADY, Standing};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::location::{
     BatchEncoder, BatchLimits, Capabilities, TraceLocation, TraceSink, TraceValueLimits,
     TraceValues,
@@ -33,6 +33,7 @@ use crate::location::{
 use crate::pipeline::Shared;
 use crate::stats::{Counters, DropReason, Dropped, ForgottenLocations, LocationState};
 use crate::uri::LocationUri;
+use crate::values::OPERATION;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -280,10 +281,17 @@ impl Lane {
 
     /// Counts the trace-level values that are still tried as lost: delivery ends.
     pub(crate) fn give_up_late(&self) {
-        let left = self.late.claim_all();
-        let lost = usize::try_from(left).unwrap_or(usize::MAX);
-        self.counters.lose_updates(lost);
-        self.late.ended(left);
+        self.late.give_up(|values| {
+            if values == 0 {
+                return;
+            }
+            let lost = usize::try_from(values).unwrap_or(usize::MAX);
+            self.counters.lose_updates(lost);
+            let mut state = self.state();
+            if state.last_error.is_none() {
+                state.last_error = Some(not_in_time(values).at(&self.uri));
+            }
+        });
     }
 
     /// Trace-level values that are still tried. Read before those that were lost.
@@ -409,6 +417,13 @@ impl Lane {
         // that may come much later.
         self.skip_backoff.notify_waiters();
     }
+}
+
+/// Why values were lost that a sink had not stored at the end.
+fn not_in_time(traces: u64) -> Error {
+    let cause = format!("values set on {traces} traces were not stored before the shutdown");
+    Error::new(ErrorKind::Unavailable, OPERATION, cause)
+        .mend("end the root of every trace, and leave the shutdown more time")
 }
 
 /// What is counted of spans that are dropped before they are written.

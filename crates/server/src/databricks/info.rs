@@ -4,7 +4,7 @@
 use super::Table;
 use crate::client::Call;
 use crate::encode::is_own_tag;
-use crate::error::FaultExt as _;
+use crate::error::{Fault, FaultExt as _};
 use crate::host::Host;
 use crate::keys;
 use crate::later::{Complete, Left};
@@ -16,30 +16,95 @@ use opentelemetry::trace::TraceId;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use trace_destination_core::{LocationUri, Span, StatusCode, TraceUpdate};
+use trace_destination_core::{ErrorKind, LocationUri, Span, StatusCode, TraceUpdate};
 
 /// Traces completed at the same time.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
 
-/// What is written of one trace.
+/// The calls that tell the workspace of one trace, in their order. Each may be repeated.
 #[derive(Clone, Debug)]
-pub(crate) struct Info {
+pub(crate) struct Calls(Vec<One>);
+
+#[derive(Clone, Debug)]
+struct One {
+    method: Method,
     path: String,
     body: Value,
 }
 
-impl Info {
-    /// What was said about a trace whose root is stored.
-    pub(super) fn new(table: &Table, root: &Span, update: &TraceUpdate) -> Self {
-        Self {
-            path: format!(
-                "/api/4.0/mlflow/traces/{}/{}/info",
-                table.location,
-                root.trace_id()
-            ),
+impl Calls {
+    /// Those for a trace whose root is stored: every trace has its info, whatever was said about it.
+    pub(super) fn at_end(table: &Table, root: &Span, update: &TraceUpdate) -> Self {
+        let info = One {
+            method: Method::POST,
+            path: format!("{}/info", of_trace(table, root.trace_id())),
             body: info(table, root, update),
+        };
+        let link = update.run_id.as_deref();
+        let link = link.map(|run| One::link(table, root.trace_id(), run));
+        Self([info].into_iter().chain(link).collect())
+    }
+
+    /// Those for values that came after the root, where there are any, and why others cannot be
+    /// told: the info of a trace is written once.
+    pub(super) fn after_end(table: &Table, update: &TraceUpdate) -> (Option<Self>, Option<Fault>) {
+        let trace = update.trace_id;
+        let named = update.name.iter().map(|name| (keys::TRACE_NAME, name));
+        let tags = update.tags.iter().map(|(key, value)| (key.as_str(), value));
+        let tags = tags.filter(|(key, _)| is_own_tag(key)).chain(named);
+        let tags = tags.map(|(key, value)| One {
+            method: Method::PATCH,
+            path: format!("{}/tags", of_trace(table, trace)),
+            body: json!({"key": key, "value": value}),
+        });
+        let link = update.run_id.as_deref();
+        let link = link.map(|run| One::link(table, trace, run));
+        let calls: Vec<One> = tags.chain(link).collect();
+        let of_info = TraceUpdate {
+            tags: Default::default(),
+            name: None,
+            run_id: None,
+            ..update.clone()
+        };
+        let left_out = (of_info != TraceUpdate::new(trace)).then(|| {
+            Fault::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "values set on trace {trace} after the end of its root are lost: only tags, the \
+                     name and the run of a trace can still be written then"
+                ),
+                "set metadata, session, user, previews and request id before the root span ends",
+            )
+        });
+        ((!calls.is_empty()).then_some(Self(calls)), left_out)
+    }
+
+    /// These calls after those that wait for the same trace.
+    pub(super) fn after(self, waiting: Option<Self>) -> Self {
+        let mut all = waiting.map_or_else(Vec::new, |waiting| waiting.0);
+        all.extend(self.0);
+        Self(all)
+    }
+}
+
+impl One {
+    fn link(table: &Table, trace: TraceId, run: &str) -> Self {
+        Self {
+            method: Method::POST,
+            path: format!("{TRACES}/{}/link-to-run/batchCreate", table.location),
+            body: json!({
+                "location_id": table.location,
+                "trace_ids": [trace.to_string()],
+                "run_id": run,
+            }),
         }
     }
+}
+
+const TRACES: &str = "/api/4.0/mlflow/traces";
+
+fn of_trace(table: &Table, trace: TraceId) -> String {
+    format!("{TRACES}/{}/{trace}", table.location)
 }
 
 /// What makes the calls of one location.
@@ -50,22 +115,33 @@ pub(super) struct Completion {
 }
 
 #[async_trait]
-impl Complete<Info> for Completion {
-    async fn complete(&self, jobs: Vec<(TraceId, Info)>) -> Vec<Left<Info>> {
-        let results = futures_util::stream::iter(jobs).map(|(trace, job)| async move {
-            let call = Call::new(Method::POST, &*job.path).with_json(&job.body);
-            match self.host.client.call(call).await {
-                Ok(_) => None,
-                Err(fault) if matches!(fault.status(), Some(400 | 413 | 422)) => {
-                    self.memory.lost(trace, fault);
-                    None
+impl Complete<Calls> for Completion {
+    async fn complete(&self, jobs: Vec<(TraceId, Calls)>) -> Vec<Left<Calls>> {
+        let results = futures_util::stream::iter(jobs).map(|(trace, Calls(calls))| async move {
+            let mut refused = None;
+            for (done, one) in calls.iter().enumerate() {
+                let call = Call::new(one.method.clone(), &*one.path).with_json(&one.body);
+                match self.host.client.call(call).await {
+                    Ok(_) => {}
+                    Err(fault) if matches!(fault.status(), Some(400 | 413 | 422)) => {
+                        refused = Some(fault);
+                    }
+                    Err(fault) => {
+                        if let Some(refused) = refused {
+                            self.memory.lost(trace, refused);
+                        }
+                        return Some(Left {
+                            trace,
+                            job: Calls(calls[done..].to_vec()),
+                            error: Some(fault.during("complete trace")),
+                        });
+                    }
                 }
-                Err(fault) => Some(Left {
-                    trace,
-                    job,
-                    error: Some(fault.during("complete trace")),
-                }),
             }
+            if let Some(fault) = refused {
+                self.memory.lost(trace, fault);
+            }
+            None
         });
         let results: Vec<_> = results.buffer_unordered(AT_ONCE).collect().await;
         results.into_iter().flatten().collect()

@@ -3,7 +3,7 @@
 
 mod info;
 
-pub(crate) use info::Info;
+pub(crate) use info::Calls;
 
 use crate::error::{FaultExt as _, WRITE};
 use crate::export::Tries;
@@ -137,7 +137,7 @@ impl DatabricksSink {
         }
     }
 
-    fn completion(&self) -> Arc<dyn Complete<Info>> {
+    fn completion(&self) -> Arc<dyn Complete<Calls>> {
         Arc::new(info::Completion {
             uri: self.uri.clone(),
             host: self.host.clone(),
@@ -151,15 +151,76 @@ impl TraceSink for DatabricksSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
         // What is said about a trace goes out with its root, which may come much later.
         self.memory.note(batch.updates());
-        if batch.span_count() == 0 {
-            return Ok(Written::default());
-        }
         let roots: Vec<(usize, &Span, TraceUpdate)> = batch
             .spans()
             .enumerate()
             .filter(|(_, span)| span.parent_span_id().is_none())
-            .filter_map(|(i, span)| Some((i, span, self.memory.known(span.trace_id())?)))
+            .map(|(i, span)| (i, span, self.known(span.trace_id())))
             .collect();
+        let mut written = match batch.span_count() {
+            0 => Written::default(),
+            _ => self.send(batch, &roots).await?,
+        };
+        let mut jobs = Vec::new();
+        for (i, root, update) in &roots {
+            let trace = root.trace_id();
+            if written.refused.iter().any(|r| r.index == *i) {
+                continue;
+            }
+            jobs.push((trace, Calls::at_end(&self.table, root, update)));
+            self.memory.note_root(trace);
+            self.memory.done(trace, update, true);
+        }
+        jobs.extend(self.late(batch.updates()));
+        self.memory.infos.run(&self.completion(), jobs).await;
+        self.memory.count(batch.updates(), &self.memory.infos);
+        written.lost_updates = lost_updates(&self.memory, &self.uri);
+        Ok(written)
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Error> {
+        self.memory.infos.last_try(&self.completion()).await;
+        Ok(())
+    }
+}
+
+impl DatabricksSink {
+    /// Everything said about a trace.
+    fn known(&self, trace: TraceId) -> TraceUpdate {
+        let known = self.memory.known(trace);
+        known.unwrap_or_else(|| TraceUpdate::new(trace))
+    }
+
+    /// Calls for values of traces whose root is stored already.
+    fn late(&self, updates: &[TraceUpdate]) -> Vec<(TraceId, Calls)> {
+        let mut jobs = Vec::new();
+        for update in updates {
+            let trace = update.trace_id;
+            if !self.memory.has_root(trace) {
+                continue;
+            }
+            // What was told with the root in this batch is no more.
+            let Some(todo) = self.memory.todo(trace) else {
+                continue;
+            };
+            let (calls, left_out) = Calls::after_end(&self.table, &todo);
+            if let Some(fault) = left_out {
+                self.memory.lost(trace, fault);
+            }
+            if let Some(calls) = calls {
+                let waiting = self.memory.infos.job(trace);
+                jobs.push((trace, calls.after(waiting)));
+            }
+            self.memory.done(trace, &todo, true);
+        }
+        jobs
+    }
+
+    async fn send(
+        &self,
+        batch: &TraceBatch,
+        roots: &[(usize, &Span, TraceUpdate)],
+    ) -> Result<Written, Error> {
         let mut rewrite = AsMlflowSends {
             location: &self.table.location,
             updates: roots
@@ -176,26 +237,9 @@ impl TraceSink for DatabricksSink {
             headers: &headers,
             tries: &self.tries,
         };
-        let mut written = to
-            .send(batch.id(), &encoded)
+        to.send(batch.id(), &encoded)
             .await
-            .map_err(|fault| fault.during(WRITE).at(&self.uri))?;
-        let mut jobs = Vec::new();
-        for (i, root, update) in &roots {
-            if written.refused.iter().any(|r| r.index == *i) {
-                continue;
-            }
-            jobs.push((root.trace_id(), Info::new(&self.table, root, update)));
-            self.memory.done(root.trace_id(), update, true);
-        }
-        self.memory.infos.run(&self.completion(), jobs).await;
-        written.lost_updates = lost_updates(&self.memory, &self.uri);
-        Ok(written)
-    }
-
-    async fn close(self: Box<Self>) -> Result<(), Error> {
-        self.memory.infos.last_try(&self.completion()).await;
-        Ok(())
+            .map_err(|fault| fault.during(WRITE).at(&self.uri))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the application said about traces that have not ended yet.
 
 use super::complete::Known;
-use crate::databricks::Info;
+use crate::databricks::Calls;
 use crate::encode::Carried;
 use crate::error::{Fault, FaultExt as _};
 use crate::generations::Generations;
@@ -9,7 +9,7 @@ use crate::later::Later;
 use foldhash::HashMap;
 use opentelemetry::trace::TraceId;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use trace_destination_core::{Error, TraceUpdate};
+use trace_destination_core::{Error, ErrorKind, LateUpdate, TraceUpdate};
 
 /// Traces with values of their own that are remembered, per location and generation.
 const REMEMBERED: usize = 4096;
@@ -22,7 +22,9 @@ pub(crate) struct TraceMemory {
     /// Traces of a tracking server whose values are told apart from their batches.
     pub(crate) later: Arc<Later<Known>>,
     /// The same for traces of Databricks.
-    pub(crate) infos: Arc<Later<Info>>,
+    pub(crate) infos: Arc<Later<Calls>>,
+    /// Traces of Databricks whose root is stored.
+    roots: Mutex<Generations<TraceId, ()>>,
 }
 
 /// Entries by trace. Those of traces whose calls wait are held, however many others come meanwhile:
@@ -50,12 +52,58 @@ impl Entries {
 }
 
 /// The values of one trace.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Entry {
     /// All that was said; the root carries it when it ends.
     known: TraceUpdate,
     /// What the server was not told yet.
     todo: TraceUpdate,
+    /// Counts what is left of it as lost, where nobody else does: it waits for the spans of its
+    /// trace, or for their root.
+    counted: Option<LateUpdate>,
+}
+
+impl Entry {
+    fn new(update: &TraceUpdate) -> Self {
+        Self {
+            known: update.clone(),
+            todo: update.clone(),
+            counted: None,
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        self.todo == TraceUpdate::new(self.todo.trace_id)
+    }
+
+    /// Nobody counts it here any more.
+    fn uncount(&mut self) {
+        if let Some(counted) = self.counted.take() {
+            counted.stored();
+        }
+    }
+
+    fn uncount_if_told(&mut self) {
+        if self.is_told() {
+            self.uncount();
+        }
+    }
+}
+
+/// It is forgotten in favour of newer ones.
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let Some(counted) = self.counted.take() else {
+            return;
+        };
+        let cause = format!(
+            "values set on trace {} are given up: its root did not end while thousands of other \
+             traces came",
+            self.known.trace_id
+        );
+        let error = Error::new(ErrorKind::Timeout, "complete trace", cause);
+        counted.lost(error.mend("end the root of every trace; its spans are stored"));
+    }
 }
 
 impl Default for TraceMemory {
@@ -68,6 +116,7 @@ impl Default for TraceMemory {
             lost: Mutex::default(),
             later: Arc::default(),
             infos: Arc::default(),
+            roots: Mutex::new(Generations::new(REMEMBERED)),
         }
     }
 }
@@ -147,7 +196,32 @@ impl TraceMemory {
     pub(crate) fn give_up(&self, trace: TraceId) {
         if let Some(entry) = self.lock().get_mut(&trace) {
             entry.todo = TraceUpdate::new(trace);
+            entry.uncount();
         }
+    }
+
+    /// A call that waits counts the values of a trace from now on.
+    pub(crate) fn counted_by_call(&self, trace: TraceId) {
+        if let Some(entry) = self.lock().get_mut(&trace) {
+            entry.uncount();
+        }
+    }
+
+    /// Has what is not told of traces be counted as lost where it never will be. For a batch that is
+    /// stored; traces whose calls wait are counted with those.
+    pub(crate) fn count<J: Clone + Send + 'static>(
+        &self,
+        updates: &[TraceUpdate],
+        calls: &Later<J>,
+    ) {
+        let traces: Vec<TraceId> = updates.iter().map(|u| u.trace_id).collect();
+        calls.unless_waiting(&traces, |trace| {
+            if let Some(entry) = self.lock().get_mut(&trace)
+                && !entry.is_told()
+            {
+                entry.counted.get_or_insert_with(LateUpdate::hold);
+            }
+        });
     }
 
     /// Takes over what came with a batch; the same again changes nothing.
@@ -167,10 +241,7 @@ impl TraceMemory {
                     entry.todo.merge(update.clone());
                 }
                 None => {
-                    let entry = Entry {
-                        known: update.clone(),
-                        todo: update.clone(),
-                    };
+                    let entry = Entry::new(update);
                     match hold {
                         true => drop(entries.held.insert(update.trace_id, entry)),
                         false => entries.others.insert(update.trace_id, entry),
@@ -178,6 +249,20 @@ impl TraceMemory {
                 }
             }
         }
+    }
+
+    fn roots(&self) -> MutexGuard<'_, Generations<TraceId, ()>> {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers that the root of a trace is stored.
+    pub(crate) fn note_root(&self, trace: TraceId) {
+        self.roots().insert(trace, ());
+    }
+
+    /// Whether the root of a trace is stored, as far as that is remembered.
+    pub(crate) fn has_root(&self, trace: TraceId) -> bool {
+        self.roots().get_mut(&trace).is_some()
     }
 
     /// Everything said about a trace.
@@ -189,7 +274,7 @@ impl TraceMemory {
     pub(crate) fn has_todo(&self, trace: TraceId) -> bool {
         let mut entries = self.lock();
         let entry = entries.get_mut(&trace);
-        entry.is_some_and(|e| e.todo != TraceUpdate::new(trace))
+        entry.is_some_and(|e| !e.is_told())
     }
 
     /// What the server was not told yet about a trace.
@@ -215,6 +300,7 @@ impl TraceMemory {
                 *slot = None;
             }
         }
+        entry.uncount_if_told();
     }
 
     /// The server knows everything in `done`; with `last`, nothing more is expected.
@@ -241,7 +327,8 @@ impl TraceMemory {
                 *slot = None;
             }
         }
-        if last && entry.todo == TraceUpdate::new(trace) {
+        entry.uncount_if_told();
+        if last && entry.is_told() {
             entries.remove(&trace);
         }
     }

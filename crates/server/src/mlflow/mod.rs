@@ -311,6 +311,7 @@ impl TraceSink for MlflowSink {
             .store(batch)
             .await
             .map_err(|fault| of_place(fault).during(WRITE).at(&self.uri))?;
+        self.memory.count(batch.updates(), &self.memory.later);
         Ok(Written {
             refused: refused
                 .into_iter()
