@@ -148,6 +148,7 @@ mod maintenance;
 mod name;
 mod rows;
 mod schema;
+mod sink;
 mod storage;
 mod table;
 
@@ -162,7 +163,8 @@ pub use catalog::rest::{
     UNITY_CATALOG_TIMEOUT, UNITY_CATALOG_TOKEN, UNITY_CATALOG_TOKEN_URL, UNITY_CATALOG_URI,
 };
 pub use config::{
-    CREATE_PARAM, DURABLE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT,
+    ANNOTATIONS_PARAM, CREATE_PARAM, DURABLE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM,
+    UNITY_CATALOG_ROOT,
 };
 pub use location::UnityCatalogLocation;
 pub use maintenance::TableMaintenance;
