@@ -6,6 +6,9 @@
 //! live_writer URI batches WRITER FIRST LAST SPANS made batches straight to the sink, each once stored
 //!                                                 told as `stored <sequence>`
 //! live_writer URI flow WRITER TRACES SPANS        made traces through a pipeline
+//! live_writer URI values STEP TRACES              made traces straight to the sink: in step 1 with
+//!                                                 values set on all but the last, in step 2 other
+//!                                                 values of every second one, without spans
 //! ```
 //!
 //! `LIVE_STORE_TIMEOUT` is how long the store's client waits for an answer; it then hardly tries
@@ -20,7 +23,7 @@ use std::time::{Duration, Instant};
 use trace_destination_core::{
     Attribute, BatchId, Destination, Error, Ingested, LocationUri, Overflow, Pipeline, ProcessEnv,
     Resource, RetryPolicy, Scope, Span, SpanGroup, SpanRecord, TraceBatch, TraceLocation,
-    TraceSink,
+    TraceSink, TraceUpdate,
 };
 use trace_destination_otlp::decode_protobuf;
 use trace_destination_unity_catalog::{StorageOptions, UnityCatalogLocation};
@@ -67,6 +70,7 @@ fn run(arguments: &[String]) -> Result<(), Failed> {
             batches(&*location, writer, first, last, spans)
         }
         ("flow", Ok(&[writer, traces, spans])) => flow(location, writer, traces, spans),
+        ("values", Ok(&[step, traces])) => values(&*location, step, traces),
         _ => Err(format!("{what} {rest:?} is not understood").into()),
     }
 }
@@ -210,6 +214,62 @@ fn flow(
         println!("batches {} retries {}", stats.batches, stats.retries);
     }
     Ok(())
+}
+
+/// Values of traces, each step as a process of its own; `crates/live` makes the same.
+fn values(location: &dyn TraceLocation, step: u64, traces: u64) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let sink = location.open().await?;
+        for trace in 1..=traces {
+            let (mut groups, mut updates) = (Vec::new(), Vec::new());
+            let group = made(1, trace, 2);
+            let update = TraceUpdate::new(group.spans[0].trace_id());
+            match step {
+                1 => {
+                    groups.push(group);
+                    updates.extend((trace < traces).then(|| first_values(update, trace)));
+                }
+                _ => updates.extend((trace % 2 == 1).then(|| later_values(update, trace))),
+            }
+            let id = BatchId {
+                writer: Uuid::from_u128(u128::from(step) << 64),
+                sequence: trace,
+            };
+            let written = sink.write(&TraceBatch::new(id, groups, updates)).await?;
+            if let Some(error) = written.lost_updates.into_iter().next() {
+                return Err(error.into());
+            }
+        }
+        Ok(sink.close().await?)
+    })
+}
+
+fn first_values(mut update: TraceUpdate, trace: u64) -> TraceUpdate {
+    update.tags = [
+        ("env", "dev"),
+        ("stage", "begun"),
+        ("odd \"key'$.[]", "\u{fc}\n\t\\"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    update.metadata.insert("build.number".into(), "1".into());
+    update.name = Some(format!("trace {trace}"));
+    update.session_id = Some(format!("session {}", trace % 3));
+    update.client_request_id = Some(format!("request {trace}"));
+    update.request_preview = Some(format!("hello {trace}"));
+    update.run_id = (trace % 2 == 0).then(|| format!("run-{trace}"));
+    update
+}
+
+fn later_values(mut update: TraceUpdate, trace: u64) -> TraceUpdate {
+    update.tags.insert("stage".into(), "done".into());
+    update.metadata.insert("build.number".into(), "2".into());
+    update.user_id = Some(format!("user {trace}"));
+    update.response_preview = Some(format!("bye {trace}"));
+    update
 }
 
 /// One trace of a writer; `crates/live` makes the same ids.

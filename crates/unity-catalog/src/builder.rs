@@ -4,8 +4,8 @@ use crate::access::{Access, Source};
 use crate::catalog::local::root_url;
 use crate::catalog::rest::CatalogServer;
 use crate::config::{
-    CREATE_PARAM, DEFAULT_ROOT, DURABLE_PARAM, PARAMS, ROOT_PARAM, SCHEME, SERVER_PARAM,
-    UNITY_CATALOG_ROOT,
+    ANNOTATIONS_PARAM, CREATE_PARAM, DEFAULT_ROOT, DURABLE_PARAM, PARAMS, ROOT_PARAM, SCHEME,
+    SERVER_PARAM, UNITY_CATALOG_ROOT,
 };
 use crate::error::BUILD;
 use crate::location::UnityCatalogLocation;
@@ -36,6 +36,7 @@ pub struct UnityCatalogLocationBuilder {
     storage: StorageOptions,
     /// What the URI or the builder says of it, which beats the options of stores.
     durable: Option<bool>,
+    without_annotations: bool,
     deferred: Vec<Error>,
 }
 
@@ -87,6 +88,16 @@ impl UnityCatalogLocationBuilder {
         self
     }
 
+    /// Whether what is set on a trace as a whole (tags, metadata, name, session, user, previews, run)
+    /// is stored in the table of annotations, `<prefix>_otel_annotations`, which is made with the
+    /// first such value; `true` unless this says otherwise. Otherwise it is on the root span, as
+    /// attributes.
+    #[must_use]
+    pub fn with_annotations(mut self, annotations: bool) -> Self {
+        self.without_annotations = !annotations;
+        self
+    }
+
     /// Everything a URI such as `uc://main.traces.shop?root=lakehouse` says. Values it does not
     /// give stay as they are.
     #[must_use]
@@ -108,6 +119,13 @@ impl UnityCatalogLocationBuilder {
                 ),
                 (DURABLE_PARAM, "true") => self.durable = Some(true),
                 (DURABLE_PARAM, "false") => self.durable = Some(false),
+                (ANNOTATIONS_PARAM, "true") => self.without_annotations = false,
+                (ANNOTATIONS_PARAM, "false") => self.without_annotations = true,
+                (ANNOTATIONS_PARAM, _) => self.deferred.push(
+                    invalid("parameter `annotations` is not understood")
+                        .mend("write true or false")
+                        .at(uri),
+                ),
                 (DURABLE_PARAM, _) => self.deferred.push(
                     invalid("parameter `durable` is not understood")
                         .mend("write true or false")
@@ -223,17 +241,23 @@ impl UnityCatalogLocationBuilder {
         if !durable {
             query.push((DURABLE_PARAM, "false"));
         }
+        if self.without_annotations {
+            query.push((ANNOTATIONS_PARAM, "false"));
+        }
         // A host is folded to lower case, a path is not.
         let uri = match text.chars().any(|c| c.is_ascii_uppercase() || c == '@') {
             true => LocationUri::from_parts(SCHEME, None, &text, query)?,
             false => LocationUri::from_parts(SCHEME, Some(&text), "", query)?,
         };
         let storage = self.storage.with_durable(durable);
+        let annotations = (!self.without_annotations).then(|| name.annotations());
+        let annotations = annotations.flatten();
         Ok(UnityCatalogLocation {
             access: Access::claim(&uri, Access { source, storage })?,
             uri,
             name,
             missing: self.missing,
+            annotations,
             wrap: None,
         })
     }

@@ -16,9 +16,18 @@ pub const CREATE_PARAM: &str = "create";
 /// URI parameter: `true` (default) to have each batch on the disk before it counts as stored, where
 /// the table is in local files, or `false`.
 pub const DURABLE_PARAM: &str = "durable";
+/// URI parameter: `true` (default) to store what is set on a trace as a whole in the table of
+/// annotations, or `false` to have it on the root span.
+pub const ANNOTATIONS_PARAM: &str = "annotations";
 
 /// Every URI parameter; any other is an error.
-pub(crate) const PARAMS: [&str; 4] = [ROOT_PARAM, SERVER_PARAM, CREATE_PARAM, DURABLE_PARAM];
+pub(crate) const PARAMS: [&str; 5] = [
+    ROOT_PARAM,
+    SERVER_PARAM,
+    CREATE_PARAM,
+    DURABLE_PARAM,
+    ANNOTATIONS_PARAM,
+];
 
 /// Environment variable: what [`ROOT_PARAM`] says, where the URI names neither root nor server.
 pub const UNITY_CATALOG_ROOT: &str = "UNITY_CATALOG_ROOT";
@@ -35,6 +44,12 @@ pub(crate) const BATCH: BatchLimits = BatchLimits {
     age: Duration::from_secs(5),
 };
 
+/// Characters of a key and of a value set on a trace: a table has no limit, so these only keep one
+/// value from being a batch of its own. Names, sessions and previews have MLflow's limits, so that
+/// what a table has can be shown beside what MLflow's server has.
+pub(crate) const MAX_KEY: usize = 64 << 10;
+pub(crate) const MAX_VALUE: usize = 1 << 20;
+
 /// In front of the writer's id in the `appId` of a transaction.
 pub(crate) const APP_ID_PREFIX: &str = "trace-destination";
 
@@ -49,5 +64,3 @@ pub(crate) const PROPERTIES: [(&str, &str); 3] = [
 ];
 /// Versions between two checkpoints where a table does not say (deltalake 1.1).
 pub(crate) const CHECKPOINT_INTERVAL: u64 = 100;
-/// What a table created here is, for people.
-pub(crate) const COMMENT: &str = "OpenTelemetry spans, one row each";

@@ -37,6 +37,7 @@
 //! | `server` | the address of a Unity Catalog server or Databricks workspace |
 //! | `create` | `false`: create and register no table |
 //! | `durable` | `false`: local files need not be on the disk before a batch counts as stored |
+//! | `annotations` | `false`: what is set on a trace as a whole goes on its root span instead of a table of its own |
 //!
 //! Any other parameter is an error. With neither root nor server, the environment says which; if it
 //! does not either, the root is the folder `lakehouse` in the current directory. The canonical URI
@@ -79,8 +80,19 @@
 //! and what mends it: columns that are missing or of another type, constraints and defaults in SQL,
 //! catalog-managed tables, partitions.
 //!
-//! Values an application sets on a trace as a whole (tags, session, user) have no column here and
-//! are not stored.
+//! # Annotations
+//! What an application sets on a trace as a whole (tags, metadata, name, session, user, previews,
+//! client request id, run) is in a second table beside that of spans, `<prefix>_otel_annotations`, with
+//! the columns that Databricks documents: one row for each thing that is said, of each
+//! `annotation_id` the newest by `updated_at` counts. It is made, registered and checked as the table of
+//! spans is, with the first such value; where there is none nothing is asked or made. The values of a
+//! batch are written right after its spans, under the same transaction, so that they too are stored
+//! once.
+//!
+//! Whatever is in the way of that table leaves the spans stored: an error that may pass is tried again
+//! for 5 s, and then, or where a catalog or the table refuses, the values are told to be lost
+//! ([`Written::lost_updates`](trace_destination_core::Written::lost_updates)). A refusal is tried again
+//! after 60 s.
 //!
 //! # Places of others
 //! A store or a catalog may belong to a tenant, so no answer of theirs is trusted. Objects of a log
@@ -148,6 +160,7 @@ mod maintenance;
 mod name;
 mod rows;
 mod schema;
+mod sink;
 mod storage;
 mod table;
 
@@ -162,7 +175,8 @@ pub use catalog::rest::{
     UNITY_CATALOG_TIMEOUT, UNITY_CATALOG_TOKEN, UNITY_CATALOG_TOKEN_URL, UNITY_CATALOG_URI,
 };
 pub use config::{
-    CREATE_PARAM, DURABLE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM, UNITY_CATALOG_ROOT,
+    ANNOTATIONS_PARAM, CREATE_PARAM, DURABLE_PARAM, ROOT_PARAM, SCHEME, SERVER_PARAM,
+    UNITY_CATALOG_ROOT,
 };
 pub use location::UnityCatalogLocation;
 pub use maintenance::TableMaintenance;

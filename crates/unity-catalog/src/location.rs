@@ -5,19 +5,22 @@ use crate::builder::{MissingTable, UnityCatalogLocationBuilder};
 use crate::catalog::Catalog;
 use crate::catalog::local::LocalCatalog;
 use crate::catalog::rest::RestCatalog;
-use crate::config::BATCH;
+use crate::config::{BATCH, MAX_KEY, MAX_VALUE};
+use crate::error::OPEN;
 use crate::name::{self, TableName};
+use crate::schema::TableKind;
+use crate::sink::UnityCatalogSink;
 use crate::table::Table;
 use crate::test_support::{Wrap, Wrapped};
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
 use trace_destination_core::{
-    BatchEncoder, Capabilities, Error, Guarantee, Hole, LocationUri, ProcessEnv, TraceBatch,
-    TraceLocation, TraceSink, Written,
+    Capabilities, Error, ErrorKind, Guarantee, Hole, LocationUri, ProcessEnv, TraceLocation,
+    TraceSink, TraceValueLimits, TraceValues,
 };
 
-/// A table of spans: in a folder or object store that is its own catalog, or registered with a
+/// A table of spans, and one of annotations beside it: in a folder or object store that is its own catalog, or registered with a
 /// Unity Catalog server.
 ///
 /// ```
@@ -41,6 +44,8 @@ pub struct UnityCatalogLocation {
     pub(crate) uri: LocationUri,
     pub(crate) name: TableName,
     pub(crate) missing: MissingTable,
+    /// The table of annotations, unless that is switched off or its name would be too long.
+    pub(crate) annotations: Option<TableName>,
     pub(crate) access: Arc<Access>,
     pub(crate) wrap: Option<Wrap>,
 }
@@ -67,22 +72,42 @@ impl UnityCatalogLocation {
         name::holes()
     }
 
-    /// The full name of the table, `catalog.schema.table`.
+    /// The full name of the table of spans, `catalog.schema.table`.
     pub fn table_name(&self) -> String {
         self.name.to_string()
     }
 
-    pub(crate) async fn open_table(&self) -> Result<Table, Error> {
-        let table = self.open_with(self.missing).await?;
+    /// The full name of the table of annotations, which is made with the first value that is set on a
+    /// trace as a whole. There is none if that is switched off
+    /// ([`with_annotations`](UnityCatalogLocationBuilder::with_annotations)), and none beside a table
+    /// of spans whose prefix is longer than 238 characters.
+    pub fn annotations_table_name(&self) -> Option<String> {
+        self.annotations.as_ref().map(TableName::to_string)
+    }
+
+    pub(crate) fn stores_annotations(&self) -> bool {
+        self.annotations.is_some()
+    }
+
+    pub(crate) async fn open_table(&self, kind: TableKind) -> Result<Table, Error> {
+        let table = self.open_with(kind, self.missing).await?;
         let checked = table.check_store().await;
         checked.map_err(|e| e.at(&self.uri))?;
         Ok(table)
     }
 
-    pub(crate) async fn open_with(&self, missing: MissingTable) -> Result<Table, Error> {
+    pub(crate) async fn open_with(
+        &self,
+        kind: TableKind,
+        missing: MissingTable,
+    ) -> Result<Table, Error> {
         let open = async {
             let catalog = self.catalog()?;
-            Table::open(&self.uri, &self.name, &*catalog, missing).await
+            let name = match kind {
+                TableKind::Spans => &self.name,
+                TableKind::Annotations => self.annotations.as_ref().ok_or_else(switched_off)?,
+            };
+            Table::open(&self.uri, (name, kind), &*catalog, missing).await
         };
         open.await.map_err(|e| e.at(&self.uri))
     }
@@ -111,16 +136,23 @@ impl TraceLocation for UnityCatalogLocation {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Guarantee::Idempotent).with_batch(BATCH)
+        let own = Capabilities::new(Guarantee::Idempotent).with_batch(BATCH);
+        match self.stores_annotations() {
+            false => own,
+            true => {
+                let mut limits = TraceValueLimits::default();
+                (limits.key, limits.value) = (MAX_KEY, MAX_VALUE);
+                own.with_trace_values(TraceValues::Stored)
+                    .with_trace_value_limits(limits)
+            }
+        }
     }
 
-    /// Finds the table; creates and registers it if it is missing and wanted; checks its columns
-    /// and features.
+    /// Finds the table of spans; creates and registers it if it is missing and wanted; checks its
+    /// columns and features. That of annotations is left for the first value.
     async fn open(&self) -> Result<Box<dyn TraceSink>, Error> {
-        Ok(Box::new(UnityCatalogSink {
-            uri: self.uri.clone(),
-            table: self.open_table().await?,
-        }))
+        let spans = self.open_table(TableKind::Spans).await?;
+        Ok(Box::new(UnityCatalogSink::new(self.clone(), spans)))
     }
 }
 
@@ -136,29 +168,12 @@ impl fmt::Debug for UnityCatalogLocation {
     }
 }
 
-/// An open table.
-struct UnityCatalogSink {
-    uri: LocationUri,
-    table: Table,
-}
-
-#[async_trait]
-impl TraceSink for UnityCatalogSink {
-    async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
-        let written = self.table.append(batch).await;
-        let written = written.map_err(|e| e.at(&self.uri))?;
-        Ok(written.without_updates(
-            batch,
-            "a table of spans has no column for a trace as a whole",
-        ))
-    }
-
-    fn encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
-        Some(self.table.encoder())
-    }
-
-    async fn close(self: Box<Self>) -> Result<(), Error> {
-        self.table.close().await;
-        Ok(())
-    }
+/// The error of a location without a table of annotations.
+fn switched_off() -> Error {
+    Error::new(
+        ErrorKind::InvalidConfig,
+        OPEN,
+        "this location has no table of annotations: it is switched off, or its name would be too long",
+    )
+    .mend("leave out annotations=false, or choose a prefix of at most 238 characters")
 }

@@ -3,6 +3,7 @@
 use crate::builder::MissingTable;
 use crate::error::{MAINTAIN, fault};
 use crate::location::UnityCatalogLocation;
+use crate::schema::TableKind;
 use crate::table::Log;
 use deltalake::DeltaTable;
 use deltalake::operations::vacuum::VacuumMode;
@@ -19,7 +20,8 @@ const PROTECTED: &str = "delta.requireCheckpointProtectionBeforeVersion";
 /// Care for one table, to be called now and then by whoever runs it: by hand, from a timer, from a
 /// job. Safe while others write, but for what [`remove_orphans`](Self::remove_orphans) says.
 ///
-/// Made by [`UnityCatalogLocation::maintenance`]. Not done here, because it needs a query engine:
+/// Made by [`UnityCatalogLocation::maintenance`] and
+/// [`annotations_maintenance`](UnityCatalogLocation::annotations_maintenance). Not done here, because it needs a query engine:
 /// putting small files together (`OPTIMIZE`) and deleting old rows (`DELETE … WHERE time < …`).
 #[derive(Debug)]
 pub struct TableMaintenance {
@@ -28,12 +30,25 @@ pub struct TableMaintenance {
 }
 
 impl UnityCatalogLocation {
-    /// Opens the table for maintenance. It must exist.
+    /// Opens the table of spans for maintenance. It must exist.
     ///
     /// # Errors
     /// `NotFound` if there is no such table, and as for opening it otherwise.
     pub async fn maintenance(&self) -> Result<TableMaintenance, Error> {
-        let table = self.open_with(MissingTable::Fail).await?;
+        self.maintenance_of(TableKind::Spans).await
+    }
+
+    /// Opens the table of annotations for maintenance. It must exist.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such table: nothing was set on a trace as a whole yet.
+    /// `InvalidConfig` if this location has none. And as for opening it otherwise.
+    pub async fn annotations_maintenance(&self) -> Result<TableMaintenance, Error> {
+        self.maintenance_of(TableKind::Annotations).await
+    }
+
+    async fn maintenance_of(&self, kind: TableKind) -> Result<TableMaintenance, Error> {
+        let table = self.open_with(kind, MissingTable::Fail).await?;
         Ok(TableMaintenance {
             uri: self.uri.clone(),
             log: table.log().clone(),

@@ -8,11 +8,14 @@ use trace_destination_core::{ErrorKind, Hole, NameRule};
 const BY_SCHEMA: &str = "mlflow_experiment_trace_otel_spans";
 /// What MLflow puts behind a prefix.
 const SUFFIX: &str = "_otel_spans";
+/// And for annotations. Schemas in the older way have none in MLflow; here they have one of the same
+/// name.
+const ANNOTATIONS_SUFFIX: &str = "_otel_annotations";
 /// Longest part of a name (`ValidationUtils.java` of unitycatalog 0.6).
 const MAX_PART: usize = 255;
 
 /// What Unity Catalog and MLflow put behind a prefix, at most (`_otel_annotations`).
-const LONGEST_SUFFIX: usize = 17;
+const LONGEST_SUFFIX: usize = ANNOTATIONS_SUFFIX.len();
 /// The prefix whose table is [`BY_SCHEMA`].
 const PREFIX_OF_SCHEMA: &str = "mlflow_experiment_trace";
 /// Schemas that every catalog has.
@@ -100,6 +103,18 @@ impl TableName {
     }
 }
 
+impl TableName {
+    /// The table of annotations beside this one of spans; none if its name would be too long.
+    pub(crate) fn annotations(&self) -> Option<Self> {
+        let prefix = self.table.strip_suffix(SUFFIX)?;
+        let table = format!("{prefix}{ANNOTATIONS_SUFFIX}");
+        (table.len() <= MAX_PART).then(|| Self {
+            table,
+            ..self.clone()
+        })
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.catalog, self.schema, self.table)
@@ -119,6 +134,12 @@ mod tests {
         );
         let by_prefix = TableName::of("main", "traces", Some("shop")).unwrap();
         assert_eq!(by_prefix.to_string(), "main.traces.shop_otel_spans");
+        let annotations = |name: &TableName| name.annotations().unwrap().to_string();
+        assert_eq!(annotations(&by_prefix), "main.traces.shop_otel_annotations");
+        assert_eq!(
+            annotations(&by_schema),
+            "main.traces.mlflow_experiment_trace_otel_annotations"
+        );
     }
 
     #[test]
@@ -161,7 +182,10 @@ mod tests {
     #[test]
     fn every_table_of_a_prefix_has_a_name_that_fits() {
         let longest = "x".repeat(MAX_PART - LONGEST_SUFFIX);
-        assert!(TableName::of("c", "s", Some(&longest)).is_ok());
-        assert_eq!("_otel_annotations".len(), LONGEST_SUFFIX);
+        let spans = TableName::of("c", "s", Some(&longest)).unwrap();
+        assert_eq!(spans.annotations().unwrap().table.len(), MAX_PART);
+        let longer = TableName::of("c", "s", Some(&format!("{longest}x"))).unwrap();
+        assert_eq!(longer.annotations(), None);
+        assert_eq!(LONGEST_SUFFIX, 17);
     }
 }

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "table/annotation_faults.rs"]
+mod annotation_faults;
+#[path = "table/annotations.rs"]
+mod annotations;
 #[path = "table/append.rs"]
 mod append;
 #[path = "table/cases.rs"]

@@ -1,5 +1,6 @@
-//! What keeps a span from becoming a row.
+//! What keeps a span, or a value set on a trace, from becoming a row.
 
+use opentelemetry::trace::TraceId;
 use std::borrow::Cow;
 use trace_destination_core::{Error, ErrorKind, Span};
 
@@ -26,10 +27,10 @@ impl Fault {
     pub(super) fn size(bytes: usize, limit: usize) -> Self {
         Self {
             cause: format!(
-                "its attributes take {bytes} bytes, and readers of VARIANT take {limit} at most"
+                "as VARIANT its values take {bytes} bytes, and readers take {limit} at most"
             )
             .into(),
-            mend: "store large content elsewhere and a reference to it in the span",
+            mend: "store large content elsewhere and a reference to it in the trace",
         }
     }
 
@@ -47,6 +48,17 @@ impl Fault {
             cause: "the keys and resources of its batch take more than 2 GiB".into(),
             mend: "write smaller batches",
         }
+    }
+
+    /// As the error of a value set on a trace.
+    pub(super) fn of_value(&self, name: &str, trace: TraceId) -> Error {
+        let name: String = name.chars().take(80).collect();
+        Error::new(
+            ErrorKind::InvalidSpan,
+            format!("make a row of `{}` of trace {trace}", name.escape_debug()),
+            self.cause.clone(),
+        )
+        .mend(self.mend)
     }
 
     /// As the error of one span.

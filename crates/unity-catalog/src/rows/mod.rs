@@ -1,4 +1,5 @@
-//! Spans as rows: a batch of traces becomes Arrow record batches of a spans table.
+//! Spans as rows: a batch of traces becomes Arrow record batches of a spans table. What is said of a
+//! trace as a whole becomes those of a table of annotations (`annotation`).
 //!
 //! ```text
 //! TraceBatch ── group by group ──▶ resource, scope: converted once, places repeated per row
@@ -23,6 +24,7 @@
 //! (the year 2262), a value is nested more than 100 deep, or its attributes are larger than the
 //! 16 MiB that readers of VARIANT take.
 
+mod annotation;
 mod bag;
 mod column;
 mod fault;
@@ -33,7 +35,9 @@ mod span;
 mod text;
 mod variant;
 
-use crate::schema::SchemaVersion;
+pub(crate) use annotation::Annotations;
+
+use crate::schema::{SchemaVersion, TableSchema};
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bag::{Dictionaries, Shared};
@@ -58,14 +62,14 @@ impl Rows {
     /// Rows of a table of this version; none yet.
     pub(crate) fn new(version: SchemaVersion) -> Self {
         Self {
-            schema: version.arrow(),
+            schema: TableSchema::Spans(version).arrow(),
             shared: Shared::default(),
             groups: GroupColumns::new(version),
             spans: SpanColumns::new(version),
         }
     }
 
-    /// Makes the rows of a batch, slice by slice, each with the schema [`SchemaVersion::arrow`] and at
+    /// Makes the rows of a batch, slice by slice, each with the schema [`TableSchema::arrow`] and at
     /// least one row. Gives the spans that cannot be rows, by their position in
     /// [`TraceBatch::spans`], with the reason.
     ///

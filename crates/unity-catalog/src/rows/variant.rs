@@ -13,6 +13,8 @@ use trace_destination_core::{AnyValueRef, Attributes};
 
 /// The largest VARIANT that Spark 4.0 reads (`VariantUtil.SIZE_LIMIT`): 16 MiB.
 const MAX_BYTES: usize = 16 << 20;
+/// What is in front of a long text: its type and its length.
+const LONG_HEADER: usize = 5;
 
 // Basic types, in the two lowest bits.
 const SHORT_STRING: u8 = 1;
@@ -84,6 +86,32 @@ impl VariantWriter {
             out.truncate(base);
             return Err(Fault::size(bytes, MAX_BYTES));
         }
+        Ok(place)
+    }
+
+    /// Appends a text that is no bag, as [`write`](Self::write) does a bag.
+    ///
+    /// # Errors
+    /// If readers could not read it. Nothing is appended then.
+    pub(super) fn write_text(
+        &mut self,
+        text: &str,
+        blobs: &mut Blobs,
+        out: &mut Vec<u8>,
+    ) -> Result<i32, Fault> {
+        if text.len() > MAX_BYTES - LONG_HEADER {
+            return Err(Fault::size(text.len() + LONG_HEADER, MAX_BYTES));
+        }
+        // A text has no keys: its dictionary is empty.
+        let (_, place) = self.keys.find(Attributes::record(&[]), &mut 0, blobs)?;
+        let mut writer = Writer {
+            out,
+            offsets: &mut self.offsets,
+            entries: &mut self.entries,
+            ids: &[],
+            id_width: 1,
+        };
+        writer.value(AnyValueRef::String(text));
         Ok(place)
     }
 

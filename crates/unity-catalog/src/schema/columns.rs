@@ -1,7 +1,8 @@
-//! The columns of both shapes in one table, and what Delta and Arrow call them.
+//! The columns of the tables, and what Delta and Arrow call them.
 //!
-//! Source: Databricks, "Configure OpenTelemetry (OTLP) clients to send data to Unity Catalog" and
-//! "OpenTelemetry table reference for Zerobus Ingest".
+//! Sources: Databricks, "Configure OpenTelemetry (OTLP) clients to send data to Unity Catalog" and
+//! "OpenTelemetry table reference for Zerobus Ingest" for spans; "Query OpenTelemetry traces stored in
+//! Unity Catalog", section "MLflow annotation data formats", for annotations.
 
 use super::{Mismatch, SchemaVersion};
 use arrow_schema::{DataType as ArrowType, Field, Fields, TimeUnit};
@@ -45,7 +46,7 @@ const fn filled(name: &'static str, kind: Kind) -> Column {
     }
 }
 
-/// NULL where a span does not say.
+/// NULL where a span, or an annotation, does not say.
 const fn optional(name: &'static str, kind: Kind) -> Column {
     Column {
         name,
@@ -119,6 +120,25 @@ pub(super) const V2: &[Column] = &[
 
 /// The older shape: no additions, and the bags are maps.
 pub(super) const V1: &[Column] = V2.split_at(4).1;
+
+/// All columns of annotations in the documented order. There is one version, with VARIANT: tables of
+/// version `v1` of the schema have no annotations.
+pub(super) const ANNOTATIONS: &[Column] = &[
+    filled("annotation_id", Text),
+    filled("target_type", Term),
+    filled("target_id", Text),
+    filled("annotation_type", Term),
+    filled("name", Text),
+    optional("value", Bag),
+    optional("comment", Text),
+    optional("metadata", Bag),
+    filled("created_at", Timestamp),
+    optional("created_by", Term),
+    filled("updated_at", Timestamp),
+    optional("updated_by", Term),
+    optional("deleted_at", Timestamp),
+    optional("deleted_by", Term),
+];
 
 /// The columns as a Delta table declares them.
 pub(super) fn delta(version: SchemaVersion, columns: &[Column]) -> StructType {
@@ -235,9 +255,10 @@ pub(super) fn compare(
             continue;
         };
         if !field.nullable && !column.filled {
-            mismatch
-                .different
-                .push(format!("`{name}` is NOT NULL, but spans may have none"));
+            mismatch.different.push(format!(
+                "`{name}` is NOT NULL, but {} may have none",
+                mismatch.expected.rows()
+            ));
         }
         match (&column.kind, &field.data_type) {
             (Struct(inner), DataType::Struct(found)) => {

@@ -1,7 +1,7 @@
 //! How the rows lie in the files of one table: the documented columns, or those of a table that
 //! people changed.
 
-use super::SchemaVersion;
+use super::TableSchema;
 use super::columns::{Column, Kind};
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, ArrayRef, ListArray, RecordBatch, StructArray, new_null_array};
@@ -10,27 +10,10 @@ use deltalake::kernel::{DataType, StructType};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use std::sync::{Arc, LazyLock};
 
-/// The columns readers find files by.
-const FOUND_BY: [&str; 5] = [
-    "time",
-    "date",
-    "service_name",
-    "trace_id",
-    "start_time_unix_nano",
-];
-/// Columns whose values hardly repeat: a dictionary of them costs and saves nothing.
-const UNIQUE: [&str; 5] = [
-    "record_id",
-    "time",
-    "span_id",
-    "start_time_unix_nano",
-    "end_time_unix_nano",
-];
-
 /// The columns of a table's files, and which of them have statistics.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
-    version: SchemaVersion,
+    rows: TableSchema,
     schema: SchemaRef,
     /// Where each column comes from; nothing where files have the documented columns.
     places: Option<Vec<Place>>,
@@ -80,31 +63,32 @@ pub(crate) enum Measure {
 
 impl Layout {
     /// The documented columns, by their own names.
-    pub(crate) fn documented(version: SchemaVersion) -> Arc<Self> {
-        static LAYOUTS: LazyLock<[Arc<Layout>; 2]> = LazyLock::new(|| {
-            [SchemaVersion::V1, SchemaVersion::V2].map(|version| {
-                let top = |name: &str| {
-                    let column = version.columns().iter().find(|c| c.name == name);
+    pub(crate) fn documented(rows: TableSchema) -> Arc<Self> {
+        static LAYOUTS: LazyLock<[Arc<Layout>; 3]> = LazyLock::new(|| {
+            TableSchema::ALL.map(|rows| {
+                let top = |name: &&str| {
+                    let column = rows.columns().iter().find(|c| c.name == *name);
                     column
                         .and_then(|c| c.kind.measure())
                         .map(|measure| Measured {
-                            path: vec![name.to_owned()],
+                            path: vec![(*name).to_owned()],
                             measure,
                         })
                 };
+                let unique = rows.unique().iter();
                 Arc::new(Layout {
-                    version,
-                    schema: version.arrow(),
+                    rows,
+                    schema: rows.arrow(),
                     places: None,
-                    measured: FOUND_BY.into_iter().filter_map(top).collect(),
-                    unique: UNIQUE.into_iter().map(|n| vec![n.to_owned()]).collect(),
+                    measured: rows.found_by().iter().filter_map(top).collect(),
+                    unique: unique.map(|n| vec![(*n).to_owned()]).collect(),
                 })
             })
         });
-        Arc::clone(&LAYOUTS[version as usize])
+        Arc::clone(&LAYOUTS[rows.index()])
     }
 
-    /// The layout of a table with the columns of `version`, and perhaps others.
+    /// The layout of a table with the columns of `rows`, and perhaps others.
     ///
     /// `physical` are the table's columns as its files name them, in the order of `table`; they have
     /// field ids if `mapped`. `clustering` are paths of columns in the files.
@@ -112,15 +96,15 @@ impl Layout {
     /// # Errors
     /// The name of a clustering column that the table does not have.
     pub(crate) fn of(
-        version: SchemaVersion,
+        rows: TableSchema,
         table: &StructType,
         physical: &Fields,
         mapped: bool,
         clustering: &[Vec<String>],
     ) -> Result<Arc<Self>, String> {
-        let documented = Self::documented(version);
+        let documented = Self::documented(rows);
         let places = places(
-            version.columns(),
+            rows.columns(),
             documented.schema.fields(),
             table,
             physical,
@@ -138,18 +122,18 @@ impl Layout {
             let found = fields.find(|(logical, _)| logical.name == name);
             found.map(|(_, physical)| vec![physical.name().clone()])
         };
-        let found_by = FOUND_BY.into_iter().filter_map(&named);
+        let found_by = rows.found_by().iter().copied().filter_map(&named);
         let mut measured: Vec<Measured> = Vec::new();
         for path in found_by.chain(clustering.iter().cloned()) {
             if measured.iter().any(|m| m.path == path) {
                 continue;
             }
             let measure =
-                measure(version.columns(), table, physical, &path).ok_or_else(|| path.join("."))?;
+                measure(rows.columns(), table, physical, &path).ok_or_else(|| path.join("."))?;
             measured.push(Measured { path, measure });
         }
         Ok(Arc::new(Self {
-            version,
+            rows,
             schema: match is_documented {
                 true => documented.schema.clone(),
                 false => {
@@ -159,13 +143,13 @@ impl Layout {
             },
             places: (!is_documented).then_some(places),
             measured,
-            unique: UNIQUE.into_iter().filter_map(named).collect(),
+            unique: rows.unique().iter().copied().filter_map(named).collect(),
         }))
     }
 
     /// The shape of the rows that [`fill`](Self::fill) takes.
-    pub(crate) fn version(&self) -> SchemaVersion {
-        self.version
+    pub(crate) fn rows(&self) -> TableSchema {
+        self.rows
     }
 
     /// The columns of the files.
@@ -185,13 +169,13 @@ impl Layout {
 
     /// Whether files have the documented columns with the documented statistics.
     pub(crate) fn is_documented(&self) -> bool {
-        std::ptr::eq(self, &*Self::documented(self.version))
+        std::ptr::eq(self, &*Self::documented(self.rows))
     }
 
     /// The rows with the columns of the table.
     ///
     /// # Errors
-    /// None, as long as the rows are those of the layout's version.
+    /// None, as long as the rows are those of the layout.
     pub(crate) fn fill(&self, rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
         let Some(places) = &self.places else {
             return Ok(rows);

@@ -1,10 +1,10 @@
 //! Making a table that does not exist: the first commit of its log.
 
 use super::log::{Log, Mark};
-use crate::config::{COMMENT, PROPERTIES};
+use crate::config::PROPERTIES;
 use crate::error::{OPEN, fault};
 use crate::name::TableName;
-use crate::schema::{SchemaVersion, VERSION_PROPERTY};
+use crate::schema::{TableKind, TableSchema, VERSION_PROPERTY};
 use deltalake::kernel::transaction::CommitData;
 use deltalake::kernel::{Action, MetadataExt as _, Protocol, new_metadata};
 use deltalake::protocol::{DeltaOperation, SaveMode};
@@ -12,12 +12,9 @@ use std::collections::HashMap;
 use trace_destination_core::Error;
 use url::Url;
 
-/// The columns new tables get.
-pub(super) const COLUMNS: SchemaVersion = SchemaVersion::V2;
-
 /// The properties of a new table.
-pub(super) fn properties(columns: SchemaVersion) -> Vec<(&'static str, &'static str)> {
-    let mut all = vec![(VERSION_PROPERTY, columns.property())];
+pub(super) fn properties(rows: TableSchema) -> Vec<(&'static str, &'static str)> {
+    let mut all = vec![(VERSION_PROPERTY, rows.version().property())];
     all.extend(PROPERTIES);
     all
 }
@@ -34,7 +31,9 @@ pub(super) async fn create(
     log: &Log,
     name: &TableName,
     location: &Url,
+    kind: TableKind,
 ) -> Result<Option<Created>, Error> {
+    let rows = kind.newest();
     let doing = "describing the new table";
     // Not Delta's `CreateBuilder`: it goes on with version 1 where it loses the race for version 0,
     // which would replace the other's metadata.
@@ -45,9 +44,9 @@ pub(super) async fn create(
         "writerFeatures": ["variantType"],
     }))
     .map_err(|e| fault(OPEN, doing, e))?;
-    let metadata = new_metadata(&COLUMNS.delta(), [] as [&str; 0], properties(COLUMNS))
+    let metadata = new_metadata(&rows.delta(), [] as [&str; 0], properties(rows))
         .and_then(|m| m.with_name(name.table.clone()))
-        .and_then(|m| m.with_description(COMMENT.to_owned()))
+        .and_then(|m| m.with_description(kind.comment().to_owned()))
         .map_err(|e| fault(OPEN, doing, e))?;
     let id = metadata.id().to_owned();
     let operation = DeltaOperation::Create {

@@ -2,8 +2,9 @@
 
 use super::stats::stats;
 use crate::error::{Fault, WRITE, fault};
-use crate::rows::{Rows, Slice};
-use crate::schema::{Layout, SchemaVersion};
+use crate::rows::{Annotations, Rows, Slice};
+use crate::schema::{Layout, SchemaVersion, TableKind, TableSchema};
+use arrow_array::RecordBatch;
 use bytes::Bytes;
 use deltalake::kernel::Add;
 use foldhash::HashSet;
@@ -14,7 +15,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::any::Any;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 use trace_destination_core::{
     BatchEncoder, BatchId, ErrorKind, Refusal, TraceBatch, waiting_for_turn,
@@ -68,8 +71,9 @@ impl File {
 pub(super) struct Encoded {
     /// The columns it was made for.
     pub(super) layout: Arc<Layout>,
-    /// Nothing, if no span is left.
+    /// Nothing, if no row is left.
     pub(super) file: Option<File>,
+    /// Spans, or updates in a table of annotations, that cannot be rows.
     pub(super) refused: Vec<Refusal>,
 }
 
@@ -85,16 +89,22 @@ impl Encoded {
 /// Encodes the batches of a table, ahead of their turn for the columns it had last.
 #[derive(Debug)]
 pub(crate) struct Encoder {
+    /// What the rows are.
+    pub(super) kind: TableKind,
     /// Tells the batches of this place from those of another name for the same table.
     pub(super) lane: u64,
     layout: Mutex<Arc<Layout>>,
+    /// When the annotations of the last batch were made: the same whenever it is encoded again.
+    made: Mutex<Option<(BatchId, i64)>>,
 }
 
 impl Encoder {
-    pub(super) fn new(lane: u64, layout: Arc<Layout>) -> Self {
+    pub(super) fn new(kind: TableKind, lane: u64, layout: Arc<Layout>) -> Self {
         Self {
+            kind,
             lane,
             layout: Mutex::new(layout),
+            made: Mutex::default(),
         }
     }
 
@@ -111,7 +121,7 @@ impl Encoder {
             _ => {
                 // Never closed: an error would only mean that there is no limit.
                 let _turn = waiting_for_turn(ENCODING.acquire()).await;
-                encode(layout, batch, &self.stem(batch.id()), |_| true)
+                self.encode_for(layout, batch, |_| true)
             }
         }
     }
@@ -125,16 +135,41 @@ impl Encoder {
     ) -> Result<Encoded, Fault> {
         let _turn = waiting_for_turn(ENCODING.acquire()).await;
         let wanted = |index| !left_out.contains(&index);
-        encode(layout, batch, &self.stem(batch.id()), wanted)
+        self.encode_for(layout, batch, wanted)
     }
 
-    fn stem(&self, id: BatchId) -> String {
-        format!(
-            "spans-{}-{:016x}-{:010}",
+    fn encode_for(
+        &self,
+        layout: &Arc<Layout>,
+        batch: &TraceBatch,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Encoded, Fault> {
+        let id = batch.id();
+        let stem = format!(
+            "{}-{}-{:016x}-{:010}",
+            self.kind.rows(),
             id.writer.simple(),
             self.lane,
             id.sequence
-        )
+        );
+        let rows = match layout.rows() {
+            TableSchema::Spans(version) => RowsOf::Spans(version, wanted),
+            TableSchema::Annotations => RowsOf::Annotations(self.made_at(batch)),
+        };
+        encode(layout, batch, &stem, rows)
+    }
+
+    /// The time of the first annotation of a batch, in microseconds since 1970.
+    fn made_at(&self, batch: &TraceBatch) -> i64 {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        match *made {
+            Some((id, at)) if id == batch.id() => at,
+            _ => {
+                let at = annotation_time(batch.updates().len());
+                *made = Some((batch.id(), at));
+                at
+            }
+        }
     }
 }
 
@@ -144,7 +179,7 @@ impl BatchEncoder for Encoder {
         let _turn = ENCODING.try_acquire().ok()?;
         let layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
         let layout = Arc::clone(&layout);
-        let encoded = encode(&layout, batch, &self.stem(batch.id()), |_| true).ok()?;
+        let encoded = self.encode_for(&layout, batch, |_| true).ok()?;
         Some(Arc::new(encoded))
     }
 
@@ -153,32 +188,66 @@ impl BatchEncoder for Encoder {
     }
 }
 
-/// Encodes a batch: the file, unless no span is left, and the spans that were refused.
+/// Times of annotations, one for each of `count` updates: later than all that were given out in this
+/// process, whatever its clock does, since of two rows of one annotation the later one counts.
+fn annotation_time(count: usize) -> i64 {
+    static NEXT: AtomicI64 = AtomicI64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(0));
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let mut next = NEXT.load(Ordering::Relaxed);
+    loop {
+        let at = now.max(next);
+        let after = at.saturating_add(count);
+        match NEXT.compare_exchange_weak(next, after, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return at,
+            Err(current) => next = current,
+        }
+    }
+}
+
+/// What rows there are to be of a batch.
+enum RowsOf<W> {
+    /// Its spans, for whose position the function is true.
+    Spans(SchemaVersion, W),
+    /// Its updates, the first of which was made at this time.
+    Annotations(i64),
+}
+
+/// Encodes a batch: the file, unless no row is left, and what was refused.
 ///
 /// The same batch gives the same bytes and so the same name: a repetition overwrites the file with
-/// itself and leaves nothing behind. `stem` is what is unique of the batch; `wanted` says of which
-/// spans, by their position, there are to be rows.
+/// itself and leaves nothing behind. `stem` is what is unique of the batch.
 fn encode(
     layout: &Arc<Layout>,
     batch: &TraceBatch,
     stem: &str,
-    wanted: impl Fn(usize) -> bool,
+    of: RowsOf<impl Fn(usize) -> bool>,
 ) -> Result<Encoded, Fault> {
     let failed = |e| fault(WRITE, "encoding a Parquet file", e);
-    let mut rows = take_rows(layout.version());
     // Roughly what the file will have at most; grows if need be.
     let mut content = Vec::with_capacity(64 << 10);
     let mut writer =
         ArrowWriter::try_new_with_options(&mut content, layout.schema(), options(layout))
             .map_err(failed)?;
     let mut count = 0;
-    let refused = rows
-        .convert_some(batch, Slice::CACHED, wanted, |slice| {
-            count += slice.num_rows();
-            writer.write(&layout.fill(slice)?)
-        })
-        .map_err(failed)?;
-    give_rows(layout.version(), rows);
+    let mut take = |slice: RecordBatch| {
+        count += slice.num_rows();
+        writer.write(&layout.fill(slice)?)
+    };
+    let refused = match of {
+        RowsOf::Spans(version, wanted) => {
+            let mut rows = take_rows(version);
+            let refused = rows.convert_some(batch, Slice::CACHED, wanted, &mut take);
+            // Others would get the rows that are left in it after an error.
+            if refused.is_ok() {
+                give_rows(version, rows);
+            }
+            refused
+        }
+        RowsOf::Annotations(at) => Annotations::default().convert(batch.updates(), at, &mut take),
+    };
+    let refused = refused.map_err(failed)?;
     if count == 0 {
         return Ok(Encoded {
             layout: Arc::clone(layout),
@@ -203,15 +272,17 @@ fn encode(
 
 /// How files with the documented columns are written.
 pub(crate) fn writer_options() -> ArrowWriterOptions {
-    options(&Layout::documented(SchemaVersion::V2))
+    options(&Layout::documented(TableKind::Spans.newest()))
 }
 
 fn options(layout: &Layout) -> ArrowWriterOptions {
     ArrowWriterOptions::new()
-        .with_properties(match layout.is_documented() {
-            true => writer_properties(),
-            false => properties(layout),
-        })
+        .with_properties(
+            match layout.is_documented() && layout.rows().kind() == TableKind::Spans {
+                true => writer_properties(),
+                false => properties(layout),
+            },
+        )
         .with_skip_arrow_metadata(true)
 }
 
@@ -221,7 +292,7 @@ pub(crate) fn writer_properties() -> WriterProperties {
 }
 
 static PROPERTIES: LazyLock<WriterProperties> =
-    LazyLock::new(|| properties(&Layout::documented(SchemaVersion::V2)));
+    LazyLock::new(|| properties(&Layout::documented(TableKind::Spans.newest())));
 
 fn properties(layout: &Layout) -> WriterProperties {
     let mut properties = WriterProperties::builder()

@@ -4,7 +4,7 @@ mod features;
 
 use crate::config::CHECKPOINT_INTERVAL;
 use crate::error::{Fault, OPEN, log_fault};
-use crate::schema::{Layout, Mismatch, SchemaVersion, recognise};
+use crate::schema::{Layout, Mismatch, TableKind, TableSchema, recognise};
 use delta_kernel::engine::arrow_conversion::TryIntoArrow as _;
 use delta_kernel::table_features::{ColumnMappingMode, TableFeature};
 use delta_kernel::{DeltaResult, Engine, Snapshot};
@@ -20,7 +20,7 @@ pub(super) const ROW_TRACKING_DOMAIN: &str = "delta.rowTracking";
 pub(super) const CLUSTERING_DOMAIN: &str = "delta.clustering";
 /// What always works, destroys nothing, and leads nowhere back.
 const ANOTHER_TABLE: &str =
-    "name another table and let it be created here: a view over both shows all spans";
+    "name another table and let it be created here: a view over both shows all rows";
 
 /// What a writer needs to know of a table.
 #[derive(Clone, Debug)]
@@ -37,10 +37,10 @@ pub(super) struct Shape {
 
 impl Shape {
     /// That of a table that was just created here.
-    pub(super) fn new(id: String, columns: SchemaVersion) -> Self {
+    pub(super) fn new(id: String, rows: TableSchema) -> Self {
         Self {
             id,
-            layout: Layout::documented(columns),
+            layout: Layout::documented(rows),
             checkpoint_interval: CHECKPOINT_INTERVAL,
             row_tracking: false,
             in_commit_timestamps: false,
@@ -82,7 +82,11 @@ pub(super) fn id_of(snapshot: &Snapshot) -> &str {
 }
 
 /// Checks what is known of a table; an error names what is in the way and the way out.
-pub(super) fn shape_of(snapshot: &Snapshot, domains: &Domains) -> Result<Shape, Fault> {
+pub(super) fn shape_of(
+    snapshot: &Snapshot,
+    domains: &Domains,
+    kind: TableKind,
+) -> Result<Shape, Fault> {
     let table = snapshot.table_configuration();
     let (protocol, metadata) = (table.protocol(), table.metadata());
     let schema = snapshot.schema();
@@ -106,11 +110,11 @@ pub(super) fn shape_of(snapshot: &Snapshot, domains: &Domains) -> Result<Shape, 
             protocol.min_writer_version()
         ));
     }
-    let columns = recognise(&schema, properties);
+    let rows = recognise(kind, &schema, properties);
     let of_table = Use {
         schema: &schema,
         properties,
-        version: columns.as_ref().map_or_else(|m| m.expected, |v| *v),
+        rows: rows.as_ref().map_or_else(|m| m.expected, |rows| *rows),
     };
     let obstacles = names
         .iter()
@@ -128,7 +132,7 @@ pub(super) fn shape_of(snapshot: &Snapshot, domains: &Domains) -> Result<Shape, 
             ANOTHER_TABLE,
         ));
     }
-    let columns = columns.map_err(|mismatch| {
+    let rows = rows.map_err(|mismatch| {
         let mend = mend(&mismatch);
         unsupported(mismatch.to_string(), mend)
     })?;
@@ -137,7 +141,7 @@ pub(super) fn shape_of(snapshot: &Snapshot, domains: &Domains) -> Result<Shape, 
         .map_err(|e| log_fault(OPEN, "reading the table's columns", e.into()))?;
     let mapped = table.column_mapping_mode() != ColumnMappingMode::None;
     let layout = Layout::of(
-        columns,
+        rows,
         &schema,
         physical.fields(),
         mapped,
@@ -196,7 +200,7 @@ fn refused(obstacles: &BTreeMap<&str, Obstacle>) -> Fault {
     )
 }
 
-/// What makes a table a spans table, where that is possible.
+/// What makes a table one of its kind, where that is possible.
 fn mend(mismatch: &Mismatch) -> String {
     let alone = mismatch.missing.is_empty() && mismatch.different.is_empty();
     match alone {

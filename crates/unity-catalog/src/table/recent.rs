@@ -37,7 +37,7 @@ fn identity(span: &Span) -> Identity {
 }
 
 /// The spans of a batch, by their position: who they are, and which came before.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sorted {
     identities: Vec<Identity>,
     /// Those that are in the table, or earlier in the batch.

@@ -52,7 +52,7 @@ impl Table {
             && id_of(&loaded.snapshot) == state.shape.id
             && loaded.snapshot.version() >= tip.version
         {
-            *state = State::of(loaded)?;
+            *state = State::of(loaded, self.encoder.kind)?;
             // It may have been restored to a version before them.
             self.memory.clear();
             return Ok(());

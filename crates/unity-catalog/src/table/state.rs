@@ -4,6 +4,7 @@ use super::commit::{Tip, row_id_high_water_mark, timestamp_of};
 use super::log::Loaded;
 use super::protocol::{Shape, shape_of};
 use crate::error::OPEN;
+use crate::schema::TableKind;
 use std::sync::Arc;
 use trace_destination_core::{Error, ErrorKind};
 use uuid::Uuid;
@@ -33,12 +34,12 @@ pub(super) enum History {
 }
 
 impl State {
-    /// That of a table that was loaded.
+    /// That of a table that was loaded, and whose rows are to be of this kind.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(super) fn of(loaded: Loaded) -> Result<Self, Error> {
-        let shape = shape_of(&loaded.snapshot, &loaded.domains)?;
+    pub(super) fn of(loaded: Loaded, kind: TableKind) -> Result<Self, Error> {
+        let shape = shape_of(&loaded.snapshot, &loaded.domains, kind)?;
         let row_ids = match (&loaded.domains.row_tracking, shape.row_tracking) {
             (Some(configuration), true) => {
                 row_id_high_water_mark(configuration).ok_or_else(unnumbered)?

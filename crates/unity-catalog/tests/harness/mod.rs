@@ -106,10 +106,25 @@ impl Harness for LakeHarness {
     }
 
     async fn read_back(&self, location: &dyn TraceLocation) -> Result<Stored, Failure> {
-        let spans = lake::spans(&folder(location)?).await;
+        let folder = folder(location)?;
+        let failed = |e| Failure::new(format!("{location}: {e}"));
+        let beside = folder
+            .display()
+            .to_string()
+            .replace("_otel_spans", "_otel_annotations");
+        let annotations = lake::annotations(Path::new(&beside))
+            .await
+            .map_err(failed)?;
+        let mut updates = lake::values(&annotations);
+        for update in &mut updates {
+            // They are told as such.
+            update.tags.remove("mlflow.traceName");
+            update.metadata.remove("mlflow.trace.session");
+            update.metadata.remove("mlflow.trace.user");
+        }
         Ok(Stored {
-            spans: spans.map_err(|e| Failure::new(format!("{location}: {e}")))?,
-            ..Stored::default()
+            spans: lake::spans(&folder).await.map_err(failed)?,
+            updates,
         })
     }
 
@@ -124,6 +139,7 @@ impl Harness for LakeHarness {
             .with_broken()
             .with_alias()
             .with_groups()
+            .with_trace_values()
             .with_templates()
     }
 

@@ -3,9 +3,14 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     clippy::unwrap_used,
     reason = "each test uses a part of it, and fails by panicking"
 )]
+
+mod annotations;
+
+pub(crate) use annotations::{Annotation, annotations, values};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};

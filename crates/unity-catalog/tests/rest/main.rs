@@ -8,6 +8,7 @@ mod catalog_server;
 #[allow(unreachable_pub, reason = "other programs use it too")]
 mod lake;
 
+mod annotations;
 mod auth;
 mod bad_moment;
 mod create;

@@ -3,7 +3,7 @@
 use crate::help::*;
 use crate::lake;
 use tempfile::TempDir;
-use trace_destination_core::{AnyValue, ErrorKind, TraceBatch, TraceLocation as _, TraceUpdate};
+use trace_destination_core::{AnyValue, TraceLocation as _};
 use trace_destination_unity_catalog::{MissingTable, UnityCatalogLocation};
 
 #[tokio::test]
@@ -178,24 +178,4 @@ async fn a_table_of_version_1_is_written_as_such() {
         values,
         [&AnyValue::String("3".into()), &AnyValue::String("a".into())]
     );
-}
-
-#[tokio::test]
-async fn values_of_a_trace_are_told_to_be_lost_and_the_spans_are_stored() {
-    let dir = TempDir::new().unwrap();
-    let sink = open(&location(dir.path())).await;
-    let groups = numbered(1, 0).groups().to_vec();
-    let update = TraceUpdate::new(groups[0].spans[0].trace_id());
-    let with_update = TraceBatch::new(numbered(1, 0).id(), groups, vec![update.clone()]);
-    let alone = TraceBatch::new(numbered(1, 1).id(), Vec::new(), vec![update]);
-    for batch in [with_update, alone] {
-        let written = sink.write(&batch).await.unwrap();
-        assert!(written.refused.is_empty());
-        let [lost] = &*written.lost_updates else {
-            panic!("{:?}", written.lost_updates)
-        };
-        assert_eq!(lost.kind(), ErrorKind::Unsupported);
-        assert!(lost.to_string().contains("no column"), "{lost}");
-    }
-    assert_eq!(stored(&shop(dir.path())).await, expected(&[1], 1));
 }

@@ -6,6 +6,7 @@ mod faults;
 mod features;
 mod maintenance;
 mod sql;
+mod views;
 mod writers;
 
 use super::super::CaseResult;
@@ -24,6 +25,7 @@ pub(super) const ALL: &[(&str, Case)] = &[
     ("features_refused", features::refused),
     ("opens_elsewhere", equality::opens_elsewhere),
     ("documented_sql", sql::documented),
+    ("documented_views", views::documented),
     ("maintained_by_spark", maintenance::by_spark),
     ("catalog_server_files", catalog::files),
     ("catalog_server_refuses", catalog::refuses),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use trace_destination_otlp::sample;
 
-const PAGE: &str = "docs/unity-catalog.md";
+pub(super) const PAGE: &str = "docs/unity-catalog.md";
 /// What stands for the table in each dialect, and for the trace.
 const SPARK_TABLE: &str = "main.traces.shop_otel_spans";
 const DUCK_TABLE: &str = "delta_scan('lakehouse/main/traces/shop_otel_spans')";
@@ -23,7 +23,7 @@ const QUERIES: [&str; 4] = [
 ];
 
 /// Queries under their headings: for Databricks SQL and Spark, and for DuckDB.
-fn queries(page: &str) -> BTreeMap<String, [String; 2]> {
+pub(super) fn queries(page: &str) -> BTreeMap<String, [String; 2]> {
     let mut found: BTreeMap<String, [String; 2]> = BTreeMap::new();
     let (mut heading, mut block) = (String::new(), None::<String>);
     for line in page.lines() {

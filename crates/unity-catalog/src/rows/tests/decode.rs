@@ -24,8 +24,12 @@ pub(super) fn round_trip(batch: &RecordBatch, version: SchemaVersion) -> Vec<Val
 pub(super) fn file(batch: &RecordBatch, version: SchemaVersion) -> Bytes {
     let mut file = Vec::new();
     let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true);
-    let mut writer =
-        ArrowWriter::try_new_with_options(&mut file, version.arrow(), options).unwrap();
+    let mut writer = ArrowWriter::try_new_with_options(
+        &mut file,
+        crate::schema::TableSchema::Spans(version).arrow(),
+        options,
+    )
+    .unwrap();
     writer.write(batch).unwrap();
     writer.close().unwrap();
     file.into()

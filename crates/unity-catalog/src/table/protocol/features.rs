@@ -1,7 +1,7 @@
 //! Table features: which of them an append of rows keeps, and why (Delta protocol, "Table
 //! Features"). `docs/unity-catalog.md` has this list as a table.
 
-use crate::schema::{SchemaVersion, recognised};
+use crate::schema::{TableSchema, recognised};
 use delta_kernel::schema::{DataType, MetadataValue, StructField, StructType};
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ enum Rule {
 pub(super) struct Use<'a> {
     pub(super) schema: &'a StructType,
     pub(super) properties: &'a HashMap<String, String>,
-    pub(super) version: SchemaVersion,
+    pub(super) rows: TableSchema,
 }
 
 /// What keeps rows out of a table.
@@ -259,7 +259,7 @@ fn defaults(table: &Use<'_>) -> Option<Obstacle> {
             Some(MetadataValue::String(text)) => text.trim(),
             Some(_) => "",
         };
-        let ours = recognised(table.version, field.name());
+        let ours = recognised(table.rows, field.name());
         if !ours && !default.eq_ignore_ascii_case("null") {
             found.push(field.name().as_str());
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::schema::SchemaVersion;
+use crate::schema::{SchemaVersion, TableSchema};
 use proptest::prelude::*;
 
 /// What was seen: a text that goes on behind the greatest character.
@@ -150,7 +150,7 @@ fn stats_of(groups: &[&Vec<Option<String>>]) -> Value {
     }
     let metadata = writer.close().unwrap();
     assert_eq!(metadata.row_groups().len(), groups.len());
-    let layout = Layout::documented(SchemaVersion::V2);
+    let layout = Layout::documented(TableSchema::Spans(SchemaVersion::V2));
     stats(&layout, &metadata, rows)
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::schema::SchemaVersion;
 
 const BEGIN: &str = "<!-- table features: begin -->";
 const END: &str = "<!-- table features: end -->";
@@ -54,7 +55,7 @@ fn used(name: &str, fields: Vec<StructField>, properties: &[(&str, &str)]) -> Op
     let table = Use {
         schema: &schema,
         properties: &properties.collect(),
-        version: SchemaVersion::V2,
+        rows: TableSchema::Spans(SchemaVersion::V2),
     };
     obstacle(name, &table)
 }
