@@ -487,6 +487,8 @@ fn key(trace: TraceId) -> u128 {
     u128::from_be_bytes(trace.to_bytes())
 }
 
+#[cfg(all(test, not(trace_destination_loom)))]
+mod late_model;
 #[cfg(all(test, trace_destination_loom))]
 mod loom_tests;
 #[cfg(all(test, not(trace_destination_loom)))]
