@@ -392,8 +392,10 @@ impl Shard {
             }
             !ends
         });
-        if self.undecided.is_empty() {
-            self.undecided = Default::default();
+        // What a burst left behind would be looked through each time.
+        let needed = self.undecided.len().max(16);
+        if self.undecided.capacity() > 8 * needed {
+            self.undecided.shrink_to(2 * needed);
         }
         ended
     }
