@@ -1,6 +1,8 @@
 //! Late binding against a model that remembers every span, over random schedules: whatever ends goes
 //! to the place of its segment, once, or is counted.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use super::late::Started;
 use super::*;
 use crate::pipeline::Totals;
