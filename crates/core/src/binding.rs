@@ -19,7 +19,7 @@ mod shard;
 mod spans;
 mod undecided;
 
-pub(crate) use late::{Decision, Meaning, Started, Which};
+pub(crate) use late::{Beside, Decision, Follows, Meaning, Started, Which};
 pub(crate) use undecided::{Fate, Held, Room, Undecided};
 
 use hot::{Hot, Left};
@@ -134,13 +134,13 @@ impl Bindings {
     /// Binds a local root. `own_id` is true if its trace id was made for it, here and now. Where the
     /// id is another one's, made here and bound to another route, `beside` is given that route and
     /// returns the one to bind to instead.
-    pub(crate) fn start_root(
+    pub(crate) fn start_root<B: Into<Beside>>(
         &self,
         trace: TraceId,
         span: SpanId,
         own_id: bool,
         route: RouteId,
-        beside: impl FnOnce(RouteId) -> RouteId,
+        beside: impl FnOnce(RouteId) -> B,
     ) {
         let (trace, span) = (key(trace), span_key(span));
         let epoch = self.now();
@@ -157,6 +157,8 @@ impl Bindings {
             }
             entry => entry.or_default(),
         };
+        let mut waits = None;
+        let intended = route;
         let route = match &mut entry.own {
             None if own_id => {
                 entry.own = Some(Own::new(route, span, epoch));
@@ -167,12 +169,23 @@ impl Bindings {
                 let mut around = shard.around.beside(&self.hot, index);
                 return own.open_span(trace, span, true, &mut around);
             }
-            Some(own) => beside(own.segment.route.plain()),
+            Some(own) => match beside(own.segment.route.plain()).into() {
+                Beside::Goes(route) => route,
+                // Nobody is told of a decision any more.
+                Beside::Waits(place) if place.is_closed() => RouteId::EXPIRED,
+                Beside::Waits(place) => {
+                    waits = Some(place);
+                    RouteId::UNDECIDED
+                }
+            },
             None => route,
         };
         let foreign = entry.foreign.get_or_insert_default();
-        foreign.add(trace, span, route, epoch, &mut shard.foreign);
+        let segment = foreign.add(trace, span, route, epoch, &mut shard.foreign);
         shard.foreign_segments += 1;
+        if let Some(place) = waits {
+            shard.wait(trace, segment, place, epoch, intended);
+        }
     }
 
     /// Binds a local child to its parent's segment; `None` if the parent is in none any more, or is
@@ -445,6 +458,7 @@ impl Bindings {
             let traces = shard.traces.values();
             routes.extend(traces.flat_map(|t| t.segments()).map(|s| s.route.plain()));
             routes.extend(shard.ended.iter().map(|own| own.route.plain()));
+            routes.extend(shard.undecided.values().filter_map(|open| open.intended));
         }
         routes
     }
@@ -494,6 +508,8 @@ fn key(trace: TraceId) -> u128 {
     u128::from_be_bytes(trace.to_bytes())
 }
 
+#[cfg(all(test, not(trace_destination_loom)))]
+mod late_model;
 #[cfg(all(test, trace_destination_loom))]
 mod loom_tests;
 #[cfg(all(test, not(trace_destination_loom)))]

@@ -13,8 +13,10 @@ use std::sync::{Arc, LazyLock};
 
 /// Where one trace goes: a set of locations, or one of two words that are no place at all.
 ///
-/// A value: cheap to clone, equal by the set of URIs. Make it once per tenant and keep it, as a
-/// [`Template`](crate::Template) does; making it again is correct but costs a look-up per trace.
+/// A value: cheap to clone, equal and hashed by the set of URIs, so it may be the key of a map (what
+/// `clippy::mutable_key_type` sees inside is no part of its identity). Make it once per tenant and
+/// keep it, as a [`Template`](crate::Template) does; making it again is correct but costs a look-up
+/// per trace.
 #[derive(Clone)]
 pub struct Destination(Repr);
 

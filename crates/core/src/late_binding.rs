@@ -66,8 +66,8 @@ pub fn bind_current_trace(destination: &Destination) -> TraceBinding {
         let (trace, span) = (span.trace_id(), span.span_id());
         let route = pipeline.route_to(destination, trace);
         let one = match pipeline.bindings.decide(trace, span, route, routes) {
-            Decision::Made(route, waited) => {
-                pipeline.follow(route, waited);
+            Decision::Made(follows) => {
+                pipeline.follow(follows);
                 TraceBinding::Bound
             }
             Decision::Same => TraceBinding::AlreadyBound,

@@ -130,7 +130,7 @@ fn link_to_origin(span: &mut Span, cx: &Context) {
 
 impl Shared {
     pub(crate) fn start_root(&self, trace: TraceId, span: SpanId, made_here: bool, route: RouteId) {
-        let beside = |own| self.routes.beside(own, route);
+        let beside = |own| self.beside(own, route);
         (self.bindings).start_root(trace, span, made_here, route, beside);
     }
 
@@ -145,7 +145,7 @@ impl Shared {
             .start_in_late(trace, span, parent, scope, &self.routes);
         match (started, scope) {
             (Started::Follows, _) => {}
-            (Started::Decides(route, waited), _) => self.follow(route, waited),
+            (Started::Decides(follows), _) => self.follow(follows),
             (Started::Apart, Some(route)) => self.start_root(trace, span, false, route),
             (Started::Apart | Started::Unknown, _) => {
                 self.bind_without_parent(trace, span, parent, cx);

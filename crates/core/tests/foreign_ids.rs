@@ -15,7 +15,8 @@ use std::sync::Arc;
 use support::*;
 use trace_destination_core::{
     Capabilities, Destination, DropReason, Error, ErrorKind, Guarantee, LocationUri, Overflow,
-    Pipeline, Resource, Scope, SpanRecord, TraceLocation, TraceSink, update_current_trace,
+    Pipeline, Resource, Scope, SpanRecord, TraceBinding, TraceLocation, TraceSink,
+    bind_current_trace, update_current_trace,
 };
 
 /// A place in a store in which a trace id can be used once.
@@ -311,4 +312,96 @@ fn a_span_below_another_providers_goes_where_its_context_says() {
     flush(&pipeline);
     assert_eq!(other.names(), ["below", "further"]);
     assert_eq!(victim.names(), ["child", "child", "child", "root"]);
+}
+
+/// An open root without a destination.
+fn undecided(tracer: &opentelemetry_sdk::trace::SdkTracer) -> Context {
+    Context::new().with_span(tracer.start_with_context("owner", &Context::new()))
+}
+
+fn bind(cx: &Context, to: &Destination) -> TraceBinding {
+    let _running = cx.clone().attach();
+    bind_current_trace(to)
+}
+
+#[test]
+fn an_id_belongs_to_its_trace_also_before_that_has_a_destination() {
+    for (case, owner) in [
+        ("same-store", Some(Shared::new("undecided-owner"))),
+        ("same-place", Some(Shared::new("undecided-other"))),
+        ("nowhere", None),
+    ] {
+        let pipeline = quick().strict().build().unwrap();
+        let tracer = tracer(&pipeline);
+        let other = match &owner {
+            Some(place) if case == "same-place" => place.clone(),
+            _ => Shared::new("undecided-other"),
+        };
+        let elsewhere = Place::new("undecided-elsewhere");
+        let root = undecided(&tracer);
+        // One of them in the store, one not: that one has nothing to wait for.
+        let [segment, free] = [other.to(), elsewhere.to()].map(|to| {
+            let cx = to.in_context(&repeats(id_of(&root)));
+            cx.with_span(tracer.start_with_context("segment", &cx))
+        });
+        tracer.start_with_context("child", &segment).end();
+        {
+            let _running = segment.clone().attach();
+            assert!(update_current_trace(|t| t.user_id = Some("u".into())));
+        }
+        assert_eq!(bind(&segment, &other.to()), TraceBinding::AlreadyBound);
+        assert_eq!(
+            bind(&segment, &elsewhere.to()),
+            TraceBinding::BoundElsewhere
+        );
+        tracer
+            .start_with_context("inside", &elsewhere.to().in_context(&segment))
+            .end();
+        free.span().end();
+        flush(&pipeline);
+        assert_eq!((other.0.len(), elsewhere.len()), (0, 1), "{case}");
+        assert_eq!(pipeline.stats().undecided.spans, 2, "{case}");
+        if let Some(owner) = &owner {
+            assert_eq!(bind(&root, &owner.to()), TraceBinding::Bound, "{case}");
+        }
+        tracer.start_with_context("after", &segment).end();
+        root.span().end();
+        let _ = pipeline.flush(PATIENCE).wait();
+        segment.span().end();
+        let report = pipeline.flush(PATIENCE).wait();
+        assert_eq!(report.undecided, Default::default(), "{case}: {report}");
+        match case {
+            "same-store" => {
+                assert_eq!(refused(&pipeline, &other.0), (0, 4, 1));
+                assert_eq!(refused(&pipeline, &owner.unwrap().0), (1, 0, 0));
+            }
+            "same-place" => assert_eq!(refused(&pipeline, &other.0), (5, 0, 0)),
+            _ => {
+                assert_eq!(refused(&pipeline, &other.0), (4, 0, 0));
+                assert_eq!(report.unplaced.unrouted, 1, "{report}");
+            }
+        }
+        settled(&pipeline);
+    }
+}
+
+#[test]
+fn whoever_waits_for_the_owner_of_an_id_is_not_left_waiting() {
+    let pipeline = quick().strict().build().unwrap();
+    let tracer = tracer(&pipeline);
+    let others: Vec<Shared> = (0..30)
+        .map(|i| Shared::new(&format!("waits-{i}")))
+        .collect();
+    let root = undecided(&tracer);
+    for other in &others {
+        let cx = other.to().in_context(&repeats(id_of(&root)));
+        tracer.start_with_context("segment", &cx).end();
+    }
+    assert_eq!(pipeline.stats().undecided.spans, 30);
+    let report = pipeline.shutdown(PATIENCE).wait();
+    assert_eq!(report.undecided, Default::default());
+    assert!(others.iter().all(|other| other.0.len() == 1), "{report}");
+    drop(root);
+    assert_eq!(pipeline.stats().unrouted, 1);
+    settled(&pipeline);
 }

@@ -5,67 +5,18 @@
 mod support;
 
 use opentelemetry::Context;
-use opentelemetry::trace::{
-    Span as _, SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer,
-};
-use opentelemetry_sdk::trace::SdkTracer;
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer};
 use std::sync::Arc;
 use std::time::Duration;
+use support::late::*;
 use support::*;
 use trace_destination_core::{
-    Destination, DestinationExt, DropReason, ErrorKind, GlobalSlot, Overflow, Pipeline,
-    PipelineStats, TraceBinding, bind_current_trace, update_current_trace,
+    Destination, DestinationExt, ErrorKind, GlobalSlot, Pipeline, TraceBinding, bind_current_trace,
+    update_current_trace,
 };
-
-const NOT_SOON: Duration = Duration::from_secs(3_600);
 
 fn strict() -> Pipeline {
     quick().strict().build().unwrap()
-}
-
-/// A context with an open root span in it that has no destination.
-fn undecided(tracer: &SdkTracer, name: &'static str) -> Context {
-    Context::new().with_span(tracer.start_with_context(name, &Context::new()))
-}
-
-fn child(tracer: &SdkTracer, parent: &Context, name: impl Into<String>) {
-    tracer.start_with_context(name.into(), parent).end();
-}
-
-fn bind(cx: &Context, destination: &Destination) -> TraceBinding {
-    let _running = cx.clone().attach();
-    bind_current_trace(destination)
-}
-
-/// Traces, spans and updates that wait.
-fn waiting(pipeline: &Pipeline) -> (u64, u64, u64) {
-    let waiting = pipeline.stats().undecided;
-    assert_eq!(waiting.bytes > 0, waiting.traces > 0, "{waiting:?}");
-    (waiting.traces, waiting.spans, waiting.updates)
-}
-
-/// What a caller sends who has seen the ids of a span.
-fn forged(cx: &Context) -> Context {
-    let known = cx.span().span_context().clone();
-    let forged = SpanContext::new(
-        known.trace_id(),
-        known.span_id(),
-        TraceFlags::SAMPLED,
-        true,
-        TraceState::NONE,
-    );
-    Context::new().with_remote_span_context(forged)
-}
-
-/// Every span that ended is somewhere.
-fn account(stats: &PipelineStats, ended: u64) {
-    let accepted: u64 = stats.locations.iter().map(|l| l.accepted).sum();
-    let nowhere = stats.unrouted + stats.discarded + stats.orphaned;
-    assert_eq!(
-        accepted + nowhere + stats.undecided.spans,
-        ended,
-        "{stats:?}"
-    );
 }
 
 #[test]
@@ -428,125 +379,6 @@ fn without_linger_a_trace_is_over_with_its_last_span() {
     root.span().end();
     assert_eq!(waiting(&pipeline), (0, 0, 0));
     assert_eq!(pipeline.stats().unrouted, 2);
-}
-
-#[test]
-fn one_trace_has_a_part_of_the_room_and_what_does_not_fit_is_counted() {
-    let pipeline = quick()
-        .strict()
-        .with_late_binding(NOT_SOON, 256 << 10)
-        .build()
-        .unwrap();
-    let (tracer, acme) = (tracer(&pipeline), Place::new("room-acme"));
-    let greedy = undecided(&tracer, "greedy");
-    for _ in 0..500 {
-        child(&tracer, &greedy, "x".repeat(1_000));
-    }
-    let stats = pipeline.stats();
-    assert!(
-        stats.undecided.bytes <= (256 << 10) / 16 + 1_024,
-        "{stats:?}"
-    );
-    assert!(stats.unrouted > 400, "{stats:?}");
-    account(&stats, 500);
-    let modest = undecided(&tracer, "modest");
-    child(&tracer, &modest, "fits");
-    assert_eq!(bind(&modest, &acme.to()), TraceBinding::Bound);
-    modest.span().end();
-    // What found room follows all the same.
-    let kept = pipeline.stats().undecided.spans;
-    assert_eq!(bind(&greedy, &acme.to()), TraceBinding::Bound);
-    greedy.span().end();
-    flush(&pipeline);
-    assert_eq!(acme.len() as u64, kept + 3);
-    account(&pipeline.stats(), 503);
-    settled(&pipeline);
-}
-
-#[test]
-fn many_who_never_say_who_they_are_leave_room_for_those_who_do() {
-    let pipeline = quick()
-        .strict()
-        .with_late_binding(NOT_SOON, 512 << 10)
-        .build()
-        .unwrap();
-    let (tracer, acme) = (tracer(&pipeline), Place::new("room-honest"));
-    for _ in 0..5_000 {
-        let refused = undecided(&tracer, "401");
-        child(&tracer, &refused, "authenticate");
-        refused.span().end();
-        assert!(pipeline.stats().undecided.bytes <= 512 << 10);
-    }
-    for _ in 0..50 {
-        let honest = undecided(&tracer, "honest");
-        child(&tracer, &honest, "authenticate");
-        assert_eq!(bind(&honest, &acme.to()), TraceBinding::Bound);
-        honest.span().end();
-    }
-    flush(&pipeline);
-    assert_eq!(acme.len(), 100);
-    account(&pipeline.stats(), 10_100);
-}
-
-#[test]
-fn a_full_room_costs_what_ended_before_and_no_more() {
-    let pipeline = quick()
-        .strict()
-        .with_late_binding(NOT_SOON, 16 << 10)
-        .build()
-        .unwrap();
-    let (tracer, acme) = (tracer(&pipeline), Place::new("room-full"));
-    let open: Vec<Context> = (0..100).map(|_| undecided(&tracer, "open")).collect();
-    let late = open.last().unwrap();
-    assert_eq!(bind(late, &acme.to()), TraceBinding::Expired);
-    child(&tracer, &acme.to().in_context(late), "inside");
-    let fits = waiting(&pipeline).0;
-    assert!(fits > 10 && fits < 100, "{fits}");
-    // Room that is given back is used again.
-    assert_eq!(bind(&open[0], &acme.to()), TraceBinding::Bound);
-    let next = undecided(&tracer, "next");
-    assert_eq!(bind(&next, &acme.to()), TraceBinding::Bound);
-    drop((open, next));
-    flush(&pipeline);
-    assert_eq!(acme.names(), ["inside", "next", "open"]);
-    account(&pipeline.stats(), 102);
-}
-
-#[test]
-fn whoever_decides_never_waits_for_room() {
-    let pipeline = quick()
-        .strict()
-        .with_budget(64 << 10, 8 << 10)
-        .with_late_binding(NOT_SOON, 32 << 10)
-        .with_overflow(Overflow::Block(NOT_SOON))
-        .build()
-        .unwrap();
-    let tracer = tracer(&pipeline);
-    let hung = Place::on_write("late-hung", |_, _| Step::Hang);
-    let mut roots = Vec::new();
-    for _ in 0..20 {
-        let root = undecided(&tracer, "root");
-        child(&tracer, &root, "x".repeat(700));
-        roots.push(root);
-    }
-    let (send, done) = std::sync::mpsc::channel();
-    let to = hung.to();
-    std::thread::spawn(move || {
-        let mut open = Vec::new();
-        for (i, root) in roots.iter().enumerate() {
-            match i % 2 {
-                0 => assert_eq!(bind(root, &to), TraceBinding::Bound),
-                _ => open.push(tracer.start_with_context("scope", &to.in_context(root))),
-            }
-        }
-        let _ = send.send((roots, open));
-    });
-    let open = done.recv_timeout(PATIENCE).unwrap();
-    let overflown = hung.stats(&pipeline).dropped.by(DropReason::Overflow);
-    assert!(overflown > 0, "there was room for everything");
-    balanced(&pipeline);
-    let _ = pipeline.shutdown(Duration::ZERO).wait();
-    drop(open);
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn open_traces(late: bool, foreign: bool) -> (usize, usize) {
     if late {
         // It is used, by the first ones.
         assert!(
-            waiting.bytes > ROOM - 4_096 && waiting.traces > 1_000,
+            waiting.bytes > ROOM - 1_024 && waiting.traces > 1_000,
             "{waiting:?}"
         );
         let acme = Place::new("memory-acme");

@@ -13,8 +13,8 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use support::*;
 use trace_destination_core::{
-    Capabilities, Destination, Error, Guarantee, LocationState, LocationUri, Pipeline, RetryPolicy,
-    TraceLocation, TraceSink,
+    Capabilities, Destination, Error, GlobalSlot, Guarantee, LocationState, LocationUri, Pipeline,
+    RetryPolicy, TraceLocation, TraceSink,
 };
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -166,6 +166,28 @@ fn unrouted_spans_and_scopes_without_effect_are_told_once() {
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(lines("example=\"nowhere\"").len(), 1);
     assert_eq!(lines("bound elsewhere").len(), 1);
+}
+
+#[test]
+fn traces_below_the_scopes_are_told_once() {
+    LazyLock::force(&LINES);
+    let slot = Arc::new(GlobalSlot::new());
+    let (global, scoped) = (Place::new("log-below"), Place::new("log-in-scope"));
+    slot.set(global.to());
+    let pipeline = quick().with_global(slot).build().unwrap();
+    let tracer = tracer(&pipeline);
+    span_to(&tracer, &scoped.to(), "in a scope");
+    // With the current context it goes where everybody can see that it will.
+    drop(tracer.start("current"));
+    flush(&pipeline);
+    assert_eq!(pipeline.stats().unscoped_roots, 0);
+    for _ in 0..20 {
+        drop(tracer.start_with_context("own context", &opentelemetry::Context::new()));
+        flush(&pipeline);
+    }
+    assert_eq!(pipeline.stats().unscoped_roots, 20);
+    assert_eq!(lines("while others have one of their own").len(), 1);
+    assert_eq!((global.len(), scoped.len()), (21, 1));
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::time::Duration;
 use support::*;
 use trace_destination_core::{
     AnyValue, Destination, DropReason, GlobalSlot, Ingested, Overflow, Resource, Scope, SpanRecord,
+    update_current_trace,
 };
 
 /// Metric name → sorted attributes → value.
@@ -75,6 +76,7 @@ fn metrics_have_the_conventional_names() {
     let pipeline = quick()
         .with_batch_limits(unhurried())
         .with_budget(1 << 20, 1 << 19)
+        .with_late_binding(PATIENCE, 1 << 16)
         .with_meter(meters.meter("test"))
         .build()
         .unwrap();
@@ -112,11 +114,29 @@ fn metrics_have_the_conventional_names() {
         bytes[&key(&[ours, ("trace_destination.budget", "used")])],
         0
     );
-    drop(tracer.start("nowhere"));
+    let root = late::undecided(&tracer, "root");
+    late::child(&tracer, &root, "nowhere");
+    {
+        let _running = root.clone().attach();
+        assert!(update_current_trace(|t| t.name = Some("n".into())));
+    }
+    let metrics = collect(&meters, &exporter);
+    for kind in ["trace", "span", "update"] {
+        let series = key(&[ours, ("trace_destination.kind", kind)]);
+        assert_eq!(metrics["trace_destination.undecided"][&series], 1, "{kind}");
+    }
+    drop(root);
+    flush(&pipeline);
     span_to(&tracer, &Destination::discard(), "on purpose");
     let metrics = collect(&meters, &exporter);
+    for kind in ["trace", "span", "update"] {
+        let series = key(&[ours, ("trace_destination.kind", kind)]);
+        assert_eq!(metrics["trace_destination.undecided"][&series], 0, "{kind}");
+    }
     for (reason, count) in [
-        ("unrouted", 1),
+        ("unrouted", 2),
+        ("unrouted_update", 1),
+        ("unscoped_root", 0),
         ("discarded", 1),
         ("orphaned", 0),
         ("expired_binding", 0),

@@ -19,6 +19,27 @@ use std::sync::Arc;
 pub(super) struct Open {
     pub(super) place: Arc<Undecided>,
     pub(super) since: u32,
+    /// The route it takes once it is known where the trace goes that its id was made for. Nothing
+    /// else decides then.
+    pub(super) intended: Option<RouteId>,
+}
+
+/// What waited, and follows a route.
+pub(crate) type Follows = Vec<(RouteId, Vec<Held>)>;
+
+/// What a segment of a foreign id does beside that of the trace the id was made for.
+#[derive(Debug)]
+pub(crate) enum Beside {
+    /// It takes this route.
+    Goes(RouteId),
+    /// It waits here until it is known where the other one goes.
+    Waits(Arc<Undecided>),
+}
+
+impl From<RouteId> for Beside {
+    fn from(route: RouteId) -> Self {
+        Self::Goes(route)
+    }
 }
 
 /// What routes mean, for what the table cannot tell.
@@ -35,8 +56,8 @@ pub(crate) trait Meaning {
 pub(crate) enum Started {
     /// It follows its parent.
     Follows,
-    /// Its scope decided: what waited follows this route.
-    Decides(RouteId, Vec<Held>),
+    /// Its scope decided.
+    Decides(Follows),
     /// Its scope names another destination than that of the trace.
     Apart,
     /// Its parent is not remembered.
@@ -46,8 +67,8 @@ pub(crate) enum Started {
 /// What came of a decision.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// It was made: what waited follows this route.
-    Made(RouteId, Vec<Held>),
+    /// It was made.
+    Made(Follows),
     /// The trace goes there anyway.
     Same,
     /// The trace goes elsewhere.
@@ -137,7 +158,11 @@ impl Bindings {
             }
         };
         if !closed {
-            let open = Open { place, since };
+            let open = Open {
+                place,
+                since,
+                intended: None,
+            };
             shard.undecided.insert((trace, segment), open);
         }
     }
@@ -177,11 +202,12 @@ impl Bindings {
         let Some(segment) = entry.segment(parents) else {
             return Started::Unknown;
         };
+        let waits = shard.undecided.get(&(trace, parents));
+        let is_intended = waits.is_some_and(|open| open.intended.is_some());
         let decides = proven && segment.route == RouteId::UNDECIDED;
-        let started = match scope {
+        let started = match scope.filter(|_| !is_intended) {
             Some(scope) if decides => {
-                let (route, held) = shard.decide(trace, parents, scope, meaning);
-                Started::Decides(route, held)
+                Started::Decides(shard.decide(trace, parents, scope, meaning))
             }
             Some(scope) if meaning.whole(segment.route.plain()) != scope => return Started::Apart,
             _ => Started::Follows,
@@ -218,11 +244,12 @@ impl Bindings {
         let Some((segment, now)) = self.find_open(&mut shard, trace, span) else {
             return Decision::NotOurs;
         };
-        if now == RouteId::UNDECIDED {
-            let (route, held) = shard.decide(trace, segment, route, meaning);
-            return Decision::Made(route, held);
+        let open = shard.undecided.get(&(trace, segment));
+        let intended = open.and_then(|open| open.intended);
+        if now == RouteId::UNDECIDED && intended.is_none() {
+            return Decision::Made(shard.decide(trace, segment, route, meaning));
         }
-        let now = meaning.whole(now.plain());
+        let now = intended.unwrap_or_else(|| meaning.whole(now.plain()));
         if now == RouteId::UNROUTED {
             Decision::Expired
         } else if now == route {
@@ -259,18 +286,22 @@ impl Bindings {
         Some((Some(there.key), segment.route))
     }
 
-    /// Ends undecided segments: what waits in them is lost, and they go nowhere.
-    pub(crate) fn end_undecided(&self, which: Which) {
+    /// Ends undecided segments: what waits in them is lost, and they go nowhere. Returns what waited
+    /// for one of these and takes its own route now.
+    pub(crate) fn end_undecided(&self, which: Which, meaning: &impl Meaning) -> Follows {
         let now = self.now();
+        let mut follows = Vec::new();
         for mut shard in self.each_shard() {
             let ended = shard.end_undecided(|segment, open| match which {
                 Which::Older(sweeps) => now.wrapping_sub(open.since) > sweeps,
                 Which::WithoutOpenSpan => segment.open == 0,
                 Which::All => true,
             });
+            shard.free_intended(meaning, &mut follows);
             drop(shard);
             ended.iter().for_each(|place| place.end());
         }
+        follows
     }
 }
 
@@ -281,9 +312,9 @@ impl Shard {
         segment: Option<u32>,
         route: RouteId,
         meaning: &impl Meaning,
-    ) -> (RouteId, Vec<Held>) {
+    ) -> Follows {
         let Some(entry) = self.traces.get_mut(&trace) else {
-            return (RouteId::UNROUTED, Vec::new());
+            return Vec::new();
         };
         let owner = entry.own.as_ref().map(|own| own.segment.route.plain());
         let route = match (segment, owner) {
@@ -294,7 +325,51 @@ impl Shard {
             segment.route = route.late();
         }
         let open = self.undecided.remove(&(trace, segment));
-        (route, open.map_or_else(Vec::new, |o| o.place.decide(route)))
+        let held = open.map_or_else(Vec::new, |open| open.place.decide(route));
+        let mut follows = vec![(route, held)];
+        if segment.is_none() && entry.foreign.is_some() {
+            self.free_intended(meaning, &mut follows);
+        }
+        follows
+    }
+
+    /// Has a segment wait until it is known where the trace goes that its id was made for.
+    pub(super) fn wait(
+        &mut self,
+        trace: u128,
+        segment: u32,
+        place: Arc<Undecided>,
+        since: u32,
+        intended: RouteId,
+    ) {
+        let open = Open {
+            place,
+            since,
+            intended: Some(intended),
+        };
+        self.undecided.insert((trace, Some(segment)), open);
+    }
+
+    /// Lets those segments take their route that waited for another one of their trace, which is
+    /// decided now, or is gone.
+    fn free_intended(&mut self, meaning: &impl Meaning, follows: &mut Follows) {
+        let traces = &mut self.traces;
+        self.undecided.retain(|(trace, key), open| {
+            let (Some(intended), Some(entry)) = (open.intended, traces.get_mut(trace)) else {
+                return true;
+            };
+            let owner = entry.own.as_ref().map(|own| own.segment.route.plain());
+            let route = match owner {
+                Some(RouteId::UNDECIDED) => return true,
+                Some(owner) if owner != intended => meaning.beside(owner, intended),
+                _ => intended,
+            };
+            if let Some(segment) = entry.segment(*key) {
+                segment.route = route;
+            }
+            follows.push((route, open.place.decide(route)));
+            false
+        });
     }
 
     /// Takes out the undecided segments for which `ends` is true, and those that are gone.
@@ -304,6 +379,7 @@ impl Shard {
         self.undecided.retain(|(trace, key), open| {
             let segment = traces.get_mut(trace).and_then(|t| t.segment(*key));
             let ends = match segment {
+                Some(_) if open.intended.is_some() => false,
                 Some(segment) if !ends(segment, open) => false,
                 Some(segment) => {
                     segment.route = RouteId::EXPIRED;
@@ -316,8 +392,10 @@ impl Shard {
             }
             !ends
         });
-        if self.undecided.is_empty() {
-            self.undecided = Default::default();
+        // What a burst left behind would be looked through each time.
+        let needed = self.undecided.len().max(16);
+        if self.undecided.capacity() > 8 * needed {
+            self.undecided.shrink_to(2 * needed);
         }
         ended
     }

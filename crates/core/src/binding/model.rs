@@ -159,7 +159,7 @@ fn run(ops: &[Op], linger: bool) -> Result<(), TestCaseError> {
                     span_id(next),
                     true,
                     RouteId(route),
-                    |_| unreachable!(),
+                    |_| -> RouteId { unreachable!() },
                 );
                 model.root(trace, route, true);
             }

@@ -598,7 +598,7 @@ fn a_foreign_root_beside_an_own_segment_asks_where_to_go() {
             table.end(1, 1);
         }
     }
-    let not_asked = |_| unreachable!();
+    let not_asked = |_| -> RouteId { unreachable!() };
     (table.0).start_root(trace(2), span(1), false, B, not_asked);
     assert_eq!(table.0.own_route(trace(2)), None);
 }

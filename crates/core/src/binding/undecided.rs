@@ -19,8 +19,11 @@ const PLACE: usize = 512;
 /// What something that waits costs beside itself: its box, and its entry in the list, which may have
 /// twice the room that it needs.
 const ENTRY: usize = 64;
-/// The part of the room that one trace may take.
-const PER_TRACE: usize = 16;
+/// The part of the free room up to which a trace may hold something. So whatever number of traces
+/// take what they get, some is left for those that come.
+const FREE_PART: usize = 8;
+/// The part of the room that is for the places of traces alone: one without is never decided.
+const PLACES_PART: usize = 4;
 
 /// The room for everything that waits in one pipeline.
 #[derive(Debug)]
@@ -61,6 +64,12 @@ impl Room {
     /// Bytes taken.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// What is free for things to wait in. The rest is for places.
+    fn free(&self) -> usize {
+        let for_all = self.limit - self.limit / PLACES_PART;
+        for_all.saturating_sub(self.used())
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -180,8 +189,7 @@ impl Undecided {
         match &mut *state {
             State::Decided(route) => return Fate::Follows(*route, held),
             State::Waits(all, taken) => {
-                let fits = *taken + bytes <= self.room.limit / PER_TRACE;
-                if fits && self.room.take(bytes) {
+                if *taken + bytes <= self.room.free() / FREE_PART && self.room.take(bytes) {
                     self.room.counter(&held).fetch_add(1, Ordering::Relaxed);
                     *taken += bytes;
                     all.push(held);

@@ -124,8 +124,8 @@ impl PipelineBuilder {
     ///
     /// What waits is counted as unrouted after `wait`, when the pipeline is shut down, and once no
     /// span of the trace is open: with the next flush, and after the linger time at the latest. A
-    /// span that finds no room is counted at once; a single trace gets a sixteenth of it, and beyond
-    /// a half of it only traces with open spans wait.
+    /// span that finds no room is counted at once; a single trace holds an eighth of what is free at
+    /// most, and beyond a half of the room only traces with open spans wait.
     ///
     /// The sampling ratio of the destination has no say in such a trace, because it was sampled when
     /// it started.

@@ -393,7 +393,7 @@ impl Delivery {
             };
             if ends {
                 // Before the ingress is: whoever decides now is told that it is too late.
-                self.shared.end_undecided();
+                self.shared.end_undecided(Which::All);
                 self.shared.ingress.close();
                 // Nobody needs room any more.
                 self.shared.budget.wake();
@@ -408,7 +408,7 @@ impl Delivery {
         self.shared.flush_began();
         // Nobody is left in them who could decide, and the report has to be true.
         if only.is_none() {
-            self.shared.bindings.end_undecided(Which::WithoutOpenSpan);
+            self.shared.end_undecided(Which::WithoutOpenSpan);
         }
         // A short program has no other time to hear of it.
         self.warn();

@@ -22,7 +22,7 @@ pub use flush::{Flush, FlushGuard};
 pub use ingest::{Ingested, RefusedSpans};
 pub use report::{FlushReport, LocationReport};
 
-use crate::binding::{Bindings, Room};
+use crate::binding::{Bindings, Room, Which};
 use crate::budget::{Budget, Overflow};
 use crate::clock::later;
 use crate::contain::drop_apart;
@@ -263,7 +263,7 @@ impl Shared {
             self.log.delivery_died(&error);
         }
         self.abandoned.store(true, Ordering::Relaxed);
-        self.end_undecided();
+        self.end_undecided(Which::All);
         self.ingress.close();
         self.budget.wake();
         let settle = |at_hand: &mut AtHand| self.settle(at_hand);

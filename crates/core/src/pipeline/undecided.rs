@@ -3,7 +3,7 @@
 
 use super::admission::without_waiting;
 use super::{Payload, Shared};
-use crate::binding::{Fate, Held, Meaning, RouteId, Undecided, Which};
+use crate::binding::{Beside, Fate, Follows, Held, Meaning, RouteId, Undecided, Which};
 use crate::record::TraceUpdate;
 use crate::routes::Routes;
 use opentelemetry::trace::{SpanId, TraceId};
@@ -30,11 +30,23 @@ impl Shared {
         }
     }
 
+    /// What a root with the id of another trace does, which was made here and follows `own`.
+    pub(crate) fn beside(&self, own: RouteId, route: RouteId) -> Beside {
+        // In a store where an id lives once it belongs to the other trace, which may yet go there.
+        if own == RouteId::UNDECIDED
+            && self.routes.is_exclusive(route)
+            && let Some(place) = self.room.open()
+        {
+            return Beside::Waits(place);
+        }
+        Beside::Goes(self.routes.beside(own, route))
+    }
+
     /// A span of an undecided trace ended.
     #[cold]
     pub(crate) fn hold_span(&self, place: &Undecided, source: u32, span: SpanData) {
         if let Fate::Follows(route, held) = place.hold(Held::Span(source, Box::new(span))) {
-            self.follow(route, vec![held]);
+            self.follow(vec![(route, vec![held])]);
         }
     }
 
@@ -47,7 +59,7 @@ impl Shared {
             Some(place) => {
                 let held = Held::Values(Box::new(values.clone()));
                 if let Fate::Follows(route, held) = place.hold(held) {
-                    self.follow(route, vec![held]);
+                    self.follow(vec![(route, vec![held])]);
                 }
             }
             // Decided since its route was looked up, or ended.
@@ -60,7 +72,7 @@ impl Shared {
 
     /// Sends what waited along the route that was decided. Never waits for room: that may be a
     /// thread on which a span starts.
-    pub(crate) fn follow(&self, route: RouteId, waited: Vec<Held>) {
+    pub(crate) fn follow(&self, follows: Follows) {
         let is_root = |held: &Held| match held {
             Held::Span(_, span) => {
                 span.parent_span_id == SpanId::INVALID || span.parent_span_is_remote
@@ -68,21 +80,27 @@ impl Shared {
             Held::Values(_) => false,
         };
         without_waiting(|| {
-            let mut roots = waited.iter().filter(|held| is_root(held)).count();
-            for held in waited {
-                roots -= usize::from(is_root(&held));
-                match held {
-                    Held::Span(source, span) => self.send_span(route, source, *span),
-                    Held::Values(values) => self.accept_update(route, &values, roots > 0),
+            for (route, waited) in follows {
+                let mut roots = waited.iter().filter(|held| is_root(held)).count();
+                for held in waited {
+                    roots -= usize::from(is_root(&held));
+                    match held {
+                        Held::Span(source, span) => self.send_span(route, source, *span),
+                        Held::Values(values) => self.accept_update(route, &values, roots > 0),
+                    }
                 }
             }
         });
     }
 
-    /// Nothing is undecided any more, nor will be: what waits is lost.
-    pub(super) fn end_undecided(&self) {
-        self.room.close();
-        self.bindings.end_undecided(Which::All);
+    /// Ends undecided traces: what waits in them is lost. With all of them it is the end of late
+    /// binding.
+    pub(super) fn end_undecided(&self, which: Which) {
+        if matches!(which, Which::All) {
+            self.room.close();
+        }
+        let follows = self.bindings.end_undecided(which, &self.routes);
+        self.follow(follows);
     }
 
     /// Sends a span along a route.

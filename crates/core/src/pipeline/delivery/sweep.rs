@@ -198,7 +198,7 @@ impl Sweeper {
         let max_age = in_sweeps(self.timing.max_trace_age);
         let linger = in_sweeps(self.timing.linger);
         if let Some(wait) = self.timing.late_wait {
-            shared.bindings.end_undecided(Which::Older(in_sweeps(wait)));
+            shared.end_undecided(Which::Older(in_sweeps(wait)));
         }
         shared.bindings.sweep(linger, max_age, check_age).expired
     }
