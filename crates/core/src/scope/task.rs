@@ -58,6 +58,37 @@ pin_project! {
     }
 }
 
+/// Attaches the current context with `destination` in it, unless it is there already or the thread
+/// has no context any more.
+fn overlay(destination: &Destination) -> Option<ContextGuard> {
+    with_current(|cx| match in_scope(cx) {
+        Some(there) if there.same(destination) => None,
+        _ => Some(destination.in_context(cx)),
+    })
+    .flatten()
+    .map(opentelemetry::Context::attach)
+}
+
+impl<F: Future> Future for WithDestination<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<F::Output> {
+        self.in_scope(|inner| inner.poll(task))
+    }
+}
+
+impl<S: Stream> Stream for WithDestination<S> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
+        self.in_scope(|inner| inner.poll_next(task))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inner.as_ref().map_or((0, Some(0)), Stream::size_hint)
+    }
+}
+
 impl<T> WithDestination<T> {
     /// The destination of this future or stream.
     pub fn destination(&self) -> &Destination {
@@ -91,36 +122,5 @@ impl<T> WithDestination<T> {
             Some(inner) => f(inner),
             None => unreachable!("the inner value is taken only on drop"),
         }
-    }
-}
-
-/// Attaches the current context with `destination` in it, unless it is there already or the thread
-/// has no context any more.
-fn overlay(destination: &Destination) -> Option<ContextGuard> {
-    with_current(|cx| match in_scope(cx) {
-        Some(there) if there.same(destination) => None,
-        _ => Some(destination.in_context(cx)),
-    })
-    .flatten()
-    .map(opentelemetry::Context::attach)
-}
-
-impl<F: Future> Future for WithDestination<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<F::Output> {
-        self.in_scope(|inner| inner.poll(task))
-    }
-}
-
-impl<S: Stream> Stream for WithDestination<S> {
-    type Item = S::Item;
-
-    fn poll_next(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
-        self.in_scope(|inner| inner.poll_next(task))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.inner.as_ref().map_or((0, Some(0)), Stream::size_hint)
     }
 }
