@@ -41,6 +41,7 @@ impl<B: Default> Default for ResponseBody<B> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: Body> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;

@@ -7,9 +7,11 @@ use crate::unresolved::{OnUnresolved, RunUnset, Unresolved};
 use http::{Request, Response};
 use std::fmt;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tower_service::Service;
+use trace_destination_core::DestinationExt;
 
 /// A service that runs each request in the scope of its destination; made by
 /// [`DestinationLayer`](crate::DestinationLayer).
@@ -73,10 +75,8 @@ where
             ControlFlow::Break(response) => return ResponseFuture::answered(response),
         };
         let request = Request::from_parts(parts, body);
-        let future = {
-            let _scope = destination.enter();
-            self.inner.call(request)
-        };
+        let inner = pin!((&mut self.inner).with_destination(destination.clone()));
+        let future = inner.in_scope(|mut inner| inner.call(request));
         ResponseFuture::running(future, destination)
     }
 }

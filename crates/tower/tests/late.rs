@@ -15,6 +15,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt;
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use std::convert::Infallible;
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
@@ -25,6 +27,7 @@ use tower_http::trace::TraceLayer;
 use trace_destination_core::{Destination, Pipeline, TraceBinding, bind_current_trace};
 use trace_destination_tower::DestinationLayer;
 use tracing::{Instrument, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 /// Runs a test on one thread, with `tracing` into the stage's pipeline.
@@ -258,6 +261,73 @@ fn a_trace_that_is_bound_is_not_bound_again() {
     assert!(stage.flush().all_stored());
     assert_eq!(stage.traces("first"), [["authenticate", "request"]]);
     assert_eq!(stage.at("second"), [""; 0]);
+}
+
+/// One connection serves many tenants, so no request may be below its span.
+#[test]
+fn a_span_around_the_connection() {
+    let stage = Stage::new("late-connection");
+    traced(&stage, || async {
+        let router = routes().layer(layer(&stage)).layer(from_fn(authenticate));
+        let span = TraceLayer::new_for_http().make_span_with(
+            |request: &Request| info_span!(parent: None, "request", tenant = claimed(request)),
+        );
+        let router = router.layer(span);
+        let connection = async {
+            for n in 0..12 {
+                let path = ["/work", "/silent", "/events"][n % 3];
+                let tenant = ["a", "b", "c", "d"][n % 4];
+                assert_eq!(ask(&router, path, tenant).await.0, StatusCode::OK);
+            }
+        };
+        let span = info_span!("connection", tenant = "nobody");
+        connection.instrument(span).await;
+    });
+    stage.flush();
+    for tenant in ["a", "b", "c", "d"] {
+        assert_eq!(stage.at(tenant).len(), 4 + 2 + 5);
+        assert_eq!(stage.traces(tenant).len(), 3);
+    }
+    assert_eq!(stage.unrouted(), 1, "the connection's span is of nobody");
+}
+
+/// Clients choose the trace id; here every one chooses the same.
+#[test]
+fn one_traceparent_from_many_tenants() {
+    let stage = Stage::new("late-traceparent");
+    traced(&stage, || async {
+        let router = routes().layer(layer(&stage)).layer(from_fn(authenticate));
+        let span = TraceLayer::new_for_http().make_span_with(|request: &Request| {
+            let span = info_span!("request", tenant = claimed(request));
+            let sent = SpanContext::new(
+                TraceId::from_bytes([7; 16]),
+                SpanId::from_bytes([7; 8]),
+                TraceFlags::SAMPLED,
+                true,
+                TraceState::NONE,
+            );
+            span.set_parent(Context::new().with_remote_span_context(sent))
+                .unwrap();
+            span
+        });
+        let router = router.layer(span);
+        let requests = (0..24).map(|n| {
+            let (router, tenant) = (router.clone(), ["a", "b", "c", "d"][n % 4]);
+            tokio::spawn(async move {
+                let path = ["/work", "/silent", "/events"][n % 3];
+                assert_eq!(ask(&router, path, tenant).await.0, StatusCode::OK);
+            })
+        });
+        for request in futures_util::future::join_all(requests).await {
+            request.unwrap();
+        }
+    });
+    let report = stage.flush();
+    assert!(report.all_stored(), "{report}");
+    for tenant in ["a", "b", "c", "d"] {
+        assert_eq!(stage.at(tenant).len(), 2 * (4 + 2 + 5));
+        assert_eq!(stage.traces(tenant).len(), 1);
+    }
 }
 
 #[test]

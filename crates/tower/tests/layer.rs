@@ -7,14 +7,17 @@ mod support;
 use futures_util::FutureExt as _;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use opentelemetry::trace::{FutureExt as _, TraceContextExt, Tracer};
+use opentelemetry::{Context, KeyValue};
 use std::convert::Infallible;
 use std::future::{pending, ready};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context as TaskContext, Poll};
 use support::*;
+use tower::buffer::Buffer;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use trace_destination_core::{Destination, ErrorKind};
 use trace_destination_tower::{DestinationLayer, Unresolved};
@@ -273,7 +276,7 @@ impl Service<Request<()>> for Strict {
     type Error = &'static str;
     type Future = std::future::Ready<Result<Reply, &'static str>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), &'static str>> {
         if !self.let_in.load(Ordering::SeqCst) {
             return Poll::Pending;
         }
@@ -301,7 +304,7 @@ fn readiness_and_errors_are_those_of_the_service_inside() {
         ready: false,
         let_in: let_in.clone(),
     });
-    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut cx = TaskContext::from_waker(std::task::Waker::noop());
     assert!(Service::<Request<()>>::poll_ready(&mut service, &mut cx).is_pending());
     let_in.store(true, Ordering::SeqCst);
     for _ in 0..3 {
@@ -320,12 +323,53 @@ fn limits_inside_hold() {
     let inner = service_fn(|_: Request<()>| pending::<Result<Reply, Infallible>>());
     let limited = tower::limit::ConcurrencyLimit::new(inner, 1);
     let mut service = by_template(&stage).layer(limited);
-    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut cx = TaskContext::from_waker(std::task::Waker::noop());
     assert!(Service::<Request<()>>::poll_ready(&mut service, &mut cx).is_ready());
     let running = service.call(request(Some("a")));
     assert!(Service::<Request<()>>::poll_ready(&mut service, &mut cx).is_pending());
     drop(running);
     assert!(Service::<Request<()>>::poll_ready(&mut service, &mut cx).is_ready());
+}
+
+/// A buffer calls the service inside it from a task of its own.
+#[test]
+fn a_buffer_belongs_around_the_layer() {
+    let stage = Stage::new("tower-buffer");
+    block_on(async {
+        let inside = by_template(&stage).layer(Buffer::new(traced(&stage), 4));
+        inside.oneshot(request(Some("inside"))).await.unwrap();
+        let around = Buffer::new(by_template(&stage).layer(traced(&stage)), 4);
+        around.oneshot(request(Some("around"))).await.unwrap();
+    });
+    stage.flush();
+    assert_eq!(stage.at("inside"), ["drop", "future"]);
+    assert_eq!(stage.unrouted(), 1, "the span of `call`");
+    assert_eq!(stage.at("around"), ["call", "drop", "future"]);
+}
+
+/// A request span of OpenTelemetry's API, whose context is attached around each poll.
+#[test]
+fn a_request_span_without_tracing() {
+    let stage = Stage::new("tower-otel");
+    let service = by_template(&stage).layer(traced(&stage));
+    block_on(async {
+        for tenant in ["a", "b"] {
+            let tag = KeyValue::new("tenant", tenant);
+            let span = stage.tracer.span_builder("request").with_attributes([tag]);
+            let request_span = Context::current_with_span(span.start(&stage.tracer));
+            let service = service.clone();
+            let answer = async move { service.oneshot(request(Some(tenant))).await };
+            answer.with_context(request_span).await.unwrap();
+        }
+    });
+    let report = stage.flush();
+    assert!(report.all_stored(), "{report}");
+    for tenant in ["a", "b"] {
+        assert_eq!(
+            stage.traces(tenant),
+            [["call", "drop", "future", "request"]]
+        );
+    }
 }
 
 /// What frameworks ask of a service and its future.

@@ -54,7 +54,7 @@ fn whole(request: usize) -> &'static [&'static str] {
 }
 
 fn is_stream(request: usize) -> bool {
-    request / TENANTS % 2 == 0
+    request / TENANTS % 2 == 1
 }
 
 async fn connect(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
