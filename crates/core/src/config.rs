@@ -1,6 +1,7 @@
 //! Reading the environment: one source, typed values, errors that name the variable.
 
 use crate::error::{Error, ErrorKind};
+use crate::suggest;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::str::FromStr;
@@ -65,20 +66,42 @@ const OTHERS: [&str; 2] = [
     "OTEL_BLRP_SCHEDULE_DELAY",
 ];
 
+/// Beginnings of variables in which typing errors are looked for.
+const FAMILIES: [&str; 4] = ["MLFLOW_", "OTEL_", "DATABRICKS_", "UNITY_CATALOG_"];
+
+/// Beginnings of variables that are about tracing only: one that is not read was meant to be another.
+const OF_TRACING: [&str; 4] = [
+    "MLFLOW_TRACE_",
+    "MLFLOW_TRACING_",
+    "MLFLOW_TRACKING_",
+    "UNITY_CATALOG_",
+];
+
 /// The variables that are set and look like a typing error of one that is read, each with the name
-/// that was probably meant. Only names that begin with `MLFLOW_` or `OTEL_` are looked at.
+/// that was probably meant, and those that begin as variables of tracing do, each with the nearest
+/// one that is read. Only names that begin with `MLFLOW_`, `OTEL_`, `DATABRICKS_` or
+/// `UNITY_CATALOG_` are looked at, in upper or lower case.
 pub fn misspelt_vars<'a>(env: &dyn EnvSource, read: &[&'a str]) -> Vec<(String, &'a str)> {
-    let is_ours = |name: &String| {
-        (name.starts_with("MLFLOW_") || name.starts_with("OTEL_"))
-            && !read.contains(&name.as_str())
-            && !OTHERS.contains(&name.as_str())
+    let meant = |name: &str| {
+        let upper = name.to_ascii_uppercase();
+        if read.contains(&name) || OTHERS.contains(&name) {
+            return None;
+        }
+        let begins = |with: &[&str]| with.iter().any(|begin| upper.starts_with(begin));
+        if !begins(&FAMILIES) {
+            return None;
+        }
+        let same = read.iter().copied().find(|read| *read == upper);
+        let near = same.or_else(|| suggest::nearest(&upper, read.iter().copied()));
+        match near {
+            None if begins(&OF_TRACING) => suggest::likest(&upper, read.iter().copied()),
+            near => near,
+        }
     };
-    let names = env.names().into_iter().filter(is_ours);
+    let names = env.names().into_iter();
     names
-        .filter_map(|name| {
-            let near = crate::suggest::nearest(&name, read.iter().copied())?;
-            Some((name, near))
-        })
+        .filter_map(|name| Some((meant(&name)?, name)))
+        .map(|(near, name)| (name, near))
         .collect()
 }
 
@@ -165,11 +188,16 @@ mod tests {
             ("MLFLOW_TRACKING_URL", Some("MLFLOW_TRACKING_URI")),
             ("MLFLOW_TRAKCING_URI", Some("MLFLOW_TRACKING_URI")),
             ("MLFLOW_TRACKING_URI", None),
-            ("MLFLOW_TRACKING_TOKEN", None),
             ("MLFLOW_REGISTRY_URI", None),
             ("OTEL_BLRP_SCHEDULE_DELAY", None),
             ("OTEL_BSP_SCHEDULE_DELY", Some("OTEL_BSP_SCHEDULE_DELAY")),
             ("MY_TRACKING_URI", None),
+            ("mlflow_tracking_uri", Some("MLFLOW_TRACKING_URI")),
+            ("MLFLOW_TRACKING_ADDRESS", Some("MLFLOW_TRACKING_URI")),
+            ("MLFLOW_TRACKING_HTTP_TIMEOUT", Some("MLFLOW_TRACKING_URI")),
+            ("otel_bsp_schedule_delay", Some("OTEL_BSP_SCHEDULE_DELAY")),
+            ("OTEL_SERVICE_NAME", None),
+            ("http_proxy", None),
         ] {
             let env = BTreeMap::from([(name.to_owned(), "secret".to_owned())]);
             let found = misspelt_vars(&env, &read);

@@ -21,6 +21,17 @@ pub(crate) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+/// The candidate that a text is most like, however far that is.
+pub(crate) fn likest<'a>(
+    text: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let likeness = |candidate: &&str| strsim::jaro_winkler(text, candidate);
+    candidates
+        .into_iter()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+}
+
 /// Advice for schemes that other programs have.
 pub(crate) fn of_scheme(scheme: &str) -> Option<&'static str> {
     // A database may be named with its driver: `postgresql+psycopg2`.

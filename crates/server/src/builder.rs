@@ -77,8 +77,15 @@ fn shown(uri: &LocationUri) -> LocationUri {
 
 impl fmt::Debug for ServerLocationBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.databricks_host.as_deref();
+        let host = host.map(|host| trace_destination_http::redacted(host, &[]));
         f.debug_struct("ServerLocationBuilder")
             .field("uri", &self.uri.as_ref().map(shown))
+            .field("workspace", &self.workspace)
+            .field("databricks_host", &host)
+            .field("compression", &self.compression)
+            .field("timeout", &self.timeout)
+            .field("deferred", &self.deferred)
             .field("credentials", &self.credentials)
             .field("grant", &self.grant)
             .field("tls", &self.tls)

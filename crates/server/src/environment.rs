@@ -138,16 +138,16 @@ fn otlp(
     uri: &LocationUri,
     env: &dyn EnvSource,
 ) -> Result<(), Error> {
-    if let (None, Some((_, value))) = (builder.compression, otlp_var(env, OTLP_COMPRESSION)?) {
+    if let (None, Some((name, value))) = (builder.compression, otlp_var(env, OTLP_COMPRESSION)?) {
         builder.compression = Some(match value.trim() {
             "gzip" => Compression::Gzip,
             "none" => Compression::None,
             other => {
                 return Err(invalid(format!(
-                    "compression `{}` is not understood",
+                    "{name}=`{}` is not understood",
                     other.escape_debug()
                 ))
-                .mend("set OTEL_EXPORTER_OTLP_COMPRESSION to gzip or none"));
+                .mend("write gzip or none"));
             }
         });
     }

@@ -7,9 +7,10 @@ mod template;
 pub use trace_destination_core::*;
 
 pub use env::{
-    MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME, MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT,
-    MLFLOW_TRACING_DESTINATION, MLFLOW_TRACKING_URI, MLFLOW_WORKSPACE, OTEL_EXPORTER_OTLP_ENDPOINT,
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, builder_from_env, destination_from_env, from_env,
+    Environment, MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME,
+    MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT, MLFLOW_TRACING_DESTINATION, MLFLOW_TRACKING_URI,
+    MLFLOW_WORKSPACE, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+    builder_from_env, destination_from_env, from_env,
 };
 
 #[cfg(feature = "experiment")]
@@ -33,7 +34,14 @@ pub use template::Template;
 use std::sync::Arc;
 
 /// Every scheme this build understands, and for those it does not, the feature that brings them.
+/// Locations find their credentials in the environment of this process. A program with its own sink
+/// adds its scheme: see [`Environment::with_registry`].
 pub fn registry() -> Registry {
+    registry_with_env(Arc::new(ProcessEnv))
+}
+
+/// As [`registry`], with the variables of locations from elsewhere.
+pub fn registry_with_env(env: Arc<dyn EnvSource>) -> Registry {
     let registry = Registry::new()
         .with_scheme("memory", |uri| {
             MemoryLocation::from_uri(uri).map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
@@ -57,23 +65,28 @@ pub fn registry() -> Registry {
     let registry = server::SCHEMES
         .into_iter()
         .fold(registry, |registry, scheme| {
+            let env = env.clone();
             registry
-                .with_scheme(scheme, |uri| {
-                    server::ServerLocation::from_uri(uri)
-                        .map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+                .with_scheme(scheme, move |uri| {
+                    let builder = server::ServerLocation::builder().with_uri(uri);
+                    let location = builder.with_env(&*env).build()?;
+                    Ok(Arc::new(location) as Arc<dyn TraceLocation>)
                 })
                 .with_holes(scheme, server::ServerLocation::holes(scheme))
         });
     #[cfg(feature = "unity-catalog")]
     let registry = registry
-        .with_scheme(unity_catalog::SCHEME, |uri| {
-            unity_catalog::UnityCatalogLocation::from_uri(uri)
-                .map(|l| Arc::new(l) as Arc<dyn TraceLocation>)
+        .with_scheme(unity_catalog::SCHEME, move |uri| {
+            let builder = unity_catalog::UnityCatalogLocation::builder().with_uri(uri);
+            let location = builder.with_env(&*env).build()?;
+            Ok(Arc::new(location) as Arc<dyn TraceLocation>)
         })
         .with_holes(
             unity_catalog::SCHEME,
             unity_catalog::UnityCatalogLocation::holes(),
         );
+    #[cfg(not(any(feature = "server", feature = "unity-catalog")))]
+    drop(env);
     registry
 }
 

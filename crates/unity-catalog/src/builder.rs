@@ -2,7 +2,7 @@
 
 use crate::access::{Access, Source};
 use crate::catalog::local::root_url;
-use crate::catalog::rest::CatalogServer;
+use crate::catalog::rest::{CatalogServer, DATABRICKS_HOST, UNITY_CATALOG_URI};
 use crate::config::{
     ANNOTATIONS_PARAM, CREATE_PARAM, DEFAULT_ROOT, DURABLE_PARAM, PARAMS, ROOT_PARAM, SCHEME,
     SERVER_PARAM, UNITY_CATALOG_ROOT,
@@ -166,8 +166,12 @@ impl UnityCatalogLocationBuilder {
             }
             (Some(_), _, None) => {}
             (None, Some(_), Some(_)) => {
+                let named = match env.var(UNITY_CATALOG_URI)? {
+                    Some(_) => UNITY_CATALOG_URI,
+                    None => DATABRICKS_HOST,
+                };
                 return Err(invalid(format!(
-                    "{UNITY_CATALOG_ROOT} names a catalog, and a server is named beside it"
+                    "{UNITY_CATALOG_ROOT} names a catalog, and {named} a server that is another"
                 ))
                 .mend("unset one of them, or write root=… or server=… in the URI"));
             }

@@ -416,6 +416,7 @@ impl std::fmt::Debug for StorageOptions {
         f.debug_struct("StorageOptions")
             .field("options", &self.options.keys())
             .field("session_token", &self.session_token)
+            .field("local", &self.local)
             .finish_non_exhaustive()
     }
 }
