@@ -3,10 +3,10 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Why a case failed, in words for whoever mends it.
+/// Why a case failed.
 ///
-/// Converts from every error, so cases and harnesses use `?`; for that reason it is no
-/// `std::error::Error` itself.
+/// Converts from every error, so that cases and harnesses can use `?`. Therefore it does not
+/// implement `std::error::Error` itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Failure(String);
 
@@ -16,7 +16,7 @@ impl Failure {
         Self(text.into())
     }
 
-    /// The same failure, with what was being done in front.
+    /// The same failure, prefixed with what was being done.
     #[must_use]
     pub fn during(self, what: impl fmt::Display) -> Self {
         Self(format!("{what}: {}", self.0))

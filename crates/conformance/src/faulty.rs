@@ -129,7 +129,8 @@ impl Control {
         state.then = act;
     }
 
-    /// What the next calls of `write` do, one each, before the standing order holds again.
+    /// Sets what the next calls of `write` do, one act each; then the act of [`set`](Self::set)
+    /// applies again.
     pub fn script(&self, acts: impl IntoIterator<Item = Act>) {
         self.state().script.extend(acts);
     }
@@ -280,7 +281,7 @@ impl TraceLocation for Faulty {
 
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.inner.capabilities();
-        // It may be told to block, whatever it stands for.
+        // The wrapper may be told to block, whatever the location inside declares.
         capabilities.blocking = true;
         capabilities
     }

@@ -1,12 +1,12 @@
-//! Forks: what a child process inherits has no threads behind it, and its locks may be held by
-//! threads that are not there. It is noticed by the process id, on paths where a system call does
-//! not matter.
+//! Forks. What a child process inherits has no threads, and its locks may be held by threads that
+//! do not exist in the child. A fork is detected by the process id, on paths where a system call
+//! does not matter.
 
 use crate::error::{Error, ErrorKind};
 use arc_swap::ArcSwapOption;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// The process in which something was made.
+/// The process in which a value was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process(u32);
 
@@ -28,9 +28,9 @@ impl Process {
         self == Self::current()
     }
 
-    /// Locks what was made in this process, also after a panic elsewhere; `None` if it
-    /// is taken in a child of that process: whoever holds it may not exist here. Costs no more than
-    /// the lock where nobody holds it.
+    /// Locks a mutex that was made in this process, also if it is poisoned. `None` if the lock is
+    /// held and this is a forked child, in which its holder may not exist. Costs no more than the
+    /// lock itself if that is free.
     #[inline]
     pub(crate) fn lock<T>(self, mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         match mutex.try_lock() {
@@ -43,7 +43,7 @@ impl Process {
         }
     }
 
-    /// Why nothing of this process works in a child of it.
+    /// The error for using a pipeline of the parent in a forked child.
     pub(crate) fn left_behind(self) -> Error {
         let Self(parent) = self;
         let Self(child) = Self::current();
@@ -58,7 +58,7 @@ impl Process {
     }
 }
 
-/// A static that each process has for itself: a child begins with an empty one.
+/// A static that each process has for itself: a forked child begins with an empty one.
 pub(crate) struct PerProcess<T>(ArcSwapOption<(Process, T)>);
 
 impl<T: Default> PerProcess<T> {
@@ -66,7 +66,7 @@ impl<T: Default> PerProcess<T> {
         Self(ArcSwapOption::const_empty())
     }
 
-    /// That of this process. A system call.
+    /// The value of this process. Makes a system call.
     pub(crate) fn get(&self) -> Arc<(Process, T)> {
         let process = Process::current();
         let mut seen = self.0.load_full();
@@ -83,7 +83,7 @@ impl<T: Default> PerProcess<T> {
                 _ => false,
             };
             if swapped {
-                // A thread that is not here may have been in the middle of changing it.
+                // A thread of the parent may have been changing it during the fork.
                 std::mem::forget((before, seen));
                 return own;
             }

@@ -1,4 +1,4 @@
-//! What somebody may have meant who wrote something else: advice for the mistakes that people make.
+//! Suggestions for common mistakes in URIs and names.
 
 use crate::error::{Error, ErrorKind};
 use crate::uri::LocationUri;
@@ -6,12 +6,12 @@ use crate::uri::LocationUri;
 /// Longest text that an error repeats, in bytes.
 const SHOWN: usize = 200;
 
-/// The candidate that a text is a typing error of, if there is one.
+/// The candidate of which a text is probably a misspelling, if there is one.
 pub(crate) fn nearest<'a>(
     text: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    // One letter in four, and one in any word: `http` is no typing error of `sftp`.
+    // One letter in four may differ, and one in any word: `http` is not a misspelling of `sftp`.
     let most = (text.chars().count() / 4).clamp(1, 3);
     candidates
         .into_iter()
@@ -32,7 +32,7 @@ pub(crate) fn likest<'a>(
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
-/// Advice for schemes that other programs have.
+/// Suggestions for schemes of other programs.
 pub(crate) fn of_scheme(scheme: &str) -> Option<&'static str> {
     // A database may be named with its driver: `postgresql+psycopg2`.
     Some(match scheme.split('+').next().unwrap_or_default() {
@@ -49,12 +49,12 @@ pub(crate) fn of_scheme(scheme: &str) -> Option<&'static str> {
     })
 }
 
-/// Advice for a URI whose scheme no backend has: it may be the name of a host.
+/// A suggestion for a URI with an unknown scheme, which may be the name of a host.
 pub(crate) fn of_uri(uri: &LocationUri) -> Option<String> {
     server(uri.scheme(), uri.authority(), uri.path())
 }
 
-/// Advice where `host:port` was read as a scheme and a name.
+/// A suggestion for `host:port`, which was parsed as a scheme and a name.
 pub(crate) fn server(scheme: &str, authority: Option<&str>, path: &str) -> Option<String> {
     let (port, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
     let is_port = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
@@ -64,7 +64,7 @@ pub(crate) fn server(scheme: &str, authority: Option<&str>, path: &str) -> Optio
     })
 }
 
-/// The error for a text without a scheme. It is repeated where nothing in it can be a secret.
+/// The error for a text without a scheme. It repeats the text only if that cannot contain a secret.
 pub(crate) fn without_scheme(text: &str) -> Error {
     let error = |cause: String| Error::new(ErrorKind::InvalidConfig, "parse location", cause);
     if text.is_empty() {
@@ -89,8 +89,8 @@ fn is_of_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-.".contains(&byte)
 }
 
-/// Whether a text is short and made of what names and paths are made of. What has a `@`, `=`, `?`
-/// or `&` may hold a credential.
+/// Whether a text is short and consists of the characters of names and paths. A text with `@`, `=`,
+/// `?` or `&` may contain a credential.
 fn is_plain(text: &str) -> bool {
     text.len() <= SHOWN && text.bytes().all(|b| is_of_host(b) || b"_/\\ ".contains(&b))
 }

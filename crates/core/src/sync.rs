@@ -15,8 +15,8 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-/// Locks, also after a panic elsewhere: what these locks guard is valid between any two statements
-/// that could panic, and a tracing library must not spread somebody else's panic.
+/// Locks a mutex, also if it is poisoned: the guarded data is valid between any two statements that
+/// could panic, and a tracing library must not spread the panic of other code.
 #[cfg(any(test, trace_destination_loom))]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
@@ -24,7 +24,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Locks what was made in `process`; `None` if it is taken in a child that was forked from it.
+/// Locks a mutex that was made in `process`. `None` if it is held and this is a forked child of
+/// that process.
 #[inline]
 pub(crate) fn lock_in<T>(process: Process, mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     #[cfg(not(trace_destination_loom))]

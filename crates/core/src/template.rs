@@ -22,22 +22,22 @@ use std::sync::Arc;
 const PARSE: &str = "parse template";
 const FILL: &str = "fill template";
 
-/// Destinations that a template keeps, unless [`Template::with_cache`] says otherwise. Room for
-/// 10,000 tenants in use at once; each takes about 1 KiB.
+/// Number of destinations that a template keeps unless [`Template::with_cache`] sets another: room
+/// for 10,000 tenants in use at once. Each takes about 1 KiB.
 const CACHE: usize = 20_000;
-/// Longest value that is looked at, in bytes. No place takes a longer one.
+/// Longest value that is checked, in bytes. No hole accepts a longer one.
 const MAX_VALUE: usize = 2048;
-/// Most variables of one template.
+/// Largest number of variables of one template.
 const MAX_VARIABLES: usize = 8;
 
-/// One or more location URIs with holes for names, such as `uc://main.agents.{tenant}`: the way
-/// from a tenant's name to its destination.
+/// One or more location URIs with holes for names, such as `uc://main.agents.{tenant}`. It makes
+/// the destination of a tenant from the tenant's name.
 ///
 /// A template is parsed once. A hole, `{variable}`, may stand only where the backend allows it,
-/// which is never the scheme, the host, a root, a server or an option; every other template is an
-/// error when it is made. Names are put into the parsed components of the URI, so that nothing in a
-/// name can add a location, an option or a level. A name that does not fit its place is refused,
-/// and never changed to fit. Two names never give one place, also where the place folds case.
+/// which is never the scheme, the host, a root, a server or an option; any other template is an
+/// error when it is made. Names are put into the parsed components of the URI, so that a name
+/// cannot add a location, an option or a folder. A name that does not fit its hole is refused, and
+/// never changed to fit. Two names never give the same location, also where a backend folds case.
 ///
 /// ```
 /// use trace_destination_core::{Hole, MemoryLocation, NameRule, Registry, TraceLocation};
@@ -58,22 +58,21 @@ const MAX_VARIABLES: usize = 8;
 /// # Ok::<(), trace_destination_core::Error>(())
 /// ```
 ///
-/// Several locations are separated by commas, and each gets every span. One without a hole is the
-/// same for everybody. Locations of one template that could become the same place for some names
-/// are an error when the template is made. A brace itself is written `%7B` or `%7D`.
+/// Several locations are separated by commas; each gets every span. A location without a hole is
+/// the same for every name. If locations of one template could become equal for some names, the
+/// template is an error. A literal brace is written `%7B` or `%7D`.
 ///
-/// Relative paths, and what the environment says about a location, are resolved when the template
-/// is made.
+/// Relative paths and settings from the environment are resolved when the template is made.
 ///
-/// A template is cheap to clone. It keeps the destinations that were asked for last, so that the
-/// same name gives the same value and costs a hash look-up.
+/// A template is cheap to clone. It keeps the destinations that were requested last, so that the
+/// same name gives the same value and costs one hash look-up.
 #[derive(Clone)]
 pub struct Template {
     parsed: Arc<Parsed>,
     cache: Option<Arc<Cache<String, Destination>>>,
 }
 
-/// What a template says.
+/// The parsed template.
 #[derive(Clone, Debug)]
 struct Parsed {
     variables: Box<[Box<str>]>,
@@ -83,7 +82,7 @@ struct Parsed {
 }
 
 impl Template {
-    /// The template a text names; see [`Registry::template`].
+    /// Parses a template; see [`Registry::template`].
     pub(crate) fn parse(text: &str, registry: &Registry) -> Result<Self, Error> {
         let (variables, legs) = parse::parse(text, registry)?;
         Ok(Self {
@@ -98,9 +97,9 @@ impl Template {
         .with_cache(CACHE))
     }
 
-    /// How many destinations are kept for when they are asked for again; 20,000 unless set, none
-    /// if 0. Beyond it the least used are forgotten and made again when asked for, which is correct
-    /// but costs more than a look-up, here and where a trace starts.
+    /// Sets how many destinations are kept; 20,000 by default, none if 0. Beyond it, the least used
+    /// are forgotten and made again on request, which is correct but costs more than a look-up,
+    /// here and when a trace starts.
     #[must_use]
     pub fn with_cache(mut self, destinations: usize) -> Self {
         self.cache = match destinations {
@@ -131,16 +130,15 @@ impl Template {
         Ok(self.with_cache(room))
     }
 
-    /// The destination for these values of the variables, all of them, each once.
+    /// The destination for these values. Every variable must be given exactly once.
     ///
-    /// The first time a name is asked for, the location is made as by
-    /// [`Registry::destination`], which may ask the file system where a path leads. It is not
-    /// opened.
+    /// On the first request for a name, the location is made as by [`Registry::destination`], which
+    /// may resolve a path in the file system. It is not opened.
     ///
     /// # Errors
     /// `InvalidName` for a value that does not fit its hole, naming the hole and the rule;
-    /// `InvalidConfig` for a variable that is unknown, missing or given twice; and whatever the
-    /// backend has to say about the location.
+    /// `InvalidConfig` for a variable that is unknown, missing or given twice; and any error of the
+    /// backend about the location.
     pub fn destination<K, V>(
         &self,
         values: impl IntoIterator<Item = (K, V)>,
@@ -164,7 +162,7 @@ impl Template {
             self.parsed.check(values)?;
             return self.parsed.fill(values);
         };
-        // No value that fits has a NUL, so no two sets of values have one key.
+        // No value that fits contains a NUL, so two sets of values never have one key.
         let key = match values {
             [one] => Cow::Borrowed(*one),
             several => Cow::Owned(several.join("\0")),
@@ -172,7 +170,7 @@ impl Template {
         if let Some(destination) = cache.get(&*key) {
             return Ok(destination);
         }
-        // Names that do not fit take no lock that others wait for.
+        // Checked first, so that names that do not fit never take the cache's lock.
         self.parsed.check(values)?;
         cache.get_or_insert_with(&*key, || self.parsed.fill(values))
     }
@@ -184,7 +182,7 @@ impl Template {
 }
 
 impl Parsed {
-    /// Puts each value where its variable is.
+    /// Orders the values as the variables are ordered.
     fn assign<'a>(
         &self,
         given: impl Iterator<Item = (&'a str, &'a str)>,

@@ -1,22 +1,22 @@
-//! The HTTP client that the backends share. **Internal**: published because they depend on it, with
-//! an API that may change in any release. What applications need is re-exported by the backends.
+//! The HTTP client that the backends share. **Internal**: it is published because they depend on
+//! it, and its API may change in any release. The backends re-export what applications need.
 //!
-//! Everything a server answers is hostile input, and everything an application confides is secret.
-//! The rules that follow from it are kept here, once:
+//! Every answer of a server is hostile input, and every credential of an application is secret. The
+//! rules that follow are implemented here, once:
 //!
 //! | rule | where |
 //! |---|---|
-//! | no answer is read beyond a bound; no length a server claims is believed | [`Client::send`], [`Answer`] |
-//! | no time a server gives is taken beyond a cap, and none overflows | [`retry_after`], [`token_life`] |
+//! | no answer is read beyond a bound; the length that a server claims is not used | [`Client::send`], [`Answer`] |
+//! | times that a server gives are cut to a limit, and cannot overflow | [`retry_after`], [`token_life`] |
 //! | a redirect is followed on the same origin only, with method and body unchanged | [`Client::send`] |
-//! | credentials are sent to one origin, and can change beneath an open location | [`Credentials`] |
+//! | credentials are sent to one origin, and can change while a location is open | [`Credentials`] |
 //! | no secret is in an error, a log line or `Debug` | [`Secret`], [`said`], [`redacted`] |
-//! | a host that hangs holds its own permits and nobody else's | [`Pool`] |
-//! | equal URIs are reached in one way | [`Claims`] |
-//! | a table gives every status its meaning, to code and documentation alike | [`StatusTable`] |
-//! | a failure becomes one public error, whoever met it | [`Fault`] |
+//! | a host that hangs holds its own permits, not those of others | [`Pool`] |
+//! | equal URIs are used with equal settings | [`Claims`] |
+//! | one table defines the meaning of every status, for code and documentation | [`StatusTable`] |
+//! | every failure becomes one public error | [`Fault`] |
 //!
-//! Which status means what, and what mends it, stands in a table of each backend's own.
+//! Each backend has its own table of statuses and suggested fixes.
 
 mod address;
 mod bounded;

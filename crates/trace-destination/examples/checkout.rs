@@ -1,5 +1,5 @@
-//! An application that does not know where its traces go. The environment says; the program is the
-//! same. On a laptop:
+//! An application that names no destination: the environment does, and the program stays the same. On a
+//! laptop:
 //!
 //! ```text
 //! MLFLOW_TRACKING_URI=sqlite:///checkout.db MLFLOW_EXPERIMENT_NAME=checkout \
@@ -26,7 +26,7 @@ use std::time::Duration;
 use trace_destination::{from_env, update_current_trace};
 
 pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // A wrong variable is an error here, which names the variable and what to do.
+    // A wrong variable is an error here, which names the variable and a fix.
     let pipeline = from_env()?;
     let provider = SdkTracerProvider::builder()
         .with_resource(Resource::builder().with_service_name("checkout").build())

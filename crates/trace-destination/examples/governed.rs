@@ -1,5 +1,5 @@
-//! Tenants whose traces are Delta tables, in a folder that is its own catalog: no server, and
-//! everything that reads Delta reads them. Run it:
+//! Stores the traces of each tenant in a Delta table, in a local folder that serves as the catalog. No
+//! server is needed, and everything that reads Delta reads the tables. Run it:
 //!
 //! ```text
 //! cargo run --example governed --features unity-catalog
@@ -12,13 +12,13 @@ use std::time::Duration;
 use trace_destination::unity_catalog::UnityCatalogLocation;
 use trace_destination::{Pipeline, Template};
 
-/// Named as Unity Catalog does: catalog, schema, and the prefix of the table, which is the tenant's.
+/// Named as in Unity Catalog: catalog, schema, and the prefix of the table, which is the tenant's name.
 const TENANT: &str = "uc://main.traces.{tenant}?root=lakehouse";
 const TENANTS: [&str; 2] = ["acme", "globex"];
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // 1. One table for each tenant, made when its first trace is stored.
+    // 1. One table for each tenant, created when its first trace is stored.
     let template = Template::new(TENANT)?;
 
     // 2. Traces captured from a real agent, each to the tenant it belongs to.
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("{replayed} spans replayed\n{report}\n");
 
-    // 4. Care, by whoever runs the tables: here a checkpoint, so that readers start quickly.
+    // 4. Maintenance of the tables: here a checkpoint, so that readers start quickly.
     for tenant in TENANTS {
         let destination = template.destination([("tenant", tenant)])?;
         let table = UnityCatalogLocation::from_uri(destination.locations()[0].uri())?;

@@ -39,12 +39,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build();
     let tracer = provider.tracer("quickstart");
 
-    // 2. What has no destination of its own goes to the global one. A process that serves tenants
-    //    only says `Pipeline::builder().strict()` and has none.
+    // 2. Traces without a destination of their own go to the global one. A process in which every
+    //    trace belongs to a tenant uses `Pipeline::builder().strict()` instead, and sets none.
     set_global(location(PLATFORM)?);
     tracer.in_span("load model", |_| {});
 
-    // 3. Requests of three tenants, all at once. The scope is the whole difference between them.
+    // 3. Concurrent requests of three tenants. They differ only in their scope.
     let template = Template::new(TENANT)?;
     let mut requests = Vec::new();
     for tenant in TENANTS {
@@ -74,7 +74,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    // 5. Stored, or said why not.
+    // 5. Store everything, or report why not.
     let report = pipeline.shutdown(Duration::from_secs(30)).await;
     if !report.all_stored() {
         return Err(format!("not everything was stored:\n{report}").into());
@@ -90,7 +90,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// An agent answering one request: application code that knows nothing of destinations.
+/// An agent that answers one request: application code without any mention of destinations.
 async fn handle_request(tracer: SdkTracer, tenant: &'static str, question: &'static str) {
     let root = tracer
         .span_builder("handle_request")
@@ -125,7 +125,7 @@ async fn search(tracer: &SdkTracer) {
     span.end();
 }
 
-/// A span that follows the OpenTelemetry GenAI conventions; MLflow understands those too.
+/// A span with OpenTelemetry's GenAI conventions, which MLflow reads too.
 async fn chat(tracer: &SdkTracer) {
     let mut span = tracer.start("chat gpt-4o");
     span.set_attribute(KeyValue::new("gen_ai.operation.name", "chat"));
@@ -154,7 +154,7 @@ fn move_to_now(groups: &mut [ResourceSpans]) {
     groups.iter_mut().flat_map(|g| &mut g.spans).for_each(shift);
 }
 
-/// Reads the database back, to show what is really there.
+/// Reads the database back, to show what is stored.
 mod summary {
     use rusqlite::{Connection, OpenFlags, Result};
 
@@ -184,7 +184,7 @@ mod summary {
         Ok(())
     }
 
-    /// The traces of an experiment, alike ones on one line.
+    /// The traces of an experiment, those with the same name on one line.
     fn roots(db: &Connection, experiment: i64) -> Result<()> {
         let mut roots = db.prepare(
             "SELECT s.name, count(*), avg(n.spans), avg(t.execution_time_ms), sum(t.status = 'ERROR')
