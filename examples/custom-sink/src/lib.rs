@@ -67,7 +67,8 @@ impl TraceLocation for JsonLines {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // A batch whose outcome is unknown is appended again: nothing here can tell.
+        // A batch whose outcome is unknown is appended again: nothing here can tell. Values set on a
+        // trace as a whole have no line of their own, so they come as attributes of its root.
         Capabilities::new(Guarantee::AtLeastOnce)
     }
 
@@ -101,8 +102,7 @@ impl TraceSink for Sink {
         .await
         .unwrap_or_else(|e| Err(std::io::Error::other(e)))
         .map_err(|e| failure("append spans", e))?;
-        // Nothing is lost in silence: values set on a trace as a whole have no line here.
-        Ok(Written::default().without_updates(batch, "a line of this file is a span"))
+        Ok(Written::default())
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
