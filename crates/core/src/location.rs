@@ -136,8 +136,9 @@ pub struct Written {
 }
 
 impl Written {
-    /// Reports every trace-level value of `batch` as lost: for a sink that stores spans and nothing
-    /// else. `why` says what the place is, as in "a table of spans has no column for …".
+    /// Reports every trace-level value of `batch` as lost: for a place that declares
+    /// [`TraceValues::Stored`] and cannot take them, or for a batch that was made by hand.
+    /// `why` says what the place is, as in "a table of spans has no column for …".
     #[must_use]
     pub fn without_updates(mut self, batch: &TraceBatch, why: &str) -> Self {
         let lost = batch.updates().iter().map(|update| {

@@ -405,3 +405,23 @@ fn whoever_waits_for_the_owner_of_an_id_is_not_left_waiting() {
     assert_eq!(pipeline.stats().unrouted, 1);
     settled(&pipeline);
 }
+
+#[test]
+fn an_update_from_outside_is_no_key_to_a_trace_of_somebody_else() {
+    let pipeline = quick().strict().build().unwrap();
+    let tracer = tracer(&pipeline);
+    let (owner, other) = (Shared::new("owner-updated"), Shared::new("other-updates"));
+    let root = root(&tracer, &owner.to(), "root");
+    let id = id_of(&root);
+    drop(root);
+    flush(&pipeline);
+    // The trace has ended, and is remembered still.
+    let forge =
+        |to: &Shared| pipeline.update_trace(id, &to.to(), |t| t.user_id = Some("mallory".into()));
+    assert!(forge(&other));
+    flush(&pipeline);
+    assert_eq!(refused(&pipeline, &other.0), (0, 0, 1));
+    assert_eq!(other.0.attempts(), 0, "nothing is sent there");
+    assert_eq!(refused(&pipeline, &owner.0), (1, 0, 0));
+    settled(&pipeline);
+}

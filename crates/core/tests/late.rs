@@ -18,6 +18,7 @@ use trace_destination_core::{
 struct Place {
     uri: LocationUri,
     late: Arc<Mutex<Vec<LateUpdate>>>,
+    begin: fn() -> LateUpdate,
 }
 
 impl fmt::Display for Place {
@@ -50,7 +51,7 @@ impl TraceLocation for Place {
 #[async_trait]
 impl TraceSink for Place {
     async fn write(&self, _: &TraceBatch) -> Result<Written, Error> {
-        let late = LateUpdate::begin();
+        let late = (self.begin)();
         assert!(late.is_counted());
         self.late.lock().unwrap().push(late);
         Ok(Written::default())
@@ -65,6 +66,7 @@ fn place(name: &str) -> Place {
     Place {
         uri: format!("test://{name}").parse().unwrap(),
         late: Arc::default(),
+        begin: LateUpdate::begin,
     }
 }
 
@@ -150,7 +152,9 @@ fn what_is_left_at_the_end_is_lost() {
     late.pop()
         .unwrap()
         .lost(Error::new(ErrorKind::Unavailable, "complete trace", "away"));
-    assert_eq!(lost(&pipeline, &place), (3, None));
+    let (values, error) = lost(&pipeline, &place);
+    assert_eq!(values, 3);
+    assert!(error.unwrap().contains("before the shutdown"));
     let stats = pipeline.stats();
     assert_eq!(stats.location(&place.uri).unwrap().late_updates, 0);
 }
@@ -160,4 +164,26 @@ fn outside_of_a_write_nobody_counts() {
     let late = LateUpdate::begin();
     assert!(!late.is_counted());
     late.lost(Error::new(ErrorKind::Unavailable, "complete trace", "away"));
+}
+
+#[test]
+fn what_waits_for_its_root_is_neither_late_nor_lost_until_the_end() {
+    let pipeline = Pipeline::builder().strict().build().unwrap();
+    let mut place = place("held");
+    place.begin = LateUpdate::hold;
+    let take = || place.late.lock().unwrap().pop().unwrap();
+    for _ in 0..4 {
+        end_a_span(&pipeline, &place);
+    }
+    assert_eq!(verdicts(&pipeline, &place), (true, true, 0));
+    take().stored();
+    drop(take());
+    assert_eq!(lost(&pipeline, &place).0, 1);
+    let report = pipeline.shutdown(Duration::from_secs(20)).wait();
+    assert!(!report.all_stored());
+    assert_eq!(lost(&pipeline, &place).0, 3);
+    // What was counted at the end is not counted again.
+    take().stored();
+    drop(take());
+    assert_eq!(lost(&pipeline, &place).0, 3);
 }

@@ -151,6 +151,49 @@ fn updates_count_against_the_budget_and_not_as_spans() {
 }
 
 #[test]
+fn a_trace_that_has_ended_is_updated_where_its_destination_is_named() {
+    let pipeline = quick().build().unwrap();
+    let tracer = tracer(&pipeline);
+    let (home, spans) = (Place::new("later-home"), Place::of_spans("later-spans"));
+    let both = Destination::all([home.to(), spans.to()]).unwrap();
+    let cx = root(&tracer, &both, "root");
+    let id = cx.span().span_context().trace_id();
+    let update = |to: &Destination, value: &str| {
+        pipeline.update_trace(id, to, |t| {
+            t.trace_id = opentelemetry::trace::TraceId::from(1);
+            t.tags.insert("k".into(), value.into());
+        })
+    };
+    // While it runs, its root can still carry them.
+    assert!(update(&spans.to(), "in time"));
+    cx.span().end();
+    flush(&pipeline);
+    assert!(update(&both, "later"));
+    flush(&pipeline);
+    let later = told(&home);
+    assert_eq!((later.trace_id, later.tags["k"].as_str()), (id, "later"));
+    let stats = spans.stats(&pipeline);
+    assert_eq!(stats.lost_updates, 1);
+    let error = stats.last_error.unwrap().to_string();
+    assert!(error.contains("root span had ended"), "{error}");
+    spans.see(|seen| {
+        let found = seen.spans[0].attributes().get("mlflow.traceTag.k").unwrap();
+        assert_eq!(found.as_str(), Some("in time"));
+    });
+    // A place that never had a span of this process, and destinations that are no place.
+    let other = Place::new("later-other");
+    assert!(update(&other.to(), "other"));
+    flush(&pipeline);
+    assert_eq!(told(&other).tags["k"], "other");
+    for nowhere in [Destination::discard(), Destination::unset()] {
+        assert!(!update(&nowhere, "nowhere"));
+    }
+    let invalid = opentelemetry::trace::TraceId::INVALID;
+    assert!(!pipeline.update_trace(invalid, &home.to(), |_| {}));
+    settled(&pipeline);
+}
+
+#[test]
 fn updates_that_are_not_stored_are_counted() {
     let pipeline = quick().with_batch_limits(unhurried()).build().unwrap();
     let tracer = tracer(&pipeline);

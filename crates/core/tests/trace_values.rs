@@ -339,7 +339,7 @@ fn a_hundred_thousand_open_traces_stay_inside_the_budget() {
             cx
         })
         .collect();
-    let held = pipeline.stats().bytes as usize;
+    let held = pipeline.stats().bytes;
     assert!(held <= BUDGET / 2, "{held} bytes");
     let (refused, error) = lost(&place, &pipeline);
     assert!(refused > 0 && refused < TRACES as u64, "{refused}");

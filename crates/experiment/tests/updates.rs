@@ -246,6 +246,37 @@ const RESERVED: [&str; 4] = [
 ];
 
 #[test]
+fn usage_and_cost_of_another_form_are_told_as_lost() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    run(async {
+        let sink = at(&path, "a").open().await.unwrap();
+        for (key, value, losses) in [
+            ("mlflow.trace.tokenUsage", r#"{"input_tokens": 1}"#, 0),
+            ("mlflow.trace.tokenUsage", "many", 1),
+            ("mlflow.trace.tokenUsage", r#"{"input_tokens": "many"}"#, 1),
+            ("mlflow.trace.tokenUsage", "[1]", 1),
+            ("mlflow.trace.cost", r#"{"total_cost": 0.5}"#, 0),
+            ("mlflow.trace.cost", "", 1),
+            ("mlflow.trace.cost", "0.5", 1),
+            ("mlflow.trace.cost", "}}", 1),
+        ] {
+            let mut update = TraceUpdate::new(TraceId::from(1));
+            update.metadata.insert(key.into(), value.into());
+            let spans = conversation(1);
+            let written = sink.write(&batch_with(spans, vec![update])).await.unwrap();
+            assert_eq!(written.lost_updates.len(), losses, "{key} {value}");
+            let told = written
+                .lost_updates
+                .iter()
+                .all(|e| e.to_string().contains(key));
+            assert!(told, "{:?}", written.lost_updates);
+        }
+        sink.close().await.unwrap();
+    });
+}
+
+#[test]
 fn reserved_tags_and_keys_that_mlflow_does_not_take_are_told_as_lost() {
     let long = "k".repeat(251);
     let cases: Vec<(TraceUpdate, &str)> = RESERVED

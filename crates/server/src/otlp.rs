@@ -35,6 +35,7 @@ impl OtlpSink {
 #[async_trait]
 impl TraceSink for OtlpSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
+        // The pipeline writes them on the root span; a batch made by hand may have some.
         const NO_TRACES: &str = "OTLP knows spans, and nothing of a trace as a whole";
         if batch.span_count() == 0 {
             return Ok(Written::default().without_updates(batch, NO_TRACES));

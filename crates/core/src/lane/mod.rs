@@ -10,6 +10,7 @@ mod scopes;
 mod sealed;
 mod spent;
 mod turn;
+mod values;
 mod write;
 
 pub(crate) use intake::Intake;
@@ -25,7 +26,7 @@ pub use turn::waiting_for_turn;
 pub(crate) use write::run;
 
 use crate::budget::{Budget, FIRST, PROMPT, STEADY, Standing};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::location::{
     BatchEncoder, BatchLimits, Capabilities, TraceLocation, TraceSink, TraceValueLimits,
     TraceValues,
@@ -33,7 +34,6 @@ use crate::location::{
 use crate::pipeline::Shared;
 use crate::stats::{Counters, DropReason, Dropped, ForgottenLocations, LocationState};
 use crate::uri::LocationUri;
-use crate::values::OPERATION;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -207,21 +207,6 @@ impl Lane {
         self.counters.lost_updates.load(Ordering::Relaxed) + self.intake().lost_updates()
     }
 
-    /// Counts the values of one trace as lost. They are logged by whoever asks for
-    /// [`untold_value`](Self::untold_value): application threads do not log.
-    pub(crate) fn lose_value(&self, error: Error) {
-        self.counters.lose_updates(1);
-        let error = error.at(&self.uri);
-        let mut state = self.state();
-        state.untold_value = Some(error.clone());
-        state.last_error = Some(error);
-    }
-
-    /// Why values were lost last, unless that was logged.
-    pub(crate) fn untold_value(&self) -> Option<Error> {
-        self.state().untold_value.take()
-    }
-
     /// Gives room back.
     pub(crate) fn release(&self, bytes: usize, process: &Budget) {
         self.intake().release(bytes, process);
@@ -277,26 +262,6 @@ impl Lane {
             retries: count(&self.counters.retries),
             lost_updates: self.lost_updates(),
         }
-    }
-
-    /// Counts the trace-level values that are still tried as lost: delivery ends.
-    pub(crate) fn give_up_late(&self) {
-        self.late.give_up(|values| {
-            if values == 0 {
-                return;
-            }
-            let lost = usize::try_from(values).unwrap_or(usize::MAX);
-            self.counters.lose_updates(lost);
-            let mut state = self.state();
-            if state.last_error.is_none() {
-                state.last_error = Some(not_in_time(values).at(&self.uri));
-            }
-        });
-    }
-
-    /// Trace-level values that are still tried. Read before those that were lost.
-    pub(crate) fn late_updates(&self) -> u64 {
-        self.late.under_way()
     }
 
     /// When a batch was last done.
@@ -417,13 +382,6 @@ impl Lane {
         // that may come much later.
         self.skip_backoff.notify_waiters();
     }
-}
-
-/// Why values were lost that a sink had not stored at the end.
-fn not_in_time(traces: u64) -> Error {
-    let cause = format!("values set on {traces} traces were not stored before the shutdown");
-    Error::new(ErrorKind::Unavailable, OPERATION, cause)
-        .mend("end the root of every trace, and leave the shutdown more time")
 }
 
 /// What is counted of spans that are dropped before they are written.

@@ -1,8 +1,9 @@
 //! Values set on a trace, from the application to each lane of the trace, and from the place where
 //! they wait onto the root span. See [`crate::values`] for their whole way.
 
-use super::{Payload, Shared};
+use super::{Payload, Pipeline, Shared};
 use crate::binding::RouteId;
+use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::lane::{Lane, LaneId, OpenBatch};
 use crate::location::TraceValues;
@@ -14,6 +15,56 @@ use std::sync::atomic::Ordering;
 
 /// What a link to a run is counted with in the budgets beside its text, in bytes.
 const ATTRIBUTE: usize = 128;
+
+impl Pipeline {
+    /// Sets values on a trace from outside of it, most often after its end: what a user says about an
+    /// answer, or a job that looks at it later. They go to `destination`, which is where the trace
+    /// has to be: whoever calls this names it.
+    ///
+    /// Returns false, and sets nothing, where the destination is no place or the id is invalid.
+    /// Otherwise what becomes of the values is counted at each location. Where only the root of a
+    /// trace carries them they are lost, unless the trace still runs in this process. A trace that
+    /// this process made for another location of a store, where an id can be used only once, is
+    /// refused there.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use trace_destination_core::{Destination, MemoryLocation, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder().build()?;
+    /// let tenant = MemoryLocation::new("update-trace");
+    /// let trace = opentelemetry::trace::TraceId::from(7);
+    /// pipeline.update_trace(trace, &Destination::new(tenant.clone()), |trace| {
+    ///     trace.tags.insert("reviewed".into(), "yes".into());
+    /// });
+    /// assert!(pipeline.flush(Duration::from_secs(5)).wait().all_stored());
+    /// assert_eq!(tenant.store().update(trace).unwrap().tags["reviewed"], "yes");
+    /// # Ok::<(), trace_destination_core::Error>(())
+    /// ```
+    pub fn update_trace(
+        &self,
+        trace: TraceId,
+        destination: &Destination,
+        set: impl FnOnce(&mut TraceUpdate),
+    ) -> bool {
+        let shared = self.shared();
+        let route = shared.routes.of(Some(destination));
+        if trace == TraceId::INVALID || shared.routes.lanes_of(route).is_empty() {
+            return false;
+        }
+        let mut update = TraceUpdate::new(trace);
+        set(&mut update);
+        // It is the trace that was named.
+        update.trace_id = trace;
+        let own = match shared.routes.is_exclusive(route) {
+            true => shared.bindings.own_route(trace),
+            false => None,
+        };
+        let route = own.map_or(route, |own| shared.routes.beside(own, route));
+        shared.accept_update(route, &update);
+        true
+    }
+}
 
 impl Shared {
     /// Sends trace-level values along a route. `root_comes` where the root of the trace has ended and

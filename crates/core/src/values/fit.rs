@@ -32,14 +32,11 @@ impl TraceUpdate {
             (&mut self.name, limits.name),
             (&mut self.session_id, limits.session_id),
             (&mut self.user_id, limits.value),
+            (&mut self.request_preview, limits.preview),
+            (&mut self.response_preview, limits.preview),
         ] {
             if let Some(text) = text {
                 cut(text, limit);
-            }
-        }
-        for text in [&mut self.request_preview, &mut self.response_preview] {
-            if let Some(text) = text {
-                cut(text, limits.preview);
             }
         }
         let mut left_out = Vec::new();

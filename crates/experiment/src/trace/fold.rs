@@ -194,7 +194,7 @@ pub(super) fn update_values<'a>(
 }
 
 /// A span with one attribute whose value is JSON text already.
-fn attribute(key: &str, json: &str) -> String {
+pub(super) fn attribute(key: &str, json: &str) -> String {
     format!("{{\"attributes\": {{\"{key}\": {json}}}}}")
 }
 

@@ -1,7 +1,7 @@
 //! The writing of a trace: its row, tags, metadata, spans and link.
 
 use super::Tables;
-use super::fold::{Changes, MAX_KEY, MAX_VALUE, cut};
+use super::fold::{Changes, MAX_KEY, MAX_VALUE, attribute, cut};
 use crate::derive::{self, RootFacts};
 use crate::error::Fault;
 use crate::experiment::{Resolved, now_ms};
@@ -291,14 +291,20 @@ fn why_not_taken(key: &str) -> Option<&'static str> {
     }
 }
 
+const NOT_COUNTS: &str = "it is not token usage as MLflow writes it, a JSON object of counts";
+const NOT_AMOUNTS: &str = "it is not a cost as MLflow writes it, a JSON object of amounts";
+
 /// The values of an update that are left out, as one error.
 pub(super) fn lost_values(update: &TraceUpdate) -> Option<Error> {
     let tags = update
         .tags
         .keys()
         .filter_map(|key| Some(("tag", key, why_not_taken(key)?)));
-    let metadata = update.metadata.keys().filter_map(|key| {
+    let metadata = update.metadata.iter().filter_map(|(key, value)| {
+        let stated = |key| derive::stored_values(&attribute(key, value));
         let why = match key.as_str() {
+            sql::USAGE if stated("mlflow.chat.tokenUsage").0.is_none() => NOT_COUNTS,
+            sql::COST if stated("mlflow.llm.cost").1.is_none() => NOT_AMOUNTS,
             sql::FINALIZED => "it would keep MLflow from adding later spans",
             "" => "its key is empty",
             key if key.chars().count() > MAX_KEY => "its key has more than 250 characters",
@@ -320,7 +326,7 @@ pub(super) fn lost_values(update: &TraceUpdate) -> Option<Error> {
     );
     Some(
         Error::new(ErrorKind::Unsupported, "write trace-level values", cause)
-            .mend("give it another key"),
+            .mend("give it another key, or a value of the right form"),
     )
 }
 
