@@ -260,7 +260,7 @@ fn first_values(mut update: TraceUpdate, trace: u64) -> TraceUpdate {
     update.session_id = Some(format!("session {}", trace % 3));
     update.client_request_id = Some(format!("request {trace}"));
     update.request_preview = Some(format!("hello {trace}"));
-    update.run_id = (trace % 2 == 0).then(|| format!("run-{trace}"));
+    update.run_id = trace.is_multiple_of(2).then(|| format!("run-{trace}"));
     update
 }
 

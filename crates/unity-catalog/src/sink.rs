@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use trace_destination_core::{
     BatchEncoder, Error, ErrorKind, Refusal, Retry, TraceBatch, TraceLocation as _, TraceSink,
     TraceUpdate, Written,
@@ -18,16 +18,17 @@ const WRITE_VALUES: &str = "write trace-level values";
 /// What always helps.
 const WITHOUT: &str =
     "write annotations=false in the URI: then they go on the root span as attributes";
-/// How long writing the values of a batch is tried again while its errors may pass. Its spans are
-/// stored by then, and those behind it wait.
+/// Writing the values of a batch is given up after so many errors that may pass, and so long: its
+/// spans are stored by then, and those behind it wait.
+const TRIES: u32 = 3;
 const TRIED_FOR: Duration = Duration::from_secs(5);
+/// And after this however few there were: each waited for an answer that did not come.
+const AT_MOST: Duration = Duration::from_secs(60);
 /// The first delay between two tries; each next one is twice as long, up to the longest.
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
-/// How long all of it may take where a place does not answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long no other try is made after an error that does not pass, or after no answer: a place that
-/// refuses annotations must not hold up spans.
+/// How long no other try is made after an error that does not pass, or one that took as long as
+/// [`TRIED_FOR`] to come: a place that refuses annotations must not hold up spans.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// An open location.
@@ -77,8 +78,7 @@ impl UnityCatalogSink {
             }
             annotations.refused = None;
         }
-        let tried = timeout(PATIENCE, self.try_values(annotations, batch)).await;
-        match tried.unwrap_or_else(|_| Err((late(), true))) {
+        match self.try_values(annotations, batch).await {
             Ok(refused) => {
                 annotations.tired = false;
                 let refused = refused.into_iter().filter_map(|Refusal { index, error }| {
@@ -103,7 +103,10 @@ impl UnityCatalogSink {
     ) -> Result<Vec<Refusal>, (Error, bool)> {
         let began = Instant::now();
         let mut delay = FIRST_DELAY;
+        let mut tries = 0;
         loop {
+            tries += 1;
+            let tried = Instant::now();
             let error = match self.append_values(annotations, batch).await {
                 Ok(refused) => return Ok(refused),
                 Err(error) => error,
@@ -113,8 +116,10 @@ impl UnityCatalogSink {
                 annotations.table = None;
                 return Err((error, true));
             }
-            if annotations.tired || began.elapsed() >= TRIED_FOR {
-                return Err((error, false));
+            let elapsed = began.elapsed();
+            let enough = tries >= TRIES && elapsed >= TRIED_FOR;
+            if annotations.tired || enough || elapsed >= AT_MOST {
+                return Err((error, tried.elapsed() >= TRIED_FOR));
             }
             tracing::debug!(error = %error, "values of traces could not be written, and are tried again");
             tokio::time::sleep(delay).await;
@@ -161,16 +166,6 @@ impl UnityCatalogSink {
             .caused_by(error.clone())
             .at(self.location.uri())
     }
-}
-
-/// The error of a place that does not answer.
-fn late() -> Error {
-    let cause = format!(
-        "the table of annotations did not answer within {} s",
-        PATIENCE.as_secs()
-    );
-    Error::new(ErrorKind::Timeout, WRITE_VALUES, cause)
-        .mend("see whether its catalog and its store can be reached")
 }
 
 /// Whether an update sets anything.

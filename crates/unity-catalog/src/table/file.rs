@@ -118,6 +118,8 @@ impl Encoder {
         *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(layout);
         match batch.encoded::<Encoded>() {
             Some(encoded) if encoded.layout == *layout => Ok(encoded.clone()),
+            // A few bytes for each trace: they wait for no turn.
+            _ if self.kind == TableKind::Annotations => self.encode_for(layout, batch, |_| true),
             _ => {
                 // Never closed: an error would only mean that there is no limit.
                 let _turn = waiting_for_turn(ENCODING.acquire()).await;
