@@ -19,6 +19,7 @@ mod shard;
 mod spans;
 mod undecided;
 
+use late::is_crowded;
 pub(crate) use late::{Beside, Decision, Follows, Meaning, Started, Which};
 pub(crate) use undecided::{Fate, Held, Room, Undecided};
 
@@ -462,21 +463,6 @@ pub(crate) enum Ended {
     Ignored,
     /// Its binding is gone.
     Unbound,
-}
-
-impl Ended {
-    #[inline]
-    fn of(route: RouteId, open: Option<Arc<Undecided>>) -> Self {
-        match open {
-            Some(place) => Self::Undecided(place),
-            None => Self::Bound(route.plain()),
-        }
-    }
-}
-
-/// Whether an undecided trace has to make room once it is over.
-fn is_crowded(open: Option<&Undecided>) -> bool {
-    open.is_some_and(Undecided::is_crowded)
 }
 
 fn span_key(span: SpanId) -> u64 {

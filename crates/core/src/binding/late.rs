@@ -10,7 +10,7 @@ use super::own::Own;
 use super::segments::Segment;
 use super::shard::Shard;
 use super::undecided::{Held, Undecided};
-use super::{Bindings, RouteId, key, span_key};
+use super::{Bindings, Ended, RouteId, key, span_key};
 use opentelemetry::trace::{SpanId, TraceId};
 use std::sync::Arc;
 
@@ -120,6 +120,21 @@ impl RouteId {
             Self(route) => Self(route & !Self::LATE),
         }
     }
+}
+
+impl Ended {
+    #[inline]
+    pub(super) fn of(route: RouteId, open: Option<Arc<Undecided>>) -> Self {
+        match open {
+            Some(place) => Self::Undecided(place),
+            None => Self::Bound(route.plain()),
+        }
+    }
+}
+
+/// Whether an undecided trace has to make room once it is over.
+pub(super) fn is_crowded(open: Option<&Undecided>) -> bool {
+    open.is_some_and(Undecided::is_crowded)
 }
 
 impl Bindings {
