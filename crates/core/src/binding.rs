@@ -20,7 +20,7 @@ mod spans;
 mod undecided;
 
 use late::is_crowded;
-pub(crate) use late::{Beside, Decision, Follows, Meaning, Started, Which};
+pub(crate) use late::{Beside, Decision, Follows, InScope, Meaning, Started, Which};
 pub(crate) use undecided::{Fate, Held, Room, Undecided};
 
 use hot::{Hot, Left};

@@ -139,14 +139,14 @@ impl Shared {
     /// followed by it alone.
     #[cold]
     fn bind_in_late(&self, trace: TraceId, span: SpanId, parent: SpanId, cx: &Context) {
-        let scope = self.levels.own_route_or_around(cx, &self.routes);
+        let scope = self.levels.in_trace(cx, trace, &self.routes);
         let started = self
             .bindings
             .start_in_late(trace, span, parent, scope, &self.routes);
         match (started, scope) {
             (Started::Follows, _) => {}
             (Started::Decides(follows), _) => self.follow(follows),
-            (Started::Apart, Some(route)) => self.start_root(trace, span, false, route),
+            (Started::Apart, Some(scope)) => self.start_root(trace, span, false, scope.route),
             (Started::Apart | Started::Unknown, _) => {
                 self.bind_without_parent(trace, span, parent, cx);
             }

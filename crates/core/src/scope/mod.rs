@@ -18,10 +18,9 @@ mod task;
 pub(crate) use global::process_slot;
 pub use global::{GlobalSlot, clear_global, global, reset, set_global};
 pub use guard::ScopeGuard;
-use task::with_around;
 pub use task::{DestinationExt, WithDestination};
 
-use crate::binding::RouteId;
+use crate::binding::{InScope, RouteId};
 use crate::destination::Destination;
 use crate::mutant::{Mutant, Switch};
 use crate::routes::Routes;
@@ -224,12 +223,19 @@ impl Levels {
         self.local(cx, route).flatten()
     }
 
-    /// The same, or that of the future around, if a context that was attached inside hides it: for a
-    /// span that has no destination otherwise.
-    pub(crate) fn own_route_or_around(&self, cx: &Context, routes: &Routes) -> Option<RouteId> {
-        let around = |around: &Destination| (!around.is_unset()).then(|| routes.of(Some(around)));
-        self.own_route(cx, routes)
-            .or_else(|| with_around(around).flatten())
+    /// The scope in which a child of `trace` starts, whose parent context is `cx`.
+    pub(crate) fn in_trace(
+        &self,
+        cx: &Context,
+        trace: TraceId,
+        routes: &Routes,
+    ) -> Option<InScope> {
+        let route = self.own_route(cx, routes)?;
+        let of_trace = |span: &SpanContext| span.trace_id() == trace && !span.is_remote();
+        // A scope around code that takes up somebody else's span is none of that one's trace.
+        let inside = in_scope(cx).is_some_and(|scope| !scope.is_unset())
+            || with_current(|cx| of_trace(cx.span().span_context())) == Some(true);
+        Some(InScope { route, inside })
     }
 
     fn local<T>(&self, cx: &Context, f: impl Fn(&Destination) -> T) -> Option<T> {

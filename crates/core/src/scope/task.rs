@@ -5,7 +5,6 @@ use crate::scope::{in_scope, with_current};
 use futures_core::Stream;
 use opentelemetry::ContextGuard;
 use pin_project_lite::pin_project;
-use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
@@ -59,49 +58,15 @@ pin_project! {
     }
 }
 
-thread_local! {
-    /// The destination of the innermost future or stream that this thread polls, as far as that had
-    /// to attach a context. A context that is attached inside, as `tracing-opentelemetry` does for a
-    /// span that was entered before, hides the destination without meaning to.
-    static AROUND: RefCell<Option<Destination>> = const { RefCell::new(None) };
-}
-
-/// A context that was attached for one poll.
-struct Overlay {
-    _context: ContextGuard,
-    /// What was around before. A poll ends before the one around it does, so what is put back is
-    /// right whatever happens inside.
-    outside: Option<Destination>,
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let outside = self.outside.take();
-        // Dropped outside of the cell. The future that is polled has a clone, so it is not the last.
-        drop(AROUND.try_with(|around| around.replace(outside)));
-    }
-}
-
 /// Attaches the current context with `destination` in it, unless it is there already or the thread
 /// has no context any more.
-fn overlay(destination: &Destination) -> Option<Overlay> {
-    let inside = with_current(|cx| match in_scope(cx) {
+fn overlay(destination: &Destination) -> Option<ContextGuard> {
+    with_current(|cx| match in_scope(cx) {
         Some(there) if there.same(destination) => None,
         _ => Some(destination.in_context(cx)),
-    });
-    let context = inside.flatten()?.attach();
-    let outside = AROUND.try_with(|around| around.replace(Some(destination.clone())));
-    Some(Overlay {
-        _context: context,
-        outside: outside.ok().flatten(),
     })
-}
-
-/// Applies `f` to the destination of the innermost future or stream that this thread polls, whatever
-/// context was attached inside it.
-pub(crate) fn with_around<T>(f: impl FnOnce(&Destination) -> T) -> Option<T> {
-    let around = AROUND.try_with(|around| around.borrow().clone());
-    around.ok().flatten().as_ref().map(f)
+    .flatten()
+    .map(opentelemetry::Context::attach)
 }
 
 impl<F: Future> Future for WithDestination<F> {
