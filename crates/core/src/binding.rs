@@ -19,7 +19,8 @@ mod shard;
 mod spans;
 mod undecided;
 
-pub(crate) use late::{Beside, Decision, Follows, Meaning, Started, Which};
+use late::is_crowded;
+pub(crate) use late::{Beside, Decision, Follows, InScope, Meaning, Started, Which};
 pub(crate) use undecided::{Fate, Held, Room, Undecided};
 
 use hot::{Hot, Left};
@@ -483,21 +484,6 @@ pub(crate) enum Ended {
     Ignored,
     /// Its binding is gone.
     Unbound,
-}
-
-impl Ended {
-    #[inline]
-    fn of(route: RouteId, open: Option<Arc<Undecided>>) -> Self {
-        match open {
-            Some(place) => Self::Undecided(place),
-            None => Self::Bound(route.plain()),
-        }
-    }
-}
-
-/// Whether an undecided trace has to make room once it is over.
-fn is_crowded(open: Option<&Undecided>) -> bool {
-    open.is_some_and(Undecided::is_crowded)
 }
 
 fn span_key(span: SpanId) -> u64 {

@@ -1,7 +1,7 @@
 //! The span processor: binds in `on_start`, hands over in `on_end`. Neither waits, does I/O, logs
 //! or touches anything of the application's but the span.
 
-use crate::binding::{Ended, RouteId, Started};
+use crate::binding::{Ended, InScope, RouteId, Started};
 use crate::pipeline::{Payload, Pipeline, Shared};
 use crate::record::Resource;
 use crate::scope::{DetachedFrom, in_scope, with_current};
@@ -138,15 +138,18 @@ impl Shared {
     /// followed by it alone.
     #[cold]
     fn bind_in_late(&self, trace: TraceId, span: SpanId, parent: SpanId, cx: &Context) {
-        let scope = self.levels.own_or_around(cx);
-        let scope = scope.map(|destination| self.route_to(&destination, trace));
+        let scope = self.levels.in_trace(cx, trace);
+        let scope = scope.map(|(destination, inside)| InScope {
+            route: self.route_to(&destination, trace),
+            inside,
+        });
         let started = self
             .bindings
             .start_in_late(trace, span, parent, scope, &self.routes);
         match (started, scope) {
             (Started::Follows, _) => {}
             (Started::Decides(follows), _) => self.follow(follows),
-            (Started::Apart, Some(route)) => self.start_root(trace, span, false, route),
+            (Started::Apart, Some(scope)) => self.start_root(trace, span, false, scope.route),
             (Started::Apart | Started::Unknown, _) => {
                 self.bind_without_parent(trace, span, parent, cx);
             }

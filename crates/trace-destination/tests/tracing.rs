@@ -86,6 +86,8 @@ fn outcome<F: Future<Output = ()>>(id: &str, strict: bool, run: fn(Tenants) -> F
     let to = |i: usize| Destination::new(places[i].1.clone());
     let global = Arc::new(GlobalSlot::new());
     global.set(to(2));
+    // Roots below the scopes count in a process that has any, as each of these programs.
+    drop(to(0).enter());
     let builder = Pipeline::builder().with_global(global);
     let builder = if strict { builder.strict() } else { builder };
     let pipeline = builder.build().unwrap();
@@ -207,7 +209,7 @@ orders! {
         .instrument(info_span!("request"))
         .with_destination(t.acme)
     };
-    entered_before_the_scope: "acme 2", "global 2, unscoped root 1", |t| {
+    entered_before_the_scope: "unrouted 2", "global 2, unscoped root 1", |t| {
         let request = info_span!("request");
         request.in_scope(|| {});
         work().instrument(request).with_destination(t.acme)
@@ -363,7 +365,7 @@ orders! {
             .await;
         consume(body).await;
     };
-    body_that_decides: "acme 4", "global 4, unscoped root 1", |t| async move {
+    body_in_a_scope_around_the_request: "unrouted 4", "global 4, unscoped root 1", |t| async move {
         let handler = async move {
             authenticate();
             body(Span::current()).with_destination(t.acme)
@@ -455,11 +457,44 @@ fn without_context_activation_the_span_has_to_be_made_current() {
             let _current = Span::current().context().attach();
             assert_eq!(bind_current_trace(&acme), TraceBinding::Bound);
         });
-        let request = info_span!("request");
-        request.in_scope(|| {});
-        let _scope = acme.enter();
-        request.in_scope(|| info_span!("work").in_scope(|| {}));
     });
     assert!(pipeline.shutdown(PATIENCE).wait().all_stored());
-    assert_eq!(place.store().len(), 3);
+    assert_eq!(place.store().len(), 1);
+}
+
+#[test]
+fn work_that_tenants_share_decides_for_nobody_else() {
+    // Whoever is polled first drives it, in the span of the one who made it.
+    use futures_util::future::FutureExt as _;
+    let outcome = outcome("shared", true, |t| async move {
+        let unknown = info_span!("unknown");
+        // It has started, and its tenant is not known.
+        unknown.in_scope(|| {});
+        let shared = async {
+            tokio::task::yield_now().await;
+            info_span!("fetch keys").in_scope(|| {});
+        };
+        let shared = shared.instrument(unknown.clone()).shared();
+        let (first, own) = (shared.clone(), t.other.clone());
+        work()
+            .instrument(info_span!("request"))
+            .with_destination(t.other.clone())
+            .await;
+        first.with_destination(t.other.clone()).await;
+        async move {
+            // A child of somebody else's span, made in a scope and a span of one's own.
+            let theirs = info_span!(parent: &unknown, "for somebody");
+            {
+                let _scope = own.enter();
+                theirs.in_scope(|| {});
+            }
+            shared.await;
+            unknown.in_scope(|| assert!(bind_current_trace(&t.acme).is_bound()));
+        }
+        .instrument(info_span!("request"))
+        .with_destination(t.other)
+        .await;
+    });
+    // The child went where its scope is, and decided nothing.
+    assert_eq!(outcome, "acme 2, other 4");
 }

@@ -10,7 +10,7 @@ use super::own::Own;
 use super::segments::Segment;
 use super::shard::Shard;
 use super::undecided::{Held, Undecided};
-use super::{Bindings, RouteId, key, span_key};
+use super::{Bindings, Ended, RouteId, key, span_key};
 use opentelemetry::trace::{SpanId, TraceId};
 use std::sync::Arc;
 
@@ -51,6 +51,14 @@ pub(crate) trait Meaning {
     fn whole(&self, route: RouteId) -> RouteId;
 }
 
+/// A scope in which a child starts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InScope {
+    pub(crate) route: RouteId,
+    /// The scope was entered inside the trace of the child. Any other has no say in that trace.
+    pub(crate) inside: bool,
+}
+
 /// How a child starts in a segment that was decided late, or is not decided yet.
 #[derive(Debug)]
 pub(crate) enum Started {
@@ -58,7 +66,7 @@ pub(crate) enum Started {
     Follows,
     /// Its scope decided.
     Decides(Follows),
-    /// Its scope names another destination than that of the trace.
+    /// Its scope names another destination than that of the trace, or has no say in an undecided one.
     Apart,
     /// Its parent is not remembered.
     Unknown,
@@ -122,6 +130,21 @@ impl RouteId {
     }
 }
 
+impl Ended {
+    #[inline]
+    pub(super) fn of(route: RouteId, open: Option<Arc<Undecided>>) -> Self {
+        match open {
+            Some(place) => Self::Undecided(place),
+            None => Self::Bound(route.plain()),
+        }
+    }
+}
+
+/// Whether an undecided trace has to make room once it is over.
+pub(super) fn is_crowded(open: Option<&Undecided>) -> bool {
+    open.is_some_and(Undecided::is_crowded)
+}
+
 impl Bindings {
     /// Binds a local root whose destination is not known. It takes no part in a running trace with
     /// the same id.
@@ -167,15 +190,14 @@ impl Bindings {
         }
     }
 
-    /// Binds a child to its parent's segment, which was not decided when its root started. `scope` is
-    /// the route of the scope in which the child starts.
+    /// Binds a child to its parent's segment, which was not decided when its root started.
     #[cold]
     pub(crate) fn start_in_late(
         &self,
         trace: TraceId,
         span: SpanId,
         parent: SpanId,
-        scope: Option<RouteId>,
+        scope: Option<InScope>,
         meaning: &impl Meaning,
     ) -> Started {
         let (trace, span, parent) = (key(trace), span_key(span), span_key(parent));
@@ -206,10 +228,12 @@ impl Bindings {
         let is_intended = waits.is_some_and(|open| open.intended.is_some());
         let decides = proven && segment.route == RouteId::UNDECIDED;
         let started = match scope.filter(|_| !is_intended) {
-            Some(scope) if decides => {
-                Started::Decides(shard.decide(trace, parents, scope, meaning))
+            Some(scope) if decides && scope.inside => {
+                Started::Decides(shard.decide(trace, parents, scope.route, meaning))
             }
-            Some(scope) if meaning.whole(segment.route.plain()) != scope => return Started::Apart,
+            Some(scope) if meaning.whole(segment.route.plain()) != scope.route => {
+                return Started::Apart;
+            }
             _ => Started::Follows,
         };
         let Some(entry) = shard.traces.get_mut(&trace) else {

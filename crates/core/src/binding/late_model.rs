@@ -24,7 +24,8 @@ enum Op {
     /// A child of an open span, in a scope or in none.
     Child {
         parent: usize,
-        scope: Option<u32>,
+        /// Its route, and whether it was entered inside the trace.
+        scope: Option<(u32, bool)>,
     },
     End {
         span: usize,
@@ -50,7 +51,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => proptest::option::of(0..3usize).prop_map(|foreign| Op::Root { foreign }),
         2 => (proptest::option::of(0..8usize), route())
             .prop_map(|(repeats, route)| Op::BoundRoot { repeats, route }),
-        8 => (any::<usize>(), proptest::option::of(route()))
+        8 => (any::<usize>(), proptest::option::of((route(), any::<bool>())))
             .prop_map(|(parent, scope)| Op::Child { parent, scope }),
         8 => any::<usize>().prop_map(|span| Op::End { span }),
         2 => (any::<usize>(), any::<usize>(), route())
@@ -269,26 +270,29 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
                 prop_assert_eq!(started.is_late(), is_late);
                 let mut apart = None;
                 if is_late {
-                    let scope = scope.map(RouteId);
+                    let scope = scope.map(|(route, inside)| InScope {
+                        route: RouteId(route),
+                        inside,
+                    });
                     match world
                         .table
                         .start_in_late(ids.0, ids.1, ids.2, scope, &Plain)
                     {
                         Started::Follows => {}
                         Started::Decides(follows) => world.follow(follows),
-                        Started::Apart => apart = scope,
+                        Started::Apart => apart = scope.map(|scope| scope.route),
                         Started::Unknown => prop_assert!(false, "an open parent is known"),
                     }
                 }
                 match (model.segments[segment].state, scope) {
-                    (State::Undecided, Some(scope)) => {
+                    (State::Undecided, Some((scope, true))) => {
                         model.decide(segment, State::Decided(scope));
                         model.start(segment);
                     }
-                    (State::Decided(goes), Some(scope)) if goes != scope => {
+                    (State::Decided(goes), Some((scope, _))) if goes != scope => {
                         prop_assert_eq!(apart, Some(RouteId(scope)));
                     }
-                    (State::Expired, Some(scope)) => {
+                    (State::Expired, Some((scope, _))) | (State::Undecided, Some((scope, _))) => {
                         prop_assert_eq!(apart, Some(RouteId(scope)));
                     }
                     _ => model.start(segment),

@@ -382,7 +382,11 @@ fn loom_a_scope_decides_while_nobody_may_wait_any_more() {
         let child = {
             let table = table.clone();
             thread::spawn(move || {
-                match table.start_in_late(trace(), span(3), span(1), Some(A), &Plain) {
+                let scope = InScope {
+                    route: A,
+                    inside: true,
+                };
+                match table.start_in_late(trace(), span(3), span(1), Some(scope), &Plain) {
                     Started::Decides(follows) => (sent(follows), end(&table, 3)),
                     // Too late: it has a segment of its own.
                     Started::Apart => {

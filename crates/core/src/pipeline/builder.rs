@@ -117,7 +117,8 @@ impl PipelineBuilder {
     /// destination no root starts without one.
     ///
     /// Code that runs inside the trace decides, once: by
-    /// [`bind_current_trace`](crate::bind_current_trace), or by starting a span in a scope there.
+    /// [`bind_current_trace`](crate::bind_current_trace), or by starting a span in a scope that was
+    /// entered there.
     /// The spans that ended before, and the trace's values, then follow. A further scope that names
     /// another destination is followed by the spans that start in it, which are stored there as a
     /// part of the same trace.

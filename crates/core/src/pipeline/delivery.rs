@@ -1,12 +1,14 @@
 //! The delivery thread: takes spans out of the ingress, collects them into batches per lane, and
 //! starts a task for each lane that has a batch. It never runs code of a sink.
 
+mod control;
 mod end;
 mod room;
 mod slots;
 mod sweep;
 mod values;
 
+pub(super) use control::Control;
 use end::close_sinks;
 use room::Room;
 use slots::{Slot, Slots};
@@ -46,37 +48,6 @@ const WORKERS: usize = 2;
 const MAX_BLOCKED: usize = 512;
 /// Bounds of the time between two sweeps of the bindings.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(15));
-
-/// A request to the delivery thread.
-pub(super) enum Control {
-    /// Of these locations, or of all.
-    Flush(Asked, Option<Arc<[LocationUri]>>),
-    Shutdown(Asked),
-    /// Shows what becomes of everybody else when the thread panics.
-    #[cfg(test)]
-    Panic(Asked),
-    /// Shows what becomes of everybody else when the thread does not go on.
-    #[cfg(test)]
-    Stall(Asked, Duration),
-}
-
-impl Control {
-    pub(super) fn state(&self) -> &Asked {
-        match self {
-            Self::Flush(state, _) | Self::Shutdown(state) => state,
-            #[cfg(test)]
-            Self::Panic(state) | Self::Stall(state, _) => state,
-        }
-    }
-
-    /// The locations it is about, where it is not about all.
-    pub(super) fn only(&self) -> Option<&[LocationUri]> {
-        match self {
-            Self::Flush(_, only) => only.as_deref(),
-            _ => None,
-        }
-    }
-}
 
 /// How long things are kept.
 #[derive(Debug)]

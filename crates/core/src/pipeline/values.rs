@@ -61,7 +61,7 @@ impl Pipeline {
             false => None,
         };
         let route = own.map_or(route, |own| shared.routes.beside(own, route));
-        shared.accept_update(route, &update);
+        shared.accept_update(route, &update, false);
         true
     }
 }

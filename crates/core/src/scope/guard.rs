@@ -2,34 +2,6 @@
 
 use crate::destination::Destination;
 use opentelemetry::{Context, ContextGuard};
-use std::cell::Cell;
-
-thread_local! {
-    /// Guards of this thread that were not dropped. In whatever order they are, the count tells
-    /// whether one is left.
-    static GUARDS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// How many scopes are entered on this thread.
-pub(super) fn guards() -> usize {
-    GUARDS.try_with(Cell::get).unwrap_or(0)
-}
-
-#[derive(Debug)]
-struct Entered;
-
-impl Entered {
-    fn new() -> Self {
-        let _ = GUARDS.try_with(|guards| guards.set(guards.get() + 1));
-        Self
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let _ = GUARDS.try_with(|guards| guards.set(guards.get().saturating_sub(1)));
-    }
-}
 
 impl Destination {
     /// Makes this the context-local destination of this thread until the guard is dropped; then
@@ -38,7 +10,6 @@ impl Destination {
     pub fn enter(&self) -> ScopeGuard {
         ScopeGuard {
             _context: Context::map_current(|cx| self.in_context(cx)).attach(),
-            _entered: Entered::new(),
         }
     }
 }
@@ -54,5 +25,4 @@ impl Destination {
 #[derive(Debug)]
 pub struct ScopeGuard {
     _context: ContextGuard,
-    _entered: Entered,
 }

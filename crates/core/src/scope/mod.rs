@@ -18,7 +18,6 @@ mod task;
 pub(crate) use global::process_slot;
 pub use global::{GlobalSlot, clear_global, global, reset, set_global};
 pub use guard::ScopeGuard;
-use task::with_around;
 pub use task::{DestinationExt, WithDestination};
 
 use crate::binding::RouteId;
@@ -222,12 +221,15 @@ impl Levels {
         with_local(cx, route).flatten()
     }
 
-    /// The context-local destination, or that of the future around, if a context that was attached
-    /// inside hides it: for a span that has no destination otherwise.
-    pub(crate) fn own_or_around(&self, cx: &Context) -> Option<Destination> {
-        let found = |found: &Destination| (!found.is_unset()).then(|| found.clone());
-        let own = with_local(cx, found).flatten();
-        own.or_else(|| with_around(found).flatten())
+    /// The context-local destination for a child of `trace` whose parent context is `cx`, and whether
+    /// its scope was entered inside that trace.
+    pub(crate) fn in_trace(&self, cx: &Context, trace: TraceId) -> Option<(Destination, bool)> {
+        let found = with_local(cx, Destination::clone).filter(|found| !found.is_unset())?;
+        let of_trace = |span: &SpanContext| span.trace_id() == trace && !span.is_remote();
+        // A scope around code that takes up somebody else's span is none of that one's trace.
+        let inside = in_scope(cx).is_some_and(|scope| !scope.is_unset())
+            || with_current(|cx| of_trace(cx.span().span_context())) == Some(true);
+        Some((found, inside))
     }
 
     /// The route of the levels below the context, remembered for as long as the global slot does

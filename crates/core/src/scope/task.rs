@@ -1,12 +1,10 @@
 //! The scope of a future or stream: the destination is overlaid on the context of each poll.
 
 use crate::destination::Destination;
-use crate::scope::guard::guards;
 use crate::scope::{in_scope, with_current};
 use futures_core::Stream;
-use opentelemetry::{Context, ContextGuard};
+use opentelemetry::ContextGuard;
 use pin_project_lite::pin_project;
-use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
@@ -60,35 +58,34 @@ pin_project! {
     }
 }
 
-thread_local! {
-    /// The innermost future or stream that this thread polls. A context that is attached inside, as
-    /// `tracing-opentelemetry` does for a span that was entered before, hides its destination
-    /// without meaning to.
-    static AROUND: RefCell<Option<Around>> = const { RefCell::new(None) };
+/// Attaches the current context with `destination` in it, unless it is there already or the thread
+/// has no context any more.
+fn overlay(destination: &Destination) -> Option<ContextGuard> {
+    with_current(|cx| match in_scope(cx) {
+        Some(there) if there.same(destination) => None,
+        _ => Some(destination.in_context(cx)),
+    })
+    .flatten()
+    .map(opentelemetry::Context::attach)
 }
 
-struct Around {
-    destination: Destination,
-    /// How many scopes were entered on this thread by then.
-    guards: usize,
+impl<F: Future> Future for WithDestination<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<F::Output> {
+        self.in_scope(|inner| inner.poll(task))
+    }
 }
 
-/// A context that was attached for one poll.
-struct Overlay {
-    /// None where the destination is there already.
-    _context: Option<ContextGuard>,
-    /// What was around before, if that was another. A poll ends before the one around it does, so
-    /// what is put back is right whatever happens inside.
-    outside: Option<Option<Around>>,
-}
+impl<S: Stream> Stream for WithDestination<S> {
+    type Item = S::Item;
 
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        if let Some(outside) = self.outside.take() {
-            // Dropped outside of the cell. The future that is polled has a clone, so it is not the
-            // last.
-            drop(AROUND.try_with(|around| around.replace(outside)));
-        }
+    fn poll_next(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
+        self.in_scope(|inner| inner.poll_next(task))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inner.as_ref().map_or((0, Some(0)), Stream::size_hint)
     }
 }
 
@@ -125,62 +122,5 @@ impl<T> WithDestination<T> {
             Some(inner) => f(inner),
             None => unreachable!("the inner value is taken only on drop"),
         }
-    }
-}
-
-/// Attaches the current context with `destination` in it, unless it is there already or the thread
-/// has no context any more.
-fn overlay(destination: &Destination) -> Option<Overlay> {
-    let inside = with_current(|cx| match in_scope(cx) {
-        Some(there) if there.same(destination) => None,
-        _ => Some(destination.in_context(cx)),
-    })?;
-    let guards = guards();
-    let is_here = |around: &Around| around.guards == guards && around.destination.same(destination);
-    let outside = AROUND.try_with(|around| {
-        let known = around.borrow().as_ref().is_some_and(is_here);
-        (!known).then(|| {
-            around.replace(Some(Around {
-                destination: destination.clone(),
-                guards,
-            }))
-        })
-    });
-    let (context, outside) = (inside.map(Context::attach), outside.ok().flatten());
-    (context.is_some() || outside.is_some()).then_some(Overlay {
-        _context: context,
-        outside,
-    })
-}
-
-/// Applies `f` to the destination of the innermost future or stream that this thread polls, whatever
-/// context was attached inside it; not where a scope was entered inside it, which that context may
-/// hide.
-pub(crate) fn with_around<T>(f: impl FnOnce(&Destination) -> T) -> Option<T> {
-    let around = AROUND.try_with(|around| {
-        let around = around.borrow();
-        let innermost = around.as_ref().filter(|around| around.guards == guards());
-        innermost.map(|around| around.destination.clone())
-    });
-    around.ok().flatten().as_ref().map(f)
-}
-
-impl<F: Future> Future for WithDestination<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<F::Output> {
-        self.in_scope(|inner| inner.poll(task))
-    }
-}
-
-impl<S: Stream> Stream for WithDestination<S> {
-    type Item = S::Item;
-
-    fn poll_next(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
-        self.in_scope(|inner| inner.poll_next(task))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.inner.as_ref().map_or((0, Some(0)), Stream::size_hint)
     }
 }
