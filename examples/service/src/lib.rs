@@ -29,7 +29,9 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tower_http::trace::TraceLayer;
 use trace_destination::tower::DestinationLayer;
-use trace_destination::{Destination, FlushReport, Pipeline, Template, bind_current_trace};
+use trace_destination::{
+    Destination, FlushReport, Pipeline, Template, bind_current_trace, update_current_trace,
+};
 use tracing::{Instrument, Span, field, info_span};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -134,6 +136,13 @@ async fn authenticate(
         return StatusCode::UNAUTHORIZED.into_response();
     };
     Span::current().record("tenant", &*tenant.0);
+    let session = request.headers().get("x-session-id");
+    let session = session.and_then(|session| session.to_str().ok());
+    // Waits with the trace until that is decided.
+    update_current_trace(|trace| {
+        trace.user_id = Some(tenant.0.to_string());
+        trace.session_id = session.map(str::to_owned);
+    });
     request.extensions_mut().insert(tenant);
     next.run(request).await
 }

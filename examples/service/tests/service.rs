@@ -28,6 +28,8 @@ struct Trace {
     request: Option<String>,
     names: Vec<String>,
     tenants: BTreeSet<String>,
+    /// What the service sets on the trace: the user, then the session.
+    values: [Option<String>; 2],
 }
 
 impl Trace {
@@ -77,6 +79,7 @@ async fn ask(
         .header("host", "localhost")
         .header("authorization", format!("Bearer {token}"))
         .header("x-request-id", id)
+        .header("x-session-id", format!("session of {token}"))
         .body(Empty::new())
         .unwrap();
     let response = client.send_request(request).await.unwrap();
@@ -129,18 +132,35 @@ fn in_file(path: &Path) -> Traces {
         let trace = traces.entry(trace).or_default();
         trace.add(&name, id.as_deref(), tenant.as_deref());
     }
+    for (n, key) in ["mlflow.trace.user", "mlflow.trace.session"]
+        .into_iter()
+        .enumerate()
+    {
+        let mut query = file
+            .prepare("select request_id, value from trace_request_metadata where key = ?1")
+            .unwrap();
+        let mut rows = query.query([key]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let trace: String = row.get(0).unwrap();
+            traces.entry(trace).or_default().values[n] = row.get(1).unwrap();
+        }
+    }
     traces
 }
 
 fn in_memory(tenant: &str) -> Traces {
     let mut traces = Traces::new();
-    for stored in MemoryStore::named(&format!("service-{tenant}")).spans() {
+    let store = MemoryStore::named(&format!("service-{tenant}"));
+    for stored in store.spans() {
         let attributes = stored.span.attributes();
         let text = |key| attributes.get(key).and_then(|value| value.as_str());
         let trace = traces
             .entry(stored.span.trace_id().to_string())
             .or_default();
         trace.add(stored.span.name(), text("id"), text("tenant"));
+        if let Some(update) = store.update(stored.span.trace_id()) {
+            trace.values = [update.user_id, update.session_id];
+        }
     }
     traces
 }
@@ -162,6 +182,9 @@ fn check(tenant: usize, place: &str, traces: Traces) {
             BTreeSet::from([name.clone()]),
             "{place}, {id}"
         );
+        let session = format!("session of token-{tenant:02}");
+        let values = [Some(name.clone()), Some(session)];
+        assert_eq!(trace.values, values, "{place} of {name}, {id}");
         assert!(requests.insert(request), "{place} of {name} has {id} twice");
     }
     let expected: BTreeSet<usize> = (0..REQUESTS).filter(|r| tenant_of(*r) == tenant).collect();
