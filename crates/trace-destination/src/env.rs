@@ -128,7 +128,10 @@ fn named(env: &dyn EnvSource, text: &str) -> Result<Destination, Error> {
         _ => Err(Error::new(
             ErrorKind::InvalidConfig,
             "read environment",
-            format!("`{text}` is neither a URI nor an experiment id nor catalog.schema[.prefix]"),
+            format!(
+                "`{}` is neither a URI nor an experiment id nor catalog.schema[.prefix]",
+                text.escape_debug()
+            ),
         )
         .mend("write a URI such as sqlite:///mlflow.db?experiment_name=checkout")),
     }
