@@ -1,7 +1,7 @@
 //! Access tokens by OAuth client credentials (RFC 6749, section 4.4), renewed before they end.
 
 use crate::address::{redacted, warn_of_plain};
-use crate::bounded::{json, read};
+use crate::bounded::{Answer, json, read};
 use crate::failure::Failure;
 use crate::secret::{Secret, said};
 use crate::times::token_life;
@@ -218,6 +218,28 @@ impl Tokens {
         [&self.client.secret, &self.pair, &self.encoded].map(Secret::clone)
     }
 
+    async fn ask(&self, http: &reqwest::Client, body: String) -> Result<Answer, Failure> {
+        #[cfg(fuzzing)]
+        if let Some(answer) = crate::fuzzing::answer(
+            &self.client.token_url,
+            &[(AUTHORIZATION, self.header.clone())].into_iter().collect(),
+            MAX_ANSWER,
+        ) {
+            return Ok(answer);
+        }
+        let sent = http
+            .post(&self.client.token_url)
+            .header(AUTHORIZATION, self.header.clone())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body)
+            .send()
+            .await;
+        match sent {
+            Ok(response) => read(response, MAX_ANSWER).await,
+            Err(error) => Err(Failure::of(error)),
+        }
+    }
+
     async fn fetch(&self, http: &reqwest::Client) -> Result<Given, TokenFault> {
         let url = self.client.shown();
         let fault = |kind, cause: String, is_passing| TokenFault {
@@ -232,17 +254,7 @@ impl Tokens {
             body.push_str("&scope=");
             body.extend(utf8_percent_encode(scope, FORM));
         }
-        let sent = http
-            .post(&self.client.token_url)
-            .header(AUTHORIZATION, self.header.clone())
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(body)
-            .send()
-            .await;
-        let answer = match sent {
-            Ok(response) => read(response, MAX_ANSWER).await,
-            Err(error) => Err(Failure::of(error)),
-        };
+        let answer = self.ask(http, body).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(Failure::Transport { class, source }) => {
