@@ -62,6 +62,8 @@ pub fn redacted(address: &str, known: &[&str]) -> String {
         shown.push(if i == 0 { '?' } else { '&' });
         match pair.split_once('=') {
             Some((key, _)) if known.contains(&key) => shown.push_str(pair),
+            // Base64 ends so: what is in front of it is no name.
+            Some((_, value)) if value.bytes().all(|b| b == b'=') => shown.push_str(MASK),
             Some((key, _)) => {
                 shown.push_str(key);
                 shown.push('=');
@@ -151,6 +153,10 @@ mod tests {
                 "https://idp/t?client_secret=[secret]&scope=all&[secret]",
             ),
             ("https://idp/a@b?x=hunter2@y", "https://idp/a@b?x=[secret]"),
+            (
+                "https://idp/t?aHVudGVyMg==&aHVudGVyMjI=",
+                "https://idp/t?[secret]&[secret]",
+            ),
         ] {
             assert_eq!(redacted(address, &["scope"]), expected);
         }

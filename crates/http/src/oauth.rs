@@ -133,6 +133,9 @@ pub(crate) struct Tokens {
 #[derive(Default)]
 struct State {
     token: Option<Token>,
+    /// The token that was given out last, also where a server did not accept it: whoever is asked
+    /// for the next one may repeat it.
+    last: Option<Secret>,
     /// When the last attempt to get one failed, and why.
     failed: Option<(Instant, TokenFault)>,
 }
@@ -186,7 +189,7 @@ impl Tokens {
         {
             return Err(Failure::Token(Box::new(fault.again())));
         }
-        let given = match self.fetch(http).await {
+        let given = match self.fetch(http, state.last.as_ref()).await {
             Ok(given) => given,
             Err(fault) => {
                 state.failed = Some((Instant::now(), fault.again()));
@@ -197,6 +200,7 @@ impl Tokens {
         let text = Secret::new(given.access_token);
         let now = Instant::now();
         state.failed = None;
+        state.last = Some(text.clone());
         state.token = Some(Token {
             text: text.clone(),
             renew_at: now
@@ -240,7 +244,12 @@ impl Tokens {
         }
     }
 
-    async fn fetch(&self, http: &reqwest::Client) -> Result<Given, TokenFault> {
+    /// Asks for a token. `last` is the one before, which is not to be shown either.
+    async fn fetch(
+        &self,
+        http: &reqwest::Client,
+        last: Option<&Secret>,
+    ) -> Result<Given, TokenFault> {
         let url = self.client.shown();
         let fault = |kind, cause: String, is_passing| TokenFault {
             kind,
@@ -275,7 +284,8 @@ impl Tokens {
         let status = answer.status;
         if !(200..300).contains(&status) {
             let secrets = self.secrets();
-            let words = said(&answer.body, secrets.iter().map(Secret::expose));
+            let secrets = secrets.iter().chain(last).map(Secret::expose);
+            let words = said(&answer.body, secrets);
             let cause = format!("was answered with {status}: {words}");
             return Err(match status {
                 408 | 425 | 429 | 500..=599 => fault(ErrorKind::Unavailable, cause, true),

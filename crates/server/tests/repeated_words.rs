@@ -6,9 +6,11 @@
 mod support;
 
 use serde_json::json;
-use support::builder;
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::http::{Reply, Server};
+use support::{batch, builder, root};
 use trace_destination_core::TraceLocation as _;
+use trace_destination_server::{Credentials, OAuthClient};
 
 const SECRET: &str = "hunter2-do-not-show";
 
@@ -62,4 +64,30 @@ async fn names_and_versions_of_a_server_are_shown_as_its_other_words() {
             assert!(error.mend_hint().is_some(), "{text}");
         }
     }
+}
+
+/// A token that was given out is no less secret where it is asked for the next one.
+#[tokio::test]
+async fn a_server_of_tokens_that_repeats_the_last_one_is_not_repeated() {
+    let is_first = AtomicBool::new(true);
+    let server = Server::start(move |request| match request.path() {
+        "/token" if is_first.swap(false, Ordering::Relaxed) => {
+            Reply::json(200, json!({"access_token": SECRET, "expires_in": 3600}))
+        }
+        "/token" => Reply::json(
+            401,
+            json!({"error_description": format!("{SECRET} is over")}),
+        ),
+        _ => Reply::text(401, "no"),
+    });
+    let client = OAuthClient::new("id", "client", format!("{}/token", server.url()));
+    let location = builder(&format!("otlp+{}", server.url()))
+        .with_credentials(Credentials::oauth(client))
+        .build()
+        .unwrap();
+    let sink = location.open().await.unwrap();
+    let error = sink.write(&batch([root(1)])).await.unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("[secret] is over"), "{text}");
+    assert!(!text.contains(SECRET), "{text}");
 }
