@@ -51,6 +51,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::compile() {
+        return code;
+    }
     let outcome = match Cli::parse().task {
         Task::Test => test::run(),
         Task::Conformance(task) => task.run(),
