@@ -22,6 +22,8 @@ fn variables(text: &str) -> BTreeMap<String, String> {
     text.lines()
         .filter_map(|line| line.split_once('='))
         .filter(|(_, value)| !DEVICES.iter().any(|device| value.contains(device)))
+        // Paths are shown as they are.
+        .filter(|(_, value)| !value.contains(char::is_control))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }

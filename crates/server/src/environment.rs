@@ -310,7 +310,8 @@ const MAX_FILE: u64 = 1 << 20;
 /// Reads a file of `[section]`s with `key = value`; `None` if there is none.
 fn ini(file: &Path) -> Result<Option<Profiles>, Error> {
     use std::io::ErrorKind as I;
-    let about = |what: &str| invalid(format!("`{}` {what}", file.display()));
+    let shown = file.display().to_string();
+    let about = |what: &str| invalid(format!("`{}` {what}", shown.escape_debug()));
     let read = std::fs::metadata(file).and_then(|found| {
         // Devices and pipes have no end, and some wait for one.
         let is_usable = found.is_file() && found.len() <= MAX_FILE;
