@@ -45,6 +45,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::compile() {
+        return code;
+    }
     let outcome = match Cli::parse().task {
         Task::Test => test::run(),
         Task::Conformance(arguments) => live::run_task("conformance", &arguments),

@@ -334,7 +334,7 @@ impl Database {
         {
             tracing::warn!(
                 file = %self.path.display(),
-                revision = %known.revision.escape_debug(),
+                revision = %schema::shown(&known.revision),
                 "the MLflow schema revision of the database is not known to this program; its tables \
                  take what is written, and are written"
             );

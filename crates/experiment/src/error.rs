@@ -1,6 +1,6 @@
 //! What can go wrong here, and its one translation into the public error.
 
-use crate::schema::Difference;
+use crate::schema::{Difference, shown};
 use rusqlite::ErrorCode;
 use std::io;
 use std::path::PathBuf;
@@ -249,7 +249,7 @@ impl From<Failed> for Error {
                 K::Unsupported,
                 format!(
                     "schema revision `{}` is unknown, and {missing}",
-                    revision.escape_debug()
+                    shown(&revision)
                 ),
             )
             .mend("update this program, or name another file"),
@@ -264,12 +264,16 @@ impl From<Failed> for Error {
                     .mend("create it in MLflow, or give an `experiment_name` to have it created")
             }
             Fault::Deleted { id, name } => {
+                let name = shown(&name);
                 error(K::NotFound, format!("experiment {id} `{name}` is deleted"))
                     .mend("restore it in MLflow, or name another one")
             }
             Fault::Disagree { id, given, found } => error(
                 K::Conflict,
-                format!("experiment {id} is named `{found}`, not `{given}`"),
+                format!(
+                    "experiment {id} is named `{}`, not `{given}`",
+                    shown(&found)
+                ),
             )
             .mend("give the name or the id, or both of one experiment"),
             Fault::Abandoned => error(

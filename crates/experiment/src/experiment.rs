@@ -4,7 +4,7 @@ use crate::builder::MissingExperiment;
 use crate::config::DEFAULT_EXPERIMENT;
 use crate::error::Fault;
 use crate::location::Target;
-use crate::schema::Shape;
+use crate::schema::{Shape, shown};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -140,7 +140,7 @@ pub(crate) fn still_active(conn: &Connection, id: i64) -> Result<Option<Resolved
 /// How an experiment is called in messages.
 pub(crate) fn describe(conn: &Connection, id: i64) -> String {
     match by_id(conn, id) {
-        Ok(Some(row)) => format!("experiment {id} `{}`", row.name),
+        Ok(Some(row)) => format!("experiment {id} `{}`", shown(&row.name)),
         _ => format!("experiment {id}"),
     }
 }

@@ -146,6 +146,8 @@ mod writer;
 
 #[doc(hidden)]
 pub mod bench_support;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[doc(hidden)]
 pub mod test_support;
 

@@ -18,7 +18,7 @@ mod shapes;
 mod tables;
 mod triggers;
 
-pub(crate) use check::Difference;
+pub(crate) use check::{Difference, shown};
 pub(crate) use shapes::Shapes;
 
 use crate::error::Fault;
@@ -127,7 +127,10 @@ pub(crate) fn revision(conn: &Connection) -> Result<String, Fault> {
             found: "`alembic_version` is empty".into(),
         }),
         _ => Err(Fault::NoRevision {
-            found: format!("`alembic_version` holds {}", found.join(", ")),
+            found: {
+                let found: Vec<String> = found.iter().map(|found| shown(found)).collect();
+                format!("`alembic_version` holds {}", found.join(", "))
+            },
         }),
     }
 }
@@ -250,7 +253,11 @@ fn without_revision(conn: &Connection) -> Result<Fault, Fault> {
             found: "`alembic_version` is missing".into(),
         });
     }
-    let shown: Vec<_> = tables.iter().take(3).map(|t| format!("`{t}`")).collect();
+    let shown: Vec<_> = tables
+        .iter()
+        .take(3)
+        .map(|t| format!("`{}`", shown(t)))
+        .collect();
     Ok(Fault::Foreign {
         tables: match tables.len() {
             0 => "no table".into(),

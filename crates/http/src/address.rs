@@ -54,14 +54,22 @@ pub fn redacted(address: &str, known: &[&str]) -> String {
     };
     let host = place.find("://").map_or(0, |i| i + 3);
     let end = place[host..].find('/').map_or(place.len(), |i| host + i);
-    let mut shown = match place[host..end].rsplit_once('@') {
-        Some((_, bare)) => format!("{}{bare}{}", &place[..host], &place[end..]),
-        None => place.to_owned(),
+    let (authority, path) = place[host..].split_at(end - host);
+    let mut shown = match (authority.rsplit_once('@'), place[host..].rsplit_once('@')) {
+        (Some((_, bare)), _) => format!("{}{bare}{path}", &place[..host]),
+        // Where there is no port, it is a password with a slash in it.
+        (None, Some((_, bare))) if !has_port_or_none(authority) => {
+            format!("{}{bare}", &place[..host])
+        }
+        (None, None) if !has_port_or_none(authority) => format!("{}{MASK}", &place[..host]),
+        (None, _) => place.to_owned(),
     };
     for (i, pair) in query.into_iter().flat_map(|q| q.split('&')).enumerate() {
         shown.push(if i == 0 { '?' } else { '&' });
         match pair.split_once('=') {
             Some((key, _)) if known.contains(&key) => shown.push_str(pair),
+            // Base64 ends so: what is in front of it is no name.
+            Some((_, value)) if value.bytes().all(|b| b == b'=') => shown.push_str(MASK),
             Some((key, _)) => {
                 shown.push_str(key);
                 shown.push('=');
@@ -71,6 +79,14 @@ pub fn redacted(address: &str, known: &[&str]) -> String {
         }
     }
     shown
+}
+
+/// Whether what follows the last colon of an authority is a port, if there is one.
+fn has_port_or_none(authority: &str) -> bool {
+    match authority.rsplit_once(':') {
+        Some((_, port)) => port.ends_with(']') || port.bytes().all(|b| b.is_ascii_digit()),
+        None => true,
+    }
 }
 
 /// Warns, once for each host, where credentials travel in plain HTTP beyond this machine.
@@ -151,6 +167,14 @@ mod tests {
                 "https://idp/t?client_secret=[secret]&scope=all&[secret]",
             ),
             ("https://idp/a@b?x=hunter2@y", "https://idp/a@b?x=[secret]"),
+            ("https://u:hun/ter2@idp:1/t", "https://idp:1/t"),
+            ("https://u:hun/ter2", "https://[secret]"),
+            ("https://[::1]:8080/a@b", "https://[::1]:8080/a@b"),
+            ("https://[::1]/a@b", "https://[::1]/a@b"),
+            (
+                "https://idp/t?aHVudGVyMg==&aHVudGVyMjI=",
+                "https://idp/t?[secret]&[secret]",
+            ),
         ] {
             assert_eq!(redacted(address, &["scope"]), expected);
         }

@@ -134,6 +134,10 @@ impl Client {
         for (name, value) in &request.headers {
             headers.insert(name, value.clone());
         }
+        #[cfg(fuzzing)]
+        if let Some(answer) = crate::fuzzing::answer(&request.url, &headers, limit) {
+            return Ok(answer);
+        }
         let http = self.pool.http();
         let mut sent = http.request(request.method.clone(), &request.url);
         if let Some(body) = &request.body {

@@ -26,6 +26,8 @@ mod credentials;
 mod failure;
 mod fault;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod oauth;
 mod pool;
 mod secret;

@@ -2,7 +2,7 @@
 //! expire.
 
 use crate::address::{redacted, warn_of_plain};
-use crate::bounded::{json, read};
+use crate::bounded::{Answer, json, read};
 use crate::failure::Failure;
 use crate::secret::{Secret, said};
 use crate::times::token_life;
@@ -136,6 +136,9 @@ pub(crate) struct Tokens {
 #[derive(Default)]
 struct State {
     token: Option<Token>,
+    /// The token that was given out last, also where a server did not accept it: whoever is asked
+    /// for the next one may repeat it.
+    last: Option<Secret>,
     /// When the last attempt to get a token failed, and why.
     failed: Option<(Instant, TokenFault)>,
 }
@@ -189,7 +192,7 @@ impl Tokens {
         {
             return Err(Failure::Token(Box::new(fault.again())));
         }
-        let given = match self.fetch(http).await {
+        let given = match self.fetch(http, state.last.as_ref()).await {
             Ok(given) => given,
             Err(fault) => {
                 state.failed = Some((Instant::now(), fault.again()));
@@ -200,6 +203,7 @@ impl Tokens {
         let text = Secret::new(given.access_token);
         let now = Instant::now();
         state.failed = None;
+        state.last = Some(text.clone());
         state.token = Some(Token {
             text: text.clone(),
             renew_at: now
@@ -221,7 +225,34 @@ impl Tokens {
         [&self.client.secret, &self.pair, &self.encoded].map(Secret::clone)
     }
 
-    async fn fetch(&self, http: &reqwest::Client) -> Result<Given, TokenFault> {
+    async fn ask(&self, http: &reqwest::Client, body: String) -> Result<Answer, Failure> {
+        #[cfg(fuzzing)]
+        if let Some(answer) = crate::fuzzing::answer(
+            &self.client.token_url,
+            &[(AUTHORIZATION, self.header.clone())].into_iter().collect(),
+            MAX_ANSWER,
+        ) {
+            return Ok(answer);
+        }
+        let sent = http
+            .post(&self.client.token_url)
+            .header(AUTHORIZATION, self.header.clone())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body)
+            .send()
+            .await;
+        match sent {
+            Ok(response) => read(response, MAX_ANSWER).await,
+            Err(error) => Err(Failure::of(error)),
+        }
+    }
+
+    /// Asks for a token. `last` is the one before, which is not to be shown either.
+    async fn fetch(
+        &self,
+        http: &reqwest::Client,
+        last: Option<&Secret>,
+    ) -> Result<Given, TokenFault> {
         let url = self.client.shown();
         let fault = |kind, cause: String, is_passing| TokenFault {
             kind,
@@ -235,17 +266,7 @@ impl Tokens {
             body.push_str("&scope=");
             body.extend(utf8_percent_encode(scope, FORM));
         }
-        let sent = http
-            .post(&self.client.token_url)
-            .header(AUTHORIZATION, self.header.clone())
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(body)
-            .send()
-            .await;
-        let answer = match sent {
-            Ok(response) => read(response, MAX_ANSWER).await,
-            Err(error) => Err(Failure::of(error)),
-        };
+        let answer = self.ask(http, body).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(Failure::Transport { class, source }) => {
@@ -266,7 +287,8 @@ impl Tokens {
         let status = answer.status;
         if !(200..300).contains(&status) {
             let secrets = self.secrets();
-            let words = said(&answer.body, secrets.iter().map(Secret::expose));
+            let secrets = secrets.iter().chain(last).map(Secret::expose);
+            let words = said(&answer.body, secrets);
             let cause = format!("was answered with {status}: {words}");
             return Err(match status {
                 408 | 425 | 429 | 500..=599 => fault(ErrorKind::Unavailable, cause, true),

@@ -76,7 +76,7 @@ fn mlflow(
 /// from.
 fn mlflow_credentials(env: &dyn EnvSource) -> Result<(&'static str, Credentials), Error> {
     if let Some(auth) = env.var(AUTH_VAR)? {
-        return Err(unsupported(format!("{AUTH_VAR}={auth}")));
+        return Err(unsupported(format!("{AUTH_VAR}={auth:?}")));
     }
     if bool_var(env, SIGV4_VAR)? == Some(true) {
         return Err(unsupported(format!("{SIGV4_VAR}=true")));
@@ -304,17 +304,37 @@ fn profile(env: &dyn EnvSource, wanted: Option<&str>) -> Result<Section, Error> 
 type Section = BTreeMap<String, Secret>;
 type Profiles = BTreeMap<String, Section>;
 
+/// Longest file of credentials that is read.
+const MAX_FILE: u64 = 1 << 20;
+
 /// Reads a file of `[section]`s with `key = value`; `None` if there is none.
 fn ini(file: &Path) -> Result<Option<Profiles>, Error> {
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+    use std::io::ErrorKind as I;
+    let shown = file.display().to_string();
+    let about = |what: &str| invalid(format!("`{}` {what}", shown.escape_debug()));
+    let read = std::fs::metadata(file).and_then(|found| {
+        // Devices and pipes have no end, and some wait for one.
+        let is_usable = found.is_file() && found.len() <= MAX_FILE;
+        is_usable.then(|| std::fs::read_to_string(file)).transpose()
+    });
+    let text = match read {
+        Ok(Some(text)) => text,
+        Ok(None) => {
+            return Err(about("is no file of at most 1 MiB").mend("name another file, or none"));
+        }
+        Err(e) if e.kind() == I::NotFound => return Ok(None),
+        // Not the parser's words: what is in the file may be secret.
+        Err(e) if e.kind() == I::InvalidData => {
+            return Err(about("is not UTF-8").mend("save it as UTF-8"));
+        }
         Err(e) => {
-            return Err(invalid(format!("`{}` cannot be read", file.display()))
+            return Err(about("cannot be read")
                 .mend("allow this user to read it, or remove it")
                 .caused_by(e));
         }
     };
+    // Some editors of Windows begin a file with it.
+    let text = text.trim_start_matches('\u{feff}');
     let mut profiles = Profiles::new();
     let mut section = String::new();
     for line in text.lines().map(str::trim) {

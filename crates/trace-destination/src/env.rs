@@ -237,7 +237,8 @@ impl Environment {
                 ErrorKind::InvalidConfig,
                 "read environment",
                 format!(
-                    "`{text}` is neither a URI nor an experiment id nor catalog.schema[.prefix]"
+                    "`{}` is neither a URI nor an experiment id nor catalog.schema[.prefix]",
+                    text.escape_debug()
                 ),
             )
             .mend("write a URI such as sqlite:///mlflow.db?experiment_name=checkout")),

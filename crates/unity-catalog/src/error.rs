@@ -300,7 +300,24 @@ fn root_text(error: &(dyn StdError + 'static)) -> String {
     }
     let text = innermost.to_string();
     let line = text.lines().next().unwrap_or_default().trim();
-    line.chars().take(300).collect()
+    shown(line, 300)
+}
+
+/// What a table, a store or a catalog says, as an error repeats it: anybody may have written it.
+/// Without control characters, and at most `longest` characters of it.
+pub(crate) fn shown(text: &str, longest: usize) -> String {
+    let mut shown = String::new();
+    for (i, c) in text.chars().enumerate() {
+        match c {
+            _ if i == longest => {
+                shown.push('…');
+                break;
+            }
+            c if c.is_control() => shown.extend(c.escape_debug()),
+            c => shown.push(c),
+        }
+    }
+    shown
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ mod faults;
 mod faulty_store;
 #[path = "table/features.rs"]
 mod features;
+#[path = "table/foreign_words.rs"]
+mod foreign_words;
 #[path = "table/help.rs"]
 mod help;
 #[path = "table/hooked_store.rs"]

@@ -313,7 +313,7 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 /// A name as a message shows it: anybody may have chosen it.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let mut shown = String::new();
     for c in name.chars().take(SHOWN) {
         match c {

@@ -38,17 +38,18 @@ pub(crate) async fn resolve(api: Api<'_>, wanted: &Experiment) -> Result<Resolve
             Err(fault) => return Err(fault),
         };
         if let Some(name) = wanted.name.as_ref().filter(|name| **name != found.name) {
+            let other = api.host.client.said(found.name.as_bytes());
             return Err(Fault::new(
                 ErrorKind::Conflict,
-                format!("experiment {id} is named `{}`, not `{name}`", found.name),
+                format!("experiment {id} is named `{other}`, not `{name}`"),
                 "give the name or the id, or both of one experiment",
             ));
         }
-        return active(found);
+        return active(api, found);
     }
     let name = wanted.name.as_deref().unwrap_or_default();
     match api.experiment_by_name(name).await {
-        Ok(found) => return exactly(found, name).and_then(active),
+        Ok(found) => return exactly(found, name).and_then(|found| active(api, found)),
         Err(fault) if !is_absent(&fault) => return Err(fault),
         Err(_) => {}
     }
@@ -66,7 +67,7 @@ pub(crate) async fn resolve(api: Api<'_>, wanted: &Experiment) -> Result<Resolve
         }),
         // Somebody else was faster.
         Err(fault) if fault.code() == Some("RESOURCE_ALREADY_EXISTS") => {
-            exactly(api.experiment_by_name(name).await?, name).and_then(active)
+            exactly(api.experiment_by_name(name).await?, name).and_then(|found| active(api, found))
         }
         // The same answer as for a bad span, but here it is about the name.
         Err(fault) if fault.status() == Some(400) => Err(Fault::new(
@@ -109,14 +110,12 @@ fn exactly(found: Found, name: &str) -> Result<Found, Fault> {
 }
 
 /// A deleted experiment takes spans, with a 200; nobody would see them.
-fn active(found: Found) -> Result<Resolved, Fault> {
+fn active(api: Api<'_>, found: Found) -> Result<Resolved, Fault> {
     if found.is_deleted() {
+        let name = api.host.client.said(found.name.as_bytes());
         return Err(Fault::new(
             ErrorKind::NotFound,
-            format!(
-                "experiment {} `{}` is deleted",
-                found.experiment_id, found.name
-            ),
+            format!("experiment {} `{name}` is deleted", found.experiment_id),
             "restore it in MLflow, or name another one",
         ));
     }

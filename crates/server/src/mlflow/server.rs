@@ -62,6 +62,8 @@ impl Server {
                 ));
             }
         };
+        // Whatever stands behind the numbers is the server's own word.
+        let version = api.host.client.said(version.as_bytes());
         if old {
             return Err(Fault::new(
                 ErrorKind::Unsupported,

@@ -133,6 +133,14 @@ pub(crate) fn root_url(text: &str) -> Result<Url, Error> {
     };
     let path = resolved(&path)
         .map_err(|e| invalid(format!("the root `{shown}` cannot be resolved")).caused_by(e))?;
+    // What is left of it is what its URI says: without a slash at its end, and decoded.
+    match path.to_str().map(misspelt) {
+        Some(None) => {}
+        Some(Some((kind, cause, mend))) => {
+            return Err(Error::new(kind, BUILD, format!("the root {cause}")).mend(mend));
+        }
+        None => return Err(invalid(format!("the root `{shown}` is not UTF-8"))),
+    }
     Url::from_file_path(&path).map_err(|()| invalid(format!("the root `{shown}` is no path")))
 }
 
@@ -202,6 +210,11 @@ mod tests {
             " /x",
             "/x\n",
             "file://host/x",
+            // What is left of them would not be taken again.
+            "/x /",
+            "file:///x%20",
+            "file:///x%0Ay",
+            "file:///%FF",
         ] {
             let error = root_url(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{text}");

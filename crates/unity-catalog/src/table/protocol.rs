@@ -3,7 +3,7 @@
 mod features;
 
 use crate::config::CHECKPOINT_INTERVAL;
-use crate::error::{Fault, OPEN, log_fault};
+use crate::error::{Fault, OPEN, log_fault, shown};
 use crate::schema::{Layout, Mismatch, TableKind, TableSchema, recognise};
 use delta_kernel::engine::arrow_conversion::TryIntoArrow as _;
 use delta_kernel::table_features::{ColumnMappingMode, TableFeature};
@@ -18,6 +18,8 @@ use trace_destination_core::ErrorKind;
 pub(super) const ROW_TRACKING_DOMAIN: &str = "delta.rowTracking";
 /// The metadata domain with the columns by which a table is clustered ("Clustered Table").
 pub(super) const CLUSTERING_DOMAIN: &str = "delta.clustering";
+/// Characters of a cause that names what a table has, and bytes of its mend.
+const LONGEST: usize = 1_000;
 /// What always works, destroys nothing, and leads nowhere back.
 const ANOTHER_TABLE: &str =
     "name another table and let it be created here: a view over both shows all rows";
@@ -169,7 +171,9 @@ pub(super) fn shape_of(
     })
 }
 
+/// `cause` may name columns and features, which whoever made the table chose.
 fn unsupported(cause: String, mend: impl Into<Cow<'static, str>>) -> Fault {
+    let cause = shown(&cause, LONGEST);
     Fault::new(ErrorKind::Unsupported, OPEN, cause).mend(mend)
 }
 
@@ -181,7 +185,7 @@ pub(super) fn commits_elsewhere(error: delta_kernel::Error) -> Fault {
 
 /// The error of a table with features that an append would break.
 fn refused(obstacles: &BTreeMap<&str, Obstacle>) -> Fault {
-    let shown: Vec<String> = obstacles
+    let names: Vec<String> = obstacles
         .iter()
         .map(|(name, obstacle)| match &obstacle.what {
             Some(what) => format!("{name} ({what})"),
@@ -193,9 +197,14 @@ fn refused(obstacles: &BTreeMap<&str, Obstacle>) -> Fault {
         Some(mends) => format!("{}; or {ANOTHER_TABLE}", mends.join(" and ")),
         None => ANOTHER_TABLE.to_owned(),
     };
-    let shown = shown.join(", ");
+    // A statement that cannot be shown as it is does not mend anything.
+    let mend = match mend.contains(char::is_control) || mend.len() > LONGEST {
+        true => ANOTHER_TABLE.to_owned(),
+        false => mend,
+    };
+    let names = names.join(", ");
     unsupported(
-        format!("the table has features that rows from here would break: {shown}"),
+        format!("the table has features that rows from here would break: {names}"),
         mend,
     )
 }
