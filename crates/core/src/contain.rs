@@ -88,7 +88,7 @@ pub(crate) fn run_apart(call: impl FnOnce() + Send + 'static) {
 
 /// The runtime of the pipeline whose thread this is.
 fn own_runtime() -> Option<Handle> {
-    match crate::pipeline::is_delivery_thread() {
+    match crate::delivery_thread::is_current() {
         true => Handle::try_current().ok(),
         false => None,
     }

@@ -43,6 +43,7 @@ mod budget;
 mod clock;
 mod config;
 mod contain;
+mod delivery_thread;
 mod destination;
 mod error;
 mod ingress;

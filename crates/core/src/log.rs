@@ -5,8 +5,8 @@
 mod table;
 
 use crate::contain::caught;
+use crate::delivery_thread;
 use crate::error::Error;
-use crate::pipeline::enter_delivery;
 use crate::process::Process;
 use crate::stats::DropReason;
 use crate::uri::LocationUri;
@@ -197,7 +197,7 @@ impl Inner {
     }
 
     fn run(&self) {
-        enter_delivery();
+        delivery_thread::enter();
         while let Some(lines) = self.next() {
             for event in lines {
                 // It is the application's code, on our thread.

@@ -117,6 +117,7 @@
 
 mod beside;
 mod builder;
+mod clock;
 mod config;
 mod connection;
 mod derive;
@@ -125,7 +126,9 @@ mod experiment;
 mod file_system;
 mod holes;
 mod location;
+mod lock;
 mod memory;
+mod options;
 mod pairing;
 mod pool;
 mod process;
@@ -135,6 +138,7 @@ mod schema;
 mod sql;
 mod stamp;
 mod store;
+mod target;
 mod trace;
 mod writer;
 
@@ -143,10 +147,11 @@ pub mod bench_support;
 #[doc(hidden)]
 pub mod test_support;
 
-pub use builder::{Access, ExperimentLocationBuilder, JournalMode, MissingExperiment, Synchronous};
+pub use builder::ExperimentLocationBuilder;
 pub use config::{
     ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
     EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, JOURNAL_MODE_PARAM, SCHEME, SYNCHRONOUS_PARAM,
     TRACKING_URI_VAR,
 };
 pub use location::ExperimentLocation;
+pub use options::{Access, JournalMode, MissingExperiment, Synchronous};

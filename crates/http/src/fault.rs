@@ -1,8 +1,7 @@
 //! What keeps a request from its purpose, and its one translation into the public error. The words
 //! that mend it are each backend's own.
 
-use crate::failure::{Failure, Transport};
-use crate::oauth::TokenFault;
+use crate::failure::{Failure, TokenFault, Transport};
 use crate::status::{Outcome, Row};
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use crate::address::{redacted, warn_of_plain};
 use crate::bounded::{json, read};
-use crate::failure::Failure;
+use crate::failure::{Failure, TokenFault};
 use crate::secret::{Secret, said};
 use crate::times::token_life;
 use base64::Engine as _;
@@ -91,31 +91,6 @@ impl fmt::Debug for OAuthClient {
             .field("token_url", &self.shown())
             .field("scope", &self.scope)
             .finish()
-    }
-}
-
-/// Why there is no token.
-#[derive(Debug)]
-pub struct TokenFault {
-    /// What an error calls it.
-    pub kind: ErrorKind,
-    /// What happened, with the address that was asked, without a secret.
-    pub cause: String,
-    /// Whether the same may succeed later.
-    pub is_passing: bool,
-    /// The error beneath.
-    pub source: Option<reqwest::Error>,
-}
-
-impl TokenFault {
-    /// The same for somebody else; the error beneath is the first one's.
-    fn again(&self) -> Self {
-        Self {
-            kind: self.kind,
-            cause: self.cause.clone(),
-            is_passing: self.is_passing,
-            source: None,
-        }
     }
 }
 

@@ -110,6 +110,7 @@
 //! three times at most. Answers are read up to 1 MiB, and never repeat a secret in an error.
 
 mod access;
+mod address;
 mod builder;
 mod client;
 mod config;
@@ -125,14 +126,16 @@ mod keys;
 mod later;
 mod location;
 mod mlflow;
+mod options;
 mod otlp;
 mod status;
 mod target;
 mod transport;
 mod validate;
 
-pub use builder::{MissingExperiment, ServerLocationBuilder};
+pub use builder::ServerLocationBuilder;
 pub use config::*;
 pub use location::ServerLocation;
+pub use options::MissingExperiment;
 pub use trace_destination_http::{Credential, CredentialProvider, Credentials, OAuthClient};
 pub use transport::Compression;

@@ -3,6 +3,7 @@
 use super::{Item, Payload, Shared};
 use crate::binding::RouteId;
 use crate::budget::{Overflow, Standing};
+use crate::delivery_thread;
 use crate::ingress::Entry;
 use crate::lane::{Intake, LaneId, Written};
 use crate::record::{Span, TraceUpdate};
@@ -22,8 +23,6 @@ const NAME_SHOWN: usize = 100;
 thread_local! {
     /// The ingress shard of this thread. No destructor, so it works during thread teardown.
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
-    /// Set on the pipeline's own threads, which must never wait for room.
-    pub(super) static DELIVERY_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What the threads of a queue of the ingress have at hand, behind its lock.
@@ -351,7 +350,7 @@ impl Shared {
             return false;
         }
         if let Overflow::Block(max_wait) = self.overflow
-            && !DELIVERY_THREAD.get()
+            && !delivery_thread::is_current()
         {
             // The delivery thread may be resting between rounds; what is queued has to move
             // before there can be room.

@@ -19,11 +19,11 @@ mod thrift;
 pub(crate) use file::{Encoder, writer_options, writer_properties};
 pub(crate) use log::Log;
 
-use crate::builder::MissingTable;
 use crate::catalog::{Catalog, NewTable, TableEntry};
 use crate::config::{APP_ID_PREFIX, COMMENT};
 use crate::error::{OPEN, WRITE, fault};
 use crate::name::TableName;
+use crate::options::MissingTable;
 use commit::{Outcome, Stamp, Tip, commit};
 use create::{COLUMNS, Created, create, properties};
 use file::{Encoded, check_size, fingerprint};
