@@ -1,17 +1,19 @@
 //! `cargo xtask check`: everything that needs no run of the code.
 
 use crate::cargo::{Outcome, cargo, packages, run};
-use crate::{features, structure};
+use crate::{features, links, package, structure};
 use clap::Args;
 
 type Step = (&'static str, fn() -> Outcome);
 
 /// In this order: the fast ones first.
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 7] = [
     ("fmt", || run(&mut cargo(["fmt", "--all", "--", "--check"]))),
     ("structure", structure::check),
+    ("links", links::check),
     ("clippy", clippy),
     ("features", features::check),
+    ("package", package::check),
     ("doc", || {
         run(cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
     }),
@@ -19,10 +21,10 @@ const STEPS: [Step; 5] = [
 
 #[derive(Args)]
 pub(crate) struct Check {
-    /// Leaves out the slower half: features and docs.
+    /// Leaves out the slower half: features, packages and docs.
     #[arg(long)]
     quick: bool,
-    /// Only this step: fmt, structure, clippy, features or doc.
+    /// Only this step: fmt, structure, links, clippy, features, package or doc.
     #[arg(long, value_name = "STEP")]
     only: Option<String>,
 }
@@ -31,7 +33,7 @@ impl Check {
     pub(crate) fn run(&self) -> Outcome {
         let wanted = |name: &str| match &self.only {
             Some(only) => only == name,
-            None => !(self.quick && ["features", "doc"].contains(&name)),
+            None => !(self.quick && ["features", "package", "doc"].contains(&name)),
         };
         let mut ran = 0;
         for (name, step) in STEPS.iter().filter(|(name, _)| wanted(name)) {

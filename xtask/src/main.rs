@@ -4,10 +4,13 @@
 mod bench;
 mod cargo;
 mod check;
+mod circles;
 mod features;
 mod fuzz;
+mod links;
 mod live;
 mod mutants;
+mod package;
 mod stress;
 mod structure;
 mod test;

@@ -1,6 +1,7 @@
 //! The rules of the house that no compiler checks.
 
 use crate::cargo::{Outcome, Package, cargo, output, packages, root, run};
+use crate::circles;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -67,6 +68,10 @@ pub(crate) fn check() -> Outcome {
     let packages = packages()?;
     for package in &packages {
         check_package(package, &mut faults)?;
+        let src = package.dir.join("src");
+        if src.exists() {
+            faults.extend(circles::faults(&package.name, &src)?);
+        }
     }
     check_msrv(&packages, &mut faults)?;
     check_trees(&mut faults)?;
@@ -88,7 +93,7 @@ fn check_package(package: &Package, faults: &mut Vec<String>) -> Outcome {
         fault("does not inherit the workspace's lints".into());
     }
     if package.published {
-        if !package.dir.join("README.md").exists() && package.name != "trace-destination" {
+        if !package.dir.join("README.md").exists() {
             fault("has no README.md".into());
         }
         if package.description.as_ref().is_none_or(String::is_empty) {

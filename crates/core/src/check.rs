@@ -2,11 +2,11 @@
 
 use crate::clock::later;
 use crate::contain::caught;
+use crate::delivery_thread;
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::lane;
 use crate::location::TraceLocation;
-use crate::pipeline::enter_delivery;
 use crate::process::PerProcess;
 use crate::uri::LocationUri;
 use std::fmt;
@@ -266,7 +266,7 @@ fn runtime(place: &OnceLock<Runtime>) -> Result<&Runtime, Error> {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_name("trace-check")
-            .on_thread_start(enter_delivery)
+            .on_thread_start(delivery_thread::enter)
             .enable_all()
             .build()
     });

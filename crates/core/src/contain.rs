@@ -89,7 +89,7 @@ pub(crate) fn run_apart(call: impl FnOnce() + Send + 'static) {
 
 /// The runtime of the pipeline that this thread belongs to, if any.
 fn own_runtime() -> Option<Handle> {
-    match crate::pipeline::is_delivery_thread() {
+    match crate::delivery_thread::is_current() {
         true => Handle::try_current().ok(),
         false => None,
     }

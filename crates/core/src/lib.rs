@@ -44,6 +44,7 @@ mod check;
 mod clock;
 mod config;
 mod contain;
+mod delivery_thread;
 mod destination;
 mod error;
 mod ingress;

@@ -5,8 +5,8 @@
 mod table;
 
 use crate::contain::caught;
+use crate::delivery_thread;
 use crate::error::Error;
-use crate::pipeline::enter_delivery;
 use crate::process::Process;
 use crate::stats::DropReason;
 use crate::uri::LocationUri;
@@ -205,7 +205,7 @@ impl Inner {
     }
 
     fn run(&self) {
-        enter_delivery();
+        delivery_thread::enter();
         while let Some(lines) = self.next() {
             for event in lines {
                 // The subscriber is the application's code, on a thread of the pipeline.

@@ -7,11 +7,11 @@ mod made;
 pub(crate) use log::Merged;
 
 use crate::beside::beside;
-use crate::builder::{Access, JournalMode, Synchronous};
 use crate::config::{
     BUSY_SLICE, BUSY_TIMEOUT, DOUBT, LOG_LIMIT_BYTES, MERGE_AFTER_PAGES, UPGRADE_GRACE,
 };
 use crate::error::Fault;
+use crate::options::{Access, JournalMode, Synchronous};
 use crate::pairing;
 use crate::process::{Process, Slot};
 use crate::schema::{self, Shape};

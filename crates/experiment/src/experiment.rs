@@ -1,12 +1,12 @@
 //! From an experiment's name or id to its row, and the row's making.
 
-use crate::builder::MissingExperiment;
+use crate::clock::now_ms;
 use crate::config::DEFAULT_EXPERIMENT;
 use crate::error::Fault;
-use crate::location::Target;
+use crate::options::MissingExperiment;
 use crate::schema::{Shape, shown};
+use crate::target::Target;
 use rusqlite::{Connection, OptionalExtension, params};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An active experiment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,11 +192,4 @@ fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         artifact_location: row.get(2)?,
         active: row.get::<_, Option<bool>>(3)?.unwrap_or(false),
     })
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }

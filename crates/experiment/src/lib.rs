@@ -123,6 +123,7 @@
 
 mod beside;
 mod builder;
+mod clock;
 mod config;
 mod connection;
 mod derive;
@@ -131,7 +132,9 @@ mod experiment;
 mod file_system;
 mod holes;
 mod location;
+mod lock;
 mod memory;
+mod options;
 mod pairing;
 mod pool;
 mod process;
@@ -141,6 +144,7 @@ mod schema;
 mod sql;
 mod stamp;
 mod store;
+mod target;
 mod trace;
 mod writer;
 
@@ -151,10 +155,11 @@ pub mod fuzzing;
 #[doc(hidden)]
 pub mod test_support;
 
-pub use builder::{Access, ExperimentLocationBuilder, JournalMode, MissingExperiment, Synchronous};
+pub use builder::ExperimentLocationBuilder;
 pub use config::{
     ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_ID_VAR,
     EXPERIMENT_NAME_PARAM, EXPERIMENT_NAME_VAR, JOURNAL_MODE_PARAM, SCHEME, SYNCHRONOUS_PARAM,
     TRACKING_URI_VAR,
 };
 pub use location::ExperimentLocation;
+pub use options::{Access, JournalMode, MissingExperiment, Synchronous};

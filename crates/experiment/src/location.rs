@@ -1,19 +1,19 @@
 //! The location and its sink: thin, over the store that all locations of one file share.
 
-use crate::builder::{
-    Access, ExperimentLocationBuilder, JournalMode, MissingExperiment, Synchronous,
-};
+use crate::builder::ExperimentLocationBuilder;
 use crate::config::{
     ACCESS_PARAM, ARTIFACT_ROOT_PARAM, CREATE_PARAM, EXPERIMENT_ID_PARAM, EXPERIMENT_NAME_PARAM,
     JOURNAL_MODE_PARAM, PREFERRED_BATCH, SCHEME, SYNCHRONOUS_PARAM,
 };
 use crate::error::{BUILD, CLOSE};
 use crate::holes;
+use crate::options::{Access, JournalMode, MissingExperiment, Synchronous};
 use crate::process::Process;
 use crate::store::{Experiment, Seat};
+use crate::target::Target;
 use async_trait::async_trait;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use trace_destination_core::{
     Capabilities, Error, ErrorKind, Guarantee, Hole, LocationUri, TraceBatch, TraceLocation,
@@ -39,21 +39,6 @@ use trace_destination_core::{
 pub struct ExperimentLocation {
     uri: LocationUri,
     target: Arc<Target>,
-}
-
-/// What a location names, checked and resolved.
-#[derive(Debug)]
-pub(crate) struct Target {
-    /// Absolute, without symbolic links as far as it existed.
-    pub(crate) path: PathBuf,
-    /// At least one of name and id is given.
-    pub(crate) name: Option<String>,
-    pub(crate) id: Option<i64>,
-    pub(crate) missing: MissingExperiment,
-    pub(crate) synchronous: Synchronous,
-    pub(crate) artifact_root: Option<String>,
-    pub(crate) access: Access,
-    pub(crate) journal_mode: JournalMode,
 }
 
 impl ExperimentLocation {

@@ -11,6 +11,7 @@ pub(crate) use connections::Slot;
 
 use crate::connection::Database;
 use crate::error::Fault;
+use crate::lock::lock;
 use crate::pool::Pool;
 use crate::schema::Shapes;
 use crate::store::Store;
@@ -20,7 +21,7 @@ use connections::Connections;
 use forked::Inherited;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// Replaced, never locked: a lock that is held during a fork is held in the child for ever.
 static CURRENT: ArcSwapOption<Process> = ArcSwapOption::const_empty();
@@ -176,11 +177,6 @@ impl std::fmt::Debug for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Process").field(&self.id).finish()
     }
-}
-
-/// Locks without minding a panic elsewhere: what is locked in this crate is whole at any time.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

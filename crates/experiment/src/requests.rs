@@ -1,9 +1,9 @@
 //! What sinks and locations ask of a file's writer.
 
 use crate::experiment::Resolved;
-use crate::location::Target;
 use crate::rows::Rows;
 use crate::store::Experiment;
+use crate::target::Target;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use trace_destination_core::{Error, Refusal, waiting_for_turn};

@@ -20,9 +20,9 @@ mod triggers;
 
 pub(crate) use check::{Difference, shown};
 pub(crate) use shapes::Shapes;
+pub(crate) use tables::TRACE_VALUES;
 
 use crate::error::Fault;
-use crate::sql::PROMOTED as TRACE_VALUES;
 use check::difference;
 use revisions::{OLDEST, PROMOTED, position};
 use rusqlite::{Connection, OptionalExtension};

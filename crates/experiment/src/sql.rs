@@ -1,6 +1,6 @@
 //! The statements, spelled for one shape of the database.
 
-use crate::schema::Shape;
+use crate::schema::{Shape, TRACE_VALUES};
 
 /// Tag: where the spans of a trace are. Without it MLflow lists a trace and cannot open it.
 pub(crate) const SPANS_LOCATION: &str = "mlflow.trace.spansLocation";
@@ -29,21 +29,6 @@ pub(crate) const USER: &str = "mlflow.trace.user";
 pub(crate) const FINALIZED: &str = "mlflow.trace.infoFinalized";
 /// Metadata: the run a trace is linked to, where there is no table for links.
 pub(crate) const SOURCE_RUN: &str = "mlflow.sourceRun";
-
-/// The promoted columns of `trace_info`, in the order in which they are bound.
-pub(crate) const PROMOTED: [&str; 11] = [
-    "trace_name",
-    "session_id",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "cache_creation_input_tokens_above_1hr",
-    "input_cost",
-    "output_cost",
-    "total_cost",
-];
 
 /// A row that is inserted, or updated where its key is there already.
 ///
@@ -153,10 +138,10 @@ fn read_trace(shape: &Shape) -> String {
          request_preview IS NOT NULL, response_preview IS NOT NULL, {}, {}, {}, {}, \
          (SELECT value FROM trace_tags WHERE request_id = ?1 AND \"key\" = '{SPANS_LOCATION}'), \
          {}, {} FROM trace_info WHERE request_id = ?1",
-        known(&PROMOTED[..1], "trace_tags", TRACE_NAME),
-        known(&PROMOTED[1..2], "trace_request_metadata", SESSION),
-        known(&PROMOTED[2..8], "trace_request_metadata", USAGE),
-        known(&PROMOTED[8..], "trace_request_metadata", COST),
+        known(&TRACE_VALUES[..1], "trace_tags", TRACE_NAME),
+        known(&TRACE_VALUES[1..2], "trace_request_metadata", SESSION),
+        known(&TRACE_VALUES[2..8], "trace_request_metadata", USAGE),
+        known(&TRACE_VALUES[8..], "trace_request_metadata", COST),
         row("trace_request_metadata", USER),
         row("trace_request_metadata", FINALIZED),
     )
@@ -174,7 +159,7 @@ fn insert_trace(shape: &Shape) -> String {
         "client_request_id",
     ];
     if shape.trace_columns {
-        columns.extend(PROMOTED);
+        columns.extend(TRACE_VALUES);
     }
     let mut values: Vec<String> = (1..=columns.len()).map(|i| format!("?{i}")).collect();
     if shape.generation {
@@ -197,7 +182,7 @@ fn update_trace(shape: &Shape) -> String {
     ];
     let mut keep = vec!["request_preview", "response_preview", "client_request_id"];
     if shape.trace_columns {
-        keep.extend(PROMOTED);
+        keep.extend(TRACE_VALUES);
     }
     for (i, column) in keep.iter().enumerate() {
         set.push(format!("{column} = COALESCE(?{}, {column})", i + 6));

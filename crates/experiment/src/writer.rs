@@ -1,15 +1,15 @@
 //! One transaction per set of ready batches.
 
-use crate::builder::Synchronous;
 use crate::connection::{Database, Manner, Merged, Seen};
 use crate::error::{Fault, OPEN, WRITE};
 use crate::experiment;
-use crate::location::Target;
 use crate::memory::Memory;
+use crate::options::Synchronous;
 use crate::pairing;
 use crate::process::Process;
 use crate::requests::{Answers, Entry, Opening, Stored, Writing};
 use crate::schema::Shape;
+use crate::target::Target;
 use crate::trace::Tables;
 use rusqlite::Connection;
 use std::path::PathBuf;

@@ -1,6 +1,5 @@
 //! Why a request got no answer.
 
-use crate::oauth::TokenFault;
 use crate::status::Outcome;
 use std::error::Error as StdError;
 use trace_destination_core::{Error, ErrorKind};
@@ -19,6 +18,31 @@ pub enum Failure {
     Token(Box<TokenFault>),
     /// The application's provider returned an error, or a credential that cannot be sent.
     Credentials(Error),
+}
+
+/// Why there is no token.
+#[derive(Debug)]
+pub struct TokenFault {
+    /// What an error calls it.
+    pub kind: ErrorKind,
+    /// What happened, with the address that was asked, without a secret.
+    pub cause: String,
+    /// Whether the same may succeed later.
+    pub is_passing: bool,
+    /// The error beneath.
+    pub source: Option<reqwest::Error>,
+}
+
+impl TokenFault {
+    /// The same for somebody else; the error beneath is the first one's.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            kind: self.kind,
+            cause: self.cause.clone(),
+            is_passing: self.is_passing,
+            source: None,
+        }
+    }
 }
 
 /// What happened on the way to a server.

@@ -1,8 +1,7 @@
 //! Everything that can go wrong with a request, and its translation into the public error. Each
 //! backend adds its own suggested fixes.
 
-use crate::failure::{Failure, Transport};
-use crate::oauth::TokenFault;
+use crate::failure::{Failure, TokenFault, Transport};
 use crate::status::{Outcome, Row};
 use std::borrow::Cow;
 use std::sync::Arc;

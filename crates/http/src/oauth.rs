@@ -3,7 +3,7 @@
 
 use crate::address::{redacted, warn_of_plain};
 use crate::bounded::{Answer, json, read};
-use crate::failure::Failure;
+use crate::failure::{Failure, TokenFault};
 use crate::secret::{Secret, said};
 use crate::times::token_life;
 use base64::Engine as _;
@@ -94,31 +94,6 @@ impl fmt::Debug for OAuthClient {
             .field("token_url", &self.shown())
             .field("scope", &self.scope)
             .finish()
-    }
-}
-
-/// Why there is no token.
-#[derive(Debug)]
-pub struct TokenFault {
-    /// The kind of the public error.
-    pub kind: ErrorKind,
-    /// What happened, with the address, without secrets.
-    pub cause: String,
-    /// Whether the same request may succeed later.
-    pub is_passing: bool,
-    /// The underlying error.
-    pub source: Option<reqwest::Error>,
-}
-
-impl TokenFault {
-    /// A copy for another request that waited for the same token, without the underlying error.
-    fn again(&self) -> Self {
-        Self {
-            kind: self.kind,
-            cause: self.cause.clone(),
-            is_passing: self.is_passing,
-            source: None,
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How the places in use are reached: one way for each URI, since each URI is one lane.
 
-use crate::builder::invalid;
+use crate::error::invalid;
 use crate::target::Target;
 use crate::transport::Transport;
 use std::sync::Arc;

@@ -6,8 +6,9 @@ use crate::config::{
 };
 use crate::databricks::Grant;
 use crate::environment;
-use crate::error::BUILD;
+use crate::error::invalid;
 use crate::location::ServerLocation;
+use crate::options::MissingExperiment;
 use crate::target::Family;
 use crate::transport::{Compression, Transport, Withheld};
 use reqwest::header::{HeaderName, HeaderValue};
@@ -15,19 +16,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
-use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
+use trace_destination_core::{EnvSource, Error, LocationUri};
 use trace_destination_http::{Credentials, Secret, Tls};
-
-/// What to do when the experiment is not there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum MissingExperiment {
-    /// Create it, as MLflow's `set_experiment` does. An experiment given by id alone is never
-    /// created.
-    #[default]
-    Create,
-    /// Fail with `NotFound`.
-    Fail,
-}
 
 /// Builds a [`ServerLocation`]; see [`ServerLocation::builder`]. What code sets beats what the
 /// environment says.
@@ -364,8 +354,4 @@ impl ServerLocationBuilder {
             },
         )
     }
-}
-
-pub(crate) fn invalid(cause: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidConfig, BUILD, cause.into())
 }

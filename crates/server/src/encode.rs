@@ -2,7 +2,6 @@
 //! except where the server would read it as something else.
 
 use crate::keys;
-use crate::mlflow::is_end;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use opentelemetry::trace::TraceId;
@@ -36,6 +35,14 @@ impl Carried {
             user: update.user_id.clone().filter(|_| user),
         }
     }
+}
+
+/// Whether the part of a trace that this process has ends with this span: it is the root, or its
+/// parent is in another process.
+pub(crate) fn is_end(span: &Span) -> bool {
+    /// OTLP `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`.
+    const REMOTE: u32 = 0x200;
+    span.parent_span_id().is_none() || span.flags() & REMOTE != 0
 }
 
 /// Whether an application may set a tag.

@@ -1,8 +1,9 @@
 //! What the environment says about reaching a server.
 
-use crate::builder::{ServerLocationBuilder, invalid};
+use crate::builder::ServerLocationBuilder;
 use crate::config::*;
 use crate::databricks::Grant;
+use crate::error::invalid;
 use crate::transport::{Compression, Withheld};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;

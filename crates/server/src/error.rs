@@ -12,6 +12,11 @@ pub(crate) const BUILD: &str = "build server location";
 pub(crate) const OPEN: &str = "open server location";
 pub(crate) const WRITE: &str = "send traces";
 
+/// A location that cannot be built.
+pub(crate) fn invalid(cause: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, BUILD, cause.into())
+}
+
 /// Who has to change something, as far as an answer can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blame {

@@ -112,6 +112,7 @@
 //! are masked in errors.
 
 mod access;
+mod address;
 mod builder;
 mod client;
 mod config;
@@ -127,14 +128,16 @@ mod keys;
 mod later;
 mod location;
 mod mlflow;
+mod options;
 mod otlp;
 mod status;
 mod target;
 mod transport;
 mod validate;
 
-pub use builder::{MissingExperiment, ServerLocationBuilder};
+pub use builder::ServerLocationBuilder;
 pub use config::*;
 pub use location::ServerLocation;
+pub use options::MissingExperiment;
 pub use trace_destination_http::{Credential, CredentialProvider, Credentials, OAuthClient};
 pub use transport::Compression;

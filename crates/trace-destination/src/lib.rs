@@ -1,4 +1,5 @@
-#![doc = include_str!("../../../README.md")]
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod env;
 mod template;
@@ -129,7 +130,7 @@ pub fn location(uri: &str) -> Result<Destination, Error> {
 
 /// The programs of the page are programs.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/multi-tenant.md")]
+#[doc = include_str!("../docs/multi-tenant.md")]
 struct MultiTenant;
 
 #[cfg(doctest)]

@@ -10,18 +10,9 @@ use crate::config::{
 use crate::error::BUILD;
 use crate::location::UnityCatalogLocation;
 use crate::name::TableName;
+use crate::options::MissingTable;
 use crate::storage::StorageOptions;
 use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
-
-/// What to do when the table is not there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum MissingTable {
-    /// Create it, and register it with the catalog.
-    #[default]
-    Create,
-    /// Fail with `NotFound`.
-    Fail,
-}
 
 /// Builds a [`UnityCatalogLocation`]; see [`UnityCatalogLocation::builder`]. What code sets beats
 /// what the URI says, and that what the environment says.

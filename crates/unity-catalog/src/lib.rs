@@ -158,6 +158,7 @@ mod error;
 mod location;
 mod maintenance;
 mod name;
+mod options;
 mod rows;
 mod schema;
 mod sink;
@@ -166,8 +167,9 @@ mod table;
 
 #[doc(hidden)]
 pub mod test_support;
+mod wrapped;
 
-pub use builder::{MissingTable, UnityCatalogLocationBuilder};
+pub use builder::UnityCatalogLocationBuilder;
 pub use catalog::rest::{
     CatalogServer, DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET, DATABRICKS_HOST,
     DATABRICKS_TOKEN, StorageCredentials, UNITY_CATALOG_CA_FILE, UNITY_CATALOG_CLIENT_ID,
@@ -180,6 +182,7 @@ pub use config::{
 };
 pub use location::UnityCatalogLocation;
 pub use maintenance::TableMaintenance;
+pub use options::MissingTable;
 pub use storage::{
     FolderAccess, SessionToken, StorageOptions, UNITY_CATALOG_FILE_LOCATIONS,
     UNITY_CATALOG_S3_SESSION_TOKEN,

@@ -1,17 +1,18 @@
 //! The location: a value that names a table, and opens it.
 
 use crate::access::{Access, Source};
-use crate::builder::{MissingTable, UnityCatalogLocationBuilder};
+use crate::builder::UnityCatalogLocationBuilder;
 use crate::catalog::Catalog;
 use crate::catalog::local::LocalCatalog;
 use crate::catalog::rest::RestCatalog;
 use crate::config::{BATCH, MAX_KEY, MAX_VALUE};
 use crate::error::OPEN;
 use crate::name::{self, TableName};
+use crate::options::MissingTable;
 use crate::schema::TableKind;
 use crate::sink::UnityCatalogSink;
 use crate::table::Table;
-use crate::test_support::{Wrap, Wrapped};
+use crate::wrapped::{Wrap, Wrapped};
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;

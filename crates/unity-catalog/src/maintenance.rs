@@ -1,8 +1,8 @@
 //! What keeps a table quick and tidy: asked for, never done behind anybody's back.
 
-use crate::builder::MissingTable;
 use crate::error::{MAINTAIN, fault};
 use crate::location::UnityCatalogLocation;
+use crate::options::MissingTable;
 use crate::schema::TableKind;
 use crate::table::Log;
 use deltalake::DeltaTable;

@@ -125,7 +125,10 @@ impl PollTurns {
     /// Frees the turns of polls that take long.
     fn take_from_long(&self, now: Instant) {
         let mut taken = self.taken();
-        let lost = self.turns.load(Ordering::Relaxed).saturating_sub(taken.len());
+        let lost = self
+            .turns
+            .load(Ordering::Relaxed)
+            .saturating_sub(taken.len());
         let patience = Self::patience(lost);
         let is_long = |(began, _): &(Instant, _)| now.saturating_duration_since(*began) >= patience;
         let long: Vec<u64> = taken
@@ -246,7 +249,10 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // One round at once, one after 20 ms and one 40 ms later; without the growth there are five.
-        assert!(rounds <= 3 + began.elapsed().as_millis() as usize / 100, "{rounds}");
+        assert!(
+            rounds <= 3 + began.elapsed().as_millis() as usize / 100,
+            "{rounds}"
+        );
         assert_eq!(PollTurns::patience(0), LONG);
         assert_eq!(PollTurns::patience(TURNS), 2 * LONG);
         assert_eq!(PollTurns::patience(usize::MAX), LONGEST);

@@ -3,6 +3,7 @@
 use super::{Item, Payload, Shared};
 use crate::binding::RouteId;
 use crate::budget::{Overflow, Standing};
+use crate::delivery_thread;
 use crate::ingress::Entry;
 use crate::lane::{Intake, LaneId, Written};
 use crate::record::Span;
@@ -19,8 +20,6 @@ const AHEAD_SHARE: usize = 128;
 thread_local! {
     /// The ingress shard of this thread. No destructor, so it works during thread teardown.
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
-    /// Set on the pipeline's own threads, which must never wait for room.
-    pub(super) static DELIVERY_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What the threads of a queue of the ingress have at hand, behind its lock.
@@ -332,7 +331,7 @@ impl Shared {
             return false;
         }
         if let Overflow::Block(max_wait) = self.overflow
-            && !DELIVERY_THREAD.get()
+            && !delivery_thread::is_current()
         {
             // The delivery thread may be resting between rounds; what is queued has to move
             // before there can be room.
@@ -367,13 +366,6 @@ impl Shared {
             })
             .unwrap_or_default()
     }
-}
-
-/// Runs `f` on a thread that must not wait for room meanwhile.
-pub(super) fn without_waiting(f: impl FnOnce()) {
-    let before = DELIVERY_THREAD.replace(true);
-    f();
-    DELIVERY_THREAD.set(before);
 }
 
 /// Takes [`AHEAD`] bytes of a budget of `limit` bytes, or `bytes` where that is more or all there

@@ -14,13 +14,13 @@ use room::Room;
 use slots::{Slot, Slots};
 use sweep::Sweeper;
 
-use super::admission::DELIVERY_THREAD;
 use super::flush::Asked;
 use super::report::{Unfinished, report};
 use super::{Item, Payload, Shared};
 use crate::binding::{RouteId, Which};
 use crate::clock::later;
 use crate::contain::caught;
+use crate::delivery_thread;
 use crate::error::{Error, ErrorKind};
 use crate::ingress::Drained;
 use crate::lane::{self, Lane, LaneId, OpenBatch, Phase, Pushed, Scopes, begin_ahead};
@@ -28,7 +28,7 @@ use crate::location::TraceValues;
 use crate::record::BatchId;
 use crate::stats::Dropped;
 use crate::uri::LocationUri;
-use opentelemetry::{Context, InstrumentationScope};
+use opentelemetry::InstrumentationScope;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::future::{Future, poll_fn};
@@ -70,7 +70,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         .worker_threads(WORKERS)
         .max_blocking_threads(MAX_BLOCKED)
         .thread_name("trace-delivery")
-        .on_thread_start(enter_delivery)
+        .on_thread_start(delivery_thread::enter)
         .enable_all()
         .build()
         .map_err(|e| failed("no runtime could be started", e))?;
@@ -92,7 +92,7 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
     let thread = std::thread::Builder::new()
         .name("trace-delivery".into())
         .spawn(move || {
-            enter_delivery();
+            delivery_thread::enter();
             match caught(|| delivery.run()) {
                 Ok(()) => delivery.terminate(),
                 Err(panic) => delivery.died(&panic),
@@ -101,14 +101,6 @@ pub(super) fn start(shared: &Arc<Shared>, timing: Timing) -> Result<(), Error> {
         .map_err(|e| failed("no thread could be started", e))?;
     let _ = shared.delivery.set(thread.thread().clone());
     Ok(())
-}
-
-/// Marks a thread as the pipeline's own: what it does is not traced, and it never waits for room.
-pub(crate) fn enter_delivery() {
-    DELIVERY_THREAD.set(true);
-    // For the whole life of the thread: a guard kept in a thread-local would be dropped while
-    // OpenTelemetry's own thread-local may be gone already.
-    std::mem::forget(Context::enter_telemetry_suppressed_scope());
 }
 
 struct Delivery {

@@ -43,7 +43,6 @@ use crate::uri::LocationUri;
 use crate::values::WaitingValues;
 use admission::AtHand;
 use delivery::Control;
-pub(crate) use delivery::enter_delivery;
 use flush::{Asked, FlushState};
 use opentelemetry::Context;
 use report::Unfinished;
@@ -179,11 +178,6 @@ pub(crate) enum Payload {
     /// Decoded spans.
     Group(Box<SpanGroup>),
     Update(Box<TraceUpdate>),
-}
-
-/// Whether this is a thread of a pipeline's own.
-pub(crate) fn is_delivery_thread() -> bool {
-    admission::DELIVERY_THREAD.get()
 }
 
 impl Shared {

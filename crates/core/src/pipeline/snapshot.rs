@@ -2,9 +2,7 @@
 
 use super::Shared;
 use crate::binding::RouteId;
-use crate::stats::{
-    DropReason, Forgotten, LocationState, LocationStats, PipelineStats, Undecided,
-};
+use crate::stats::{DropReason, Forgotten, LocationState, LocationStats, PipelineStats, Undecided};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Shared {

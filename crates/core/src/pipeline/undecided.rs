@@ -1,9 +1,9 @@
 //! Traces whose destination is not known when their root starts: what waits for it, and what follows
 //! it.
 
-use super::admission::without_waiting;
 use super::{Payload, Shared};
 use crate::binding::{Beside, Fate, Follows, Held, Meaning, RouteId, Undecided, Which};
+use crate::delivery_thread::without_waiting;
 use crate::record::TraceUpdate;
 use crate::routes::Routes;
 use opentelemetry::trace::{SpanId, TraceId};

@@ -1,9 +1,9 @@
 //! Before SQLite sees a file: whether it is there, how it is made, and which kind of log it may use.
 
 use super::no_file;
-use crate::builder::{Access, JournalMode};
 use crate::error::Fault;
 use crate::file_system;
+use crate::options::{Access, JournalMode};
 use crate::pairing;
 use std::fs;
 use std::io;

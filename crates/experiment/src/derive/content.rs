@@ -2,6 +2,7 @@
 
 use super::attrs::{Attrs, push_entries};
 use super::json::{self, Level};
+use super::span;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use trace_destination_core::{AnyValueRef, Attributes, Span, StatusCode};
@@ -14,7 +15,7 @@ pub(super) fn content(span: &Span, attrs: &Attrs<'_>, end_ns: Option<i64>) -> St
     out.push_str(", \"span_id\": ");
     push_id(&mut out, &span.span_id().to_bytes());
     out.push_str(", \"parent_span_id\": ");
-    match super::parent(span) {
+    match span::parent(span) {
         Some(id) => push_id(&mut out, &id.to_bytes()),
         None => out.push_str("null"),
     }
@@ -41,7 +42,7 @@ pub(super) fn content(span: &Span, attrs: &Attrs<'_>, end_ns: Option<i64>) -> St
         out.push('}');
     }
     out.push_str("], \"status\": {\"code\": \"STATUS_CODE_");
-    out.push_str(super::status(span));
+    out.push_str(span::status(span));
     out.push_str("\", \"message\": ");
     // OpenTelemetry's Python API drops a description from any other outcome.
     let message = match span.status_code() {

@@ -13,6 +13,7 @@ mod json;
 mod keys;
 mod preview;
 mod rollup;
+mod span;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,6 @@ pub(crate) use tags::resource_tags;
 
 use attrs::{Attr, Attrs};
 use json::Json;
-use opentelemetry::trace::SpanId;
 use trace_destination_core::{
     AnyValueRef, Attributes, Error, ErrorKind, Resource, Span, StatusCode,
 };
@@ -132,7 +132,7 @@ pub(crate) fn span_facts(span: &Span, resource: &Resource) -> Result<SpanFacts, 
         ));
     }
     let trace_id = format!("tr-{}", span.trace_id());
-    let parent = parent(span);
+    let parent = span::parent(span);
 
     let mut attrs = Attrs::new(span.attributes(), 8);
     let span_type = match attrs.get(keys::SPAN_TYPE) {
@@ -212,7 +212,7 @@ pub(crate) fn span_facts(span: &Span, resource: &Resource) -> Result<SpanFacts, 
         parent_span_id: parent.map(|id| id.to_string()),
         name: span.name().to_owned(),
         span_type,
-        status: status(span),
+        status: span::status(span),
         start_ns,
         end_ns,
         content: content::content(span, &attrs, end_ns),
@@ -279,18 +279,6 @@ fn nests_too_deep(span: &Span) -> bool {
     any(span.attributes())
         || span.events().any(|e| any(e.attributes))
         || span.links().any(|l| any(l.attributes))
-}
-
-fn parent(span: &Span) -> Option<SpanId> {
-    span.parent_span_id().filter(|id| *id != SpanId::INVALID)
-}
-
-fn status(span: &Span) -> &'static str {
-    match span.status_code() {
-        StatusCode::Unset => "UNSET",
-        StatusCode::Ok => "OK",
-        StatusCode::Error => "ERROR",
-    }
 }
 
 /// What a text column holds after the value was bound to it.

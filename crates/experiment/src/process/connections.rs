@@ -1,11 +1,11 @@
 //! How many connections are open in a process, and which one is closed when there are many.
 
-use super::lock;
 use crate::config::{
     CACHE_KIB, MIN_CACHE_KIB, MIN_REMEMBERED_BYTES, REMEMBERED_BYTES, TOTAL_CACHE_KIB,
     TOTAL_REMEMBERED_BYTES,
 };
 use crate::file_system::open_files_limit;
+use crate::lock::lock;
 use crate::store::Store;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,7 +2,7 @@
 
 use super::{Shape, shape, text};
 use crate::error::Fault;
-use crate::process::lock;
+use crate::lock::lock;
 use rusqlite::Connection;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};

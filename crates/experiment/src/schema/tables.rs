@@ -1,6 +1,19 @@
 //! What is written to each table, and what it takes for granted: columns, key, parents.
 
-use crate::sql::PROMOTED;
+/// The promoted columns of `trace_info`, in the order in which they are bound.
+pub(crate) const TRACE_VALUES: [&str; 11] = [
+    "trace_name",
+    "session_id",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_input_tokens_above_1hr",
+    "input_cost",
+    "output_cost",
+    "total_cost",
+];
 
 /// What the values of a column are, and so which declared types keep them as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +102,7 @@ pub(super) fn trace_info(trace_columns: bool, generation: bool) -> Table {
         may("client_request_id", Kind::Text),
     ];
     if trace_columns {
-        columns.extend(PROMOTED.iter().enumerate().map(|(i, name)| {
+        columns.extend(TRACE_VALUES.iter().enumerate().map(|(i, name)| {
             may(
                 name,
                 match i {

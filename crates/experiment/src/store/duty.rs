@@ -3,7 +3,7 @@
 use super::Store;
 use crate::config::{BUSY_DELAYS, BUSY_TIMEOUT, MERGE_AFTER};
 use crate::error::Fault;
-use crate::process::lock;
+use crate::lock::lock;
 use crate::requests::Work;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};

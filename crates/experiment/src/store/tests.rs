@@ -1,5 +1,5 @@
 use super::*;
-use crate::builder::{Access, JournalMode, MissingExperiment, Synchronous};
+use crate::options::{Access, JournalMode, MissingExperiment, Synchronous};
 use trace_destination_core::{BatchId, TraceBatch};
 
 fn empty() -> TraceBatch {

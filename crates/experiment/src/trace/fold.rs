@@ -5,8 +5,8 @@
 //! name and tags from the root, usage and cost summed over the tree of *all* its spans. Values the
 //! application set on the trace as a whole beat them.
 
+use crate::clock::now_ms;
 use crate::derive::{self, RootFacts};
-use crate::experiment::now_ms;
 use crate::memory::{Explicit, State, TraceState};
 use crate::rows::SpanRow;
 use crate::sql;

@@ -2,9 +2,10 @@
 
 use super::Tables;
 use super::fold::{Changes, MAX_KEY, MAX_VALUE, attribute, cut};
+use crate::clock::now_ms;
 use crate::derive::{self, RootFacts};
 use crate::error::Fault;
-use crate::experiment::{Resolved, now_ms};
+use crate::experiment::Resolved;
 use crate::memory::{Explicit, TraceState};
 use crate::rows::{Rows, SpanRow, TraceRows};
 use crate::schema::Shape;

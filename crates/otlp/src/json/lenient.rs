@@ -6,9 +6,9 @@
 //! names that are unknown (unset), numbers as Python reads them.
 
 use super::loose::{self, Message, Wrong, wrong};
+use super::not_traces::{NotTraces, SNAKE_CASE};
 use super::tree::{self, Node};
 use super::value::{SPAN_KINDS, STATUS_CODES, loose_base64};
-use super::{NotTraces, SNAKE_CASE};
 use crate::decode::status_code;
 use crate::id::{from_hex, padded};
 use crate::request::{

@@ -1,8 +1,8 @@
 //! Decodes OTLP/JSON as most senders write it. On anything unusual it gives up, on a span or on the
 //! request, and the tolerant decoder reads that again.
 
-use super::NotTraces;
 use super::lenient;
+use super::not_traces::NotTraces;
 use super::value::{EnumValue, Integer, KeyValue, SPAN_KINDS, STATUS_CODES};
 use crate::decode::status_code;
 use crate::request::{self, ResourceSpans, non_empty};

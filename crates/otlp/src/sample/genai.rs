@@ -1,7 +1,7 @@
 //! Spans of language-model applications: the OpenTelemetry GenAI conventions (1.38), and MLflow's
 //! own attributes with typed values.
 
-use super::{event, failed, group, instrumented, list, map, named, of_kind, ok, shop, span};
+use super::parts::{event, failed, group, instrumented, list, map, named, of_kind, ok, shop, span};
 use std::sync::Arc;
 use trace_destination_core::{Attribute, Resource, SpanGroup, SpanKind, SpanRecord};
 

@@ -1,6 +1,8 @@
 //! What spans look like besides their values: kinds, outcomes, links, limits, and how traces come.
 
-use super::{event, failed, group, instrumented, link, named, of_kind, ok, shop, span, warehouse};
+use super::parts::{
+    event, failed, group, instrumented, link, named, of_kind, ok, shop, span, warehouse,
+};
 use std::sync::Arc;
 use trace_destination_core::{Attribute, Scope, SpanGroup, SpanKind, Status, StatusCode};
 

@@ -1,6 +1,8 @@
 //! Attribute values of every kind, and values at the ends of their ranges.
 
-use super::{MS, event, group, instrumented, link, list, map, named, ok, shop, span, warehouse};
+use super::parts::{
+    MS, event, group, instrumented, link, list, map, named, ok, shop, span, warehouse,
+};
 use std::sync::Arc;
 use trace_destination_core::{AnyValue, Attribute, Resource, Scope, SpanGroup};
 

@@ -1,9 +1,13 @@
 //! Databricks' OTLP ingest: spans into a table of Unity Catalog, as MLflow's client sends them
 //! (MLflow 3.17.2, `DatabricksUCTableSpanExporter`).
 
+mod grant;
 mod info;
+mod table;
 
+pub(crate) use grant::Grant;
 pub(crate) use info::Calls;
+pub(crate) use table::{PREFIXED_TABLE, SCHEMA_TABLE, Table};
 
 use crate::error::{FaultExt as _, WRITE};
 use crate::export::Tries;
@@ -15,94 +19,15 @@ use crate::otlp::Endpoint;
 use async_trait::async_trait;
 use opentelemetry::trace::TraceId;
 use reqwest::header::{HeaderName, HeaderValue};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use trace_destination_core::{
     AnyValueRef, Error, LocationUri, Span, TraceBatch, TraceSink, TraceUpdate, Written,
 };
-use trace_destination_http::{Credentials, OAuthClient, Secret};
 use trace_destination_otlp::{EncodedSpans, Rewrite};
-
-/// Where tokens are given out, and for what (Databricks, "Authorize service principal access with
-/// OAuth").
-const TOKEN_PATH: &str = "/oidc/v1/token";
-const TOKEN_SCOPE: &str = "all-apis";
-
-/// A service principal: its id and its secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Grant {
-    pub(crate) client_id: String,
-    pub(crate) client_secret: Secret,
-}
-
-impl Grant {
-    /// The tokens of the workspace at an address.
-    pub(crate) fn credentials(&self, base: &str) -> Credentials {
-        let (id, secret) = (&self.client_id, self.client_secret.expose());
-        let client = OAuthClient::new(id, secret, format!("{base}{TOKEN_PATH}"));
-        Credentials::oauth(client.with_scope(TOKEN_SCOPE))
-    }
-}
 
 pub(crate) const PATH: &str = "/api/2.0/otel/v1/traces";
 const TABLE_HEADER: HeaderName = HeaderName::from_static("x-databricks-uc-table-name");
-/// The table of a location that is a whole schema.
-pub(crate) const SCHEMA_TABLE: &str = "mlflow_experiment_trace_otel_spans";
-pub(crate) const PREFIXED_TABLE: &str = "_otel_spans";
-
-/// The table spans go to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Table {
-    /// `catalog.schema.table`.
-    name: String,
-    /// The location in MLflow's trace ids: `catalog.schema` or `catalog.schema.prefix`.
-    location: String,
-}
-
-impl Table {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let parts: Vec<&str> = text.split('.').collect();
-        let &[catalog, schema, table] = &*parts else {
-            return None;
-        };
-        let proper = |part: &&str| !part.is_empty() && HeaderValue::try_from(*part).is_ok();
-        if !parts.iter().all(proper) {
-            return None;
-        }
-        let location = match table.strip_suffix(PREFIXED_TABLE) {
-            Some(prefix) if table != SCHEMA_TABLE && !prefix.is_empty() => {
-                format!("{catalog}.{schema}.{prefix}")
-            }
-            _ => format!("{catalog}.{schema}"),
-        };
-        Some(Self {
-            name: text.to_owned(),
-            location,
-        })
-    }
-
-    /// The location as MLflow writes it in JSON.
-    fn trace_location(&self) -> Value {
-        let mut parts = self.location.split('.');
-        let (catalog, schema) = (parts.next(), parts.next());
-        match parts.next() {
-            Some(prefix) => json!({
-                "type": "UC_TABLE_PREFIX",
-                "uc_table_prefix": {
-                    "catalog_name": catalog,
-                    "schema_name": schema,
-                    "table_prefix": prefix,
-                    "spans_table_name": self.name,
-                },
-            }),
-            None => json!({
-                "type": "UC_SCHEMA",
-                "uc_schema": {"catalog_name": catalog, "schema_name": schema},
-            }),
-        }
-    }
-}
 
 /// What a request of spans carries beside them.
 pub(crate) fn headers(table: &Table) -> Vec<(HeaderName, HeaderValue)> {
@@ -110,7 +35,6 @@ pub(crate) fn headers(table: &Table) -> Vec<(HeaderName, HeaderValue)> {
     let name = HeaderValue::try_from(&*table.name).ok();
     name.map(|name| (TABLE_HEADER, name)).into_iter().collect()
 }
-
 /// A table, ready to be sent to.
 pub(crate) struct DatabricksSink {
     uri: LocationUri,

@@ -4,6 +4,7 @@
 
 use super::api::{Api, trace_name};
 use super::server::Owner;
+use crate::encode::is_end;
 use crate::error::{Fault, WRITE};
 use foldhash::{HashMap, HashSet};
 use opentelemetry::trace::TraceId;
@@ -42,14 +43,6 @@ pub(crate) fn parts(spans: &[&Span], is_refused: impl Fn(usize) -> bool) -> Hash
         }
     }
     parts
-}
-
-/// Whether the part of a trace that this process has ends with this span: it is the root, or its
-/// parent is in another process.
-pub(crate) fn is_end(span: &Span) -> bool {
-    /// OTLP `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`.
-    const REMOTE: u32 = 0x200;
-    span.parent_span_id().is_none() || span.flags() & REMOTE != 0
 }
 
 /// The traces a batch is about to write. What was claimed and not stored is given free when this

@@ -1,8 +1,8 @@
 //! From the experiment that was named to the id spans are sent to.
 
 use super::api::{Api, Experiment as Found};
-use crate::builder::MissingExperiment;
 use crate::error::{Fault, FaultExt as _};
+use crate::options::MissingExperiment;
 use crate::target::Experiment;
 use std::sync::Arc;
 use trace_destination_core::ErrorKind;

@@ -7,12 +7,11 @@ mod experiment;
 mod memory;
 mod server;
 
-pub(crate) use claims::is_end;
 pub(crate) use memory::TraceMemory;
 pub(crate) use server::Server;
 
 use crate::config::RECHECK;
-use crate::encode::{Carried, ForTrackingServer};
+use crate::encode::{Carried, ForTrackingServer, is_end};
 use crate::error::{Fault, FaultExt as _, WRITE};
 use crate::export::{Tries, deliver, is_healthy, post};
 use crate::host::Host;
@@ -182,7 +181,7 @@ impl MlflowSink {
                 let stored =
                     |test: fn(&Span) -> bool| part.positions.iter().any(|i| test(spans[*i]));
                 let root_stored = stored(|span| span.parent_span_id().is_none());
-                let end_stored = stored(claims::is_end);
+                let end_stored = stored(is_end);
                 if !part.positions.is_empty() {
                     claims.stored(*trace, end_stored, root_stored);
                 }

@@ -8,7 +8,7 @@ use super::log::Log;
 use super::protocol::Shape;
 use super::recent::Memory;
 use super::state::{History, State};
-use crate::builder::MissingTable;
+use crate::options::MissingTable;
 use crate::catalog::{Catalog, NewTable, TableEntry};
 use crate::error::OPEN;
 use crate::name::TableName;
