@@ -110,6 +110,9 @@ impl Shared {
         if update.is_empty() {
             return Ok(());
         }
+        if self.is_inherited() {
+            return Err(shut_down(trace));
+        }
         if !self.awaits_root(lane.id, trace) {
             return Err(too_late(trace));
         }
