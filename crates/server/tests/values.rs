@@ -152,7 +152,9 @@ fn workspace(answer: impl Fn(&str) -> Option<Reply> + Send + Sync + 'static) -> 
         true => Reply::stored(),
         false => answer(r.path()).unwrap_or_else(|| Reply::json(200, json!({}))),
     });
-    let location = builder("databricks://values?table=c.s.p_otel_spans")
+    // A place of its own: the one of another test may still be closing.
+    let n = WORKSPACES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let location = builder(&format!("databricks://values-{n}?table=c.s.p_otel_spans"))
         .with_databricks_host(server.url())
         .with_bearer_token("t")
         .build()
@@ -160,14 +162,10 @@ fn workspace(answer: impl Fn(&str) -> Option<Reply> + Send + Sync + 'static) -> 
     (server, rig(location))
 }
 
-/// One workspace is one place at a time.
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+static WORKSPACES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 #[test]
 fn databricks_has_the_info_of_every_trace_its_run_and_what_comes_late() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let (server, rig) = workspace(|_| None);
     // Nothing is said about this one.
     rig.open().span().end();
@@ -231,9 +229,6 @@ fn databricks_has_the_info_of_every_trace_its_run_and_what_comes_late() {
 
 #[test]
 fn databricks_refusals_and_roots_that_do_not_come_are_counted() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let refused = |path: &str| {
         let refusal = json!({"error_code": "INVALID_PARAMETER_VALUE", "message": "no such run"});
         path.ends_with("batchCreate")
@@ -269,9 +264,6 @@ fn databricks_refusals_and_roots_that_do_not_come_are_counted() {
 
 #[test]
 fn a_replayed_trace_of_databricks_has_its_info_too() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let (server, rig) = workspace(|_| None);
     let spans: Vec<SpanRecord> = (1..=40).map(root).collect();
     let (resource, scope) = (Arc::new(Resource::default()), Arc::new(Scope::default()));

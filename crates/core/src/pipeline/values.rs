@@ -124,6 +124,9 @@ impl Shared {
         if update.is_empty() {
             return Ok(());
         }
+        if self.is_inherited() {
+            return Err(shut_down(trace));
+        }
         if !root_comes && !self.awaits_root(lane.id, trace) {
             return Err(too_late(trace));
         }
