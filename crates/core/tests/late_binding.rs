@@ -464,3 +464,34 @@ fn a_request_that_learns_its_tenant_in_a_future() {
     flush(&pipeline);
     assert_eq!(acme.names(), ["authenticate", "inside", "request"]);
 }
+
+#[test]
+fn a_scope_around_somebody_elses_span_decides_nothing() {
+    let pipeline = strict();
+    let tracer = tracer(&pipeline);
+    let (theirs, ours) = (Place::new("around-theirs"), Place::new("around-ours"));
+    let unknown = undecided(&tracer, "unknown");
+    let own = root(&tracer, &ours.to(), "own");
+    // No span of one's own; one of another trace; one that a caller only claims to have.
+    let around = [Context::new(), own.clone(), forged(&unknown)];
+    for cx in &around {
+        let _current = ours.to().in_context(cx).attach();
+        child(&tracer, &unknown, "taken up");
+        assert_eq!(waiting(&pipeline), (1, 0, 0));
+    }
+    {
+        // A context that was attached inside hides the scope.
+        let _scope = ours.to().enter();
+        let _current = unknown.clone().attach();
+        child(&tracer, &unknown, "hidden");
+    }
+    assert_eq!(waiting(&pipeline), (1, 1, 0));
+    assert_eq!(bind(&unknown, &theirs.to()), TraceBinding::Bound);
+    unknown.span().end();
+    own.span().end();
+    flush(&pipeline);
+    assert_eq!(theirs.names(), ["hidden", "unknown"]);
+    assert_eq!(ours.names(), ["own", "taken up", "taken up", "taken up"]);
+    account(&pipeline.stats(), 6);
+    settled(&pipeline);
+}

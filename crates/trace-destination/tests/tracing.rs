@@ -464,11 +464,9 @@ fn without_context_activation_the_span_has_to_be_made_current() {
 
 #[test]
 fn work_that_tenants_share_decides_for_nobody_else() {
-    // Whoever is polled first drives it, in the span of the one who made it.
     use futures_util::future::FutureExt as _;
     let outcome = outcome("shared", true, |t| async move {
         let unknown = info_span!("unknown");
-        // It has started, and its tenant is not known.
         unknown.in_scope(|| {});
         let shared = async {
             tokio::task::yield_now().await;

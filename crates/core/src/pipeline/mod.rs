@@ -323,9 +323,9 @@ impl Pipeline {
     /// whatever becomes of others, and reports on these alone. Locations that no span ever went to
     /// are not in the report; [`Destination::discard`] and [`Destination::unset`] have none.
     ///
-    /// In the report, [`nothing_lost`](FlushReport::nothing_lost) is about the time of this flush,
-    /// and what was lost or waits without a location is no part of it: that is no one's of this
-    /// destination. What it tells is news to a flush of everything all the same.
+    /// In the report, [`nothing_lost`](FlushReport::nothing_lost) is about spans dropped while this
+    /// flush ran, and what was lost or waits without a location is no part of it: that is no one's of
+    /// this destination. What it tells is news to a flush of everything all the same.
     pub fn flush_destination(&self, destination: &Destination, deadline: Duration) -> Flush {
         let uris = destination.legs().map_or(&[][..], |legs| legs.uris());
         let only: Arc<[LocationUri]> = uris.into();
