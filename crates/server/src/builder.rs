@@ -16,7 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
-use trace_destination_http::{Credentials, Secret, Tls};
+use trace_destination_http::{Credentials, Secret, Tls, check_proxy};
 
 /// What to do when the experiment is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -344,6 +344,7 @@ impl ServerLocationBuilder {
         };
         credentials.check()?;
         self.tls.check()?;
+        check_proxy(&target.base)?;
         let timeout = match otlp {
             true => OTLP_REQUEST_TIMEOUT,
             false => MLFLOW_TIMEOUT,

@@ -8,7 +8,7 @@ use crate::config::{
 use crate::databricks::Table;
 use crate::error::BUILD;
 use reqwest::header::HeaderValue;
-use trace_destination_core::{Error, ErrorKind, LocationUri};
+use trace_destination_core::{Error, ErrorKind, LocationUri, mend_of_parameter};
 
 /// What a location names, checked.
 #[derive(Debug)]
@@ -204,7 +204,7 @@ fn allow(uri: &LocationUri, known: &[&str]) -> Result<(), Error> {
         Some((key, _)) => Err(
             invalid(format!("parameter `{}` is unknown", key.escape_debug())).mend(match known {
                 [] => "leave it out; headers come from the environment or from code".to_owned(),
-                known => format!("use one of {}", known.join(", ")),
+                known => mend_of_parameter(key, known),
             }),
         ),
     }

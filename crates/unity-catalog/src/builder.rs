@@ -11,7 +11,7 @@ use crate::error::BUILD;
 use crate::location::UnityCatalogLocation;
 use crate::name::TableName;
 use crate::storage::StorageOptions;
-use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
+use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri, mend_of_parameter};
 
 /// What to do when the table is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -115,7 +115,7 @@ impl UnityCatalogLocationBuilder {
                 ),
                 _ => self.deferred.push(
                     invalid(format!("parameter `{}` is unknown", key.escape_debug()))
-                        .mend(format!("use one of {}", PARAMS.join(", ")))
+                        .mend(mend_of_parameter(key, &PARAMS))
                         .at(uri),
                 ),
             }
