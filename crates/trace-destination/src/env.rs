@@ -243,6 +243,8 @@ impl Environment {
                     "it names no experiment",
                 )
             }),
+            // A path is no name of a schema: the parser has the advice.
+            _ if text.contains('/') => self.registry.destination(text),
             [.., "db" | "sqlite" | "sqlite3"] => Err(Error::new(
                 ErrorKind::InvalidConfig,
                 "read environment",
@@ -374,12 +376,14 @@ impl Environment {
         });
         // What may hold a secret is not repeated.
         if !is_web && !endpoint.contains(['@', '?', '"', '\'']) && !endpoint.contains("://") {
-            let cause = format!("`{}` has no scheme", endpoint.escape_debug());
+            // As it was written, where the path was added here.
+            let given = match variable {
+                OTEL_EXPORTER_OTLP_ENDPOINT => endpoint.trim_end_matches("/v1/traces"),
+                _ => endpoint,
+            };
+            let cause = format!("`{}` has no scheme", given.escape_debug());
             let error = Error::new(ErrorKind::InvalidConfig, "read environment", cause);
-            return Err(wrong(
-                variable,
-                error.mend(format!("write http://{endpoint}")),
-            ));
+            return Err(wrong(variable, error.mend(format!("write http://{given}"))));
         }
         self.registry
             .single(&format!("otlp+{endpoint}"))
