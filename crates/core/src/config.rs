@@ -105,6 +105,18 @@ pub fn misspelt_vars<'a>(env: &dyn EnvSource, read: &[&'a str]) -> Vec<(String, 
         .collect()
 }
 
+/// What to write instead of a parameter that is unknown: the one it is a typing error of, and all that
+/// are known.
+pub fn mend_of_parameter(unknown: &str, known: &[&str]) -> String {
+    let all = format!("use one of {}", known.join(", "));
+    let part = |k: &&&str| unknown.len() > 3 && k.contains(unknown);
+    let near = suggest::nearest(unknown, known.iter().copied());
+    match near.or_else(|| known.iter().find(part).copied()) {
+        Some(near) => format!("did you mean `{near}`? {all}"),
+        None => all,
+    }
+}
+
 /// Warns once of each of the [`misspelt_vars`]; values are not repeated.
 pub fn warn_of_misspelt_vars(env: &dyn EnvSource, read: &[&str]) {
     for (name, near) in misspelt_vars(env, read) {

@@ -74,7 +74,8 @@ mod values;
 pub use budget::Overflow;
 pub use check::{Check, CheckReport, LocationCheck};
 pub use config::{
-    EnvSource, ProcessEnv, bool_var, millis_var, misspelt_vars, parse_var, warn_of_misspelt_vars,
+    EnvSource, ProcessEnv, bool_var, mend_of_parameter, millis_var, misspelt_vars, parse_var,
+    warn_of_misspelt_vars,
 };
 pub use destination::Destination;
 pub use error::{Error, ErrorKind, Retry};

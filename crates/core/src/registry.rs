@@ -113,8 +113,16 @@ impl Registry {
         }
         refuse_holes(list)?;
         let mut legs = Vec::new();
-        for text in list.split(',') {
-            let uri: LocationUri = text.parse()?;
+        for (i, text) in list.split(',').enumerate() {
+            let uri: LocationUri = text.parse().map_err(|error: Error| {
+                match (i > 0 && !text.contains(':'), error.mend_hint()) {
+                    (true, Some(mend)) => {
+                        let mend = format!("{mend}; for a comma inside a URI write %2C");
+                        error.mend(mend)
+                    }
+                    _ => error,
+                }
+            })?;
             legs.push(Destination::from_location(self.location(&uri)?));
         }
         Destination::all(legs)

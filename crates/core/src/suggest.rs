@@ -43,6 +43,9 @@ pub(crate) fn of_scheme(scheme: &str) -> Option<&'static str> {
         "file" => "write sqlite:///mlflow.db for a local store; MLflow's file store is not written",
         "grpc" | "otlp" => "write otlp+http://host:4318 for an OTLP endpoint",
         "databricks-uc" | "delta" => "write uc://catalog.schema.prefix for tables",
+        "s3" | "s3a" | "gs" | "abfs" | "abfss" | "az" => {
+            "write uc://catalog.schema.prefix?root=s3://bucket/folder for tables in an object store"
+        }
         // A drive letter.
         drive if drive.len() == 1 => "write sqlite:///C:/path/mlflow.db for a file",
         _ => return None,
@@ -71,6 +74,13 @@ pub(crate) fn without_scheme(text: &str) -> Error {
         return error("the URI is empty: it has no scheme".to_owned())
             .mend("write a URI such as sqlite:///mlflow.db?experiment_name=checkout");
     }
+    if let Some(error) = quoted(text) {
+        return error;
+    }
+    if text == "databricks" {
+        return error("`databricks` names no table".to_owned())
+            .mend("write databricks://profile?table=catalog.schema.prefix_otel_spans");
+    }
     if !is_plain(text) {
         return error("the URI has no scheme such as `sqlite:`".to_owned())
             .mend("write it as scheme://host/path?key=value");
@@ -82,6 +92,16 @@ pub(crate) fn without_scheme(text: &str) -> Error {
     error.mend(match is_file {
         true => format!("write sqlite:///{text} for a file"),
         false => "write a URI such as sqlite:///mlflow.db?experiment_name=checkout".to_owned(),
+    })
+}
+
+/// The error for a text in quotation marks, which are left of what a shell would have taken away.
+pub(crate) fn quoted(text: &str) -> Option<Error> {
+    text.starts_with(['"', '\'', '`', '“', '‘']).then(|| {
+        let cause = "the URI begins with a quotation mark";
+        Error::new(ErrorKind::InvalidConfig, "parse location", cause).mend(
+            "leave the quotation marks out: files of variables, unlike a shell, keep them in the value",
+        )
     })
 }
 

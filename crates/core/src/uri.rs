@@ -271,6 +271,9 @@ impl FromStr for LocationUri {
             )
             .mend("shorten it"));
         }
+        if let Some(error) = suggest::quoted(text) {
+            return Err(error);
+        }
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(suggest::without_scheme(text));
         };

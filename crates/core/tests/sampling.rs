@@ -1,5 +1,7 @@
 //! The share of traces that is kept: by the pipeline itself, whole traces, whatever the provider.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use opentelemetry::Context;
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,

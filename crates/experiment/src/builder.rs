@@ -10,7 +10,7 @@ use crate::location::ExperimentLocation;
 use crate::options::{Access, JournalMode, MissingExperiment, Synchronous};
 use crate::target::Target;
 use std::path::{Component, Path, PathBuf};
-use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
+use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri, mend_of_parameter};
 
 /// Builds an [`ExperimentLocation`]; see [`ExperimentLocation::builder`].
 #[derive(Clone, Debug, Default)]
@@ -136,7 +136,7 @@ impl ExperimentLocationBuilder {
                 .map(|v| self.journal_mode = v),
                 _ => Err(
                     invalid(format!("parameter `{}` is unknown", key.escape_debug()))
-                        .mend(format!("use one of {}", PARAMS.join(", "))),
+                        .mend(mend_of_parameter(key, &PARAMS)),
                 ),
             };
             self.deferred.extend(result.err().map(|e| e.at(uri)));
@@ -257,8 +257,36 @@ fn file_path(uri: &LocationUri) -> Result<PathBuf, Error> {
         Some(":memory:") => Err(invalid("a database in memory would be lost")
             .mend("name a file, or use memory:<name>")
             .at(uri)),
-        Some(path) => Ok(path.into()),
+        Some(path) => match of_shell(path) {
+            Some((cause, mend)) => Err(invalid(cause).mend(mend).at(uri)),
+            None => Ok(path.into()),
+        },
     }
+}
+
+/// What a shell or another system would make of a path, and nobody does here.
+fn of_shell(path: &str) -> Option<(&'static str, &'static str)> {
+    let first = path.split('/').next().unwrap_or_default();
+    let mut letters = path.chars();
+    let has_drive = letters.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && letters.next() == Some(':')
+        && matches!(letters.next(), Some('/' | '\\'));
+    if first.starts_with('~') {
+        return Some((
+            "the path begins with `~`, which only a shell turns into a home folder",
+            "write the folder itself, as in sqlite:////home/me/mlflow.db; for one that has this name, write ./~",
+        ));
+    }
+    if first.starts_with('$') || first.starts_with('%') && first.len() > 2 && first.ends_with('%') {
+        return Some((
+            "the path begins with a variable, which only a shell puts in",
+            "write the folder itself, as in sqlite:////srv/traces/mlflow.db",
+        ));
+    }
+    (has_drive && cfg!(not(windows))).then_some((
+        "the path is one of Windows, and this is another system",
+        "write sqlite:////absolute/path.db; for a file that has this name, write ./ before it",
+    ))
 }
 
 fn experiment_id(text: &str) -> Result<i64, Error> {
@@ -266,7 +294,7 @@ fn experiment_id(text: &str) -> Result<i64, Error> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
         invalid(format!("`{}` is no experiment id", text.escape_debug()))
-            .mend("give a whole number, as MLflow shows it")
+            .mend("give a whole number, as MLflow shows it, or the name as experiment_name")
     })
 }
 

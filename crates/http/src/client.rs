@@ -17,6 +17,14 @@ use std::fmt;
 use std::sync::Arc;
 use trace_destination_core::{Error, waiting_for_turn};
 
+/// What servers (Go's net/http, nginx, Apache) answer with 400 where plain HTTP comes to their port for
+/// TLS.
+const TO_TLS: [&str; 3] = [
+    "HTTP request to an HTTPS server",
+    "plain HTTP request was sent to HTTPS port",
+    "speaking plain HTTP to an SSL-enabled server port",
+];
+
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -143,7 +151,9 @@ impl Client {
         if let Some(body) = &request.body {
             sent = sent.body(body.clone());
         }
-        let response = sent.headers(headers).send().await.map_err(Failure::of)?;
+        let response = sent.headers(headers).send().await;
+        let response = response
+            .map_err(|error| Failure::of(error).through(|| crate::proxy::of(&request.url)))?;
         read(response, limit).await
     }
 
@@ -162,6 +172,18 @@ impl Client {
     ) -> Result<(), Fault> {
         if (200..300).contains(&answer.status) {
             return Ok(());
+        }
+        let spoken_to_tls =
+            |says: &str| answer.status == 400 && TO_TLS.iter().any(|t| says.contains(t));
+        if spoken_to_tls(&String::from_utf8_lossy(&answer.body)) {
+            return Err(Fault::new(
+                trace_destination_core::ErrorKind::InvalidConfig,
+                format!(
+                    "{} was sent as plain HTTP to a port that speaks TLS",
+                    asked()
+                ),
+                "write https:// for this address, or name the port for plain HTTP",
+            ));
         }
         let code = error_code(&answer.body);
         let Some(row) = table.row(answer.status, code.as_deref()) else {

@@ -19,6 +19,8 @@ pub enum Fault {
     Transport {
         /// What happened.
         class: Transport,
+        /// What is known beyond that.
+        detail: Option<Box<str>>,
         /// The address, if the error is to name it.
         server: Option<String>,
         /// The underlying error, without an address.
@@ -116,8 +118,13 @@ impl Fault {
     /// A request without an answer.
     pub fn unanswered(failure: Failure, server: Option<&str>) -> Self {
         match failure {
-            Failure::Transport { class, source } => Self::Transport {
+            Failure::Transport {
                 class,
+                detail,
+                source,
+            } => Self::Transport {
+                class,
+                detail,
                 server: server.map(str::to_owned),
                 source,
             },
@@ -188,13 +195,17 @@ impl Fault {
             Self::Answer(refused) => answer(operation, refused, mends),
             Self::Transport {
                 class,
+                detail,
                 server,
                 source,
             } => {
-                let cause: Cow<'static, str> = match server {
+                let mut cause: Cow<'static, str> = match server {
                     Some(server) => format!("{server}: {}", class.cause()).into(),
                     None => class.cause().into(),
                 };
+                if let Some(detail) = detail {
+                    cause = format!("{cause}: {detail}").into();
+                }
                 with_retry(
                     Error::new(class.kind(), operation, cause)
                         .mend(mends.transport(class))

@@ -218,7 +218,9 @@ impl Tokens {
             .await;
         match sent {
             Ok(response) => read(response, MAX_ANSWER).await,
-            Err(error) => Err(Failure::of(error)),
+            Err(error) => {
+                Err(Failure::of(error).through(|| crate::proxy::of(&self.client.token_url)))
+            }
         }
     }
 
@@ -244,12 +246,17 @@ impl Tokens {
         let answer = self.ask(http, body).await;
         let answer = match answer {
             Ok(answer) => answer,
-            Err(Failure::Transport { class, source }) => {
+            Err(Failure::Transport {
+                class,
+                detail,
+                source,
+            }) => {
+                let detail = detail.map(|d| format!(": {d}")).unwrap_or_default();
                 return Err(TokenFault {
                     source: Some(source),
                     ..fault(
                         class.kind(),
-                        format!("got no answer: {}", class.cause()),
+                        format!("got no answer: {}{detail}", class.cause()),
                         class.is_passing(),
                     )
                 });

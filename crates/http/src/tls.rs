@@ -6,10 +6,12 @@
 
 use crate::file::Stamp;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,7 +71,9 @@ impl Tls {
                     provider.signature_verification_algorithms,
                 )))
         } else if let Some(file) = &self.authorities {
-            builder.with_root_certificates(authorities(file)?)
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Listed::new(file, provider)?))
         } else {
             builder
                 .dangerous()
@@ -137,6 +141,80 @@ fn unusable(file: &Path, found: &str) -> Error {
     .mend("name a readable PEM file")
 }
 
+/// Takes certificates of the authorities in a file, and those that are in the file themselves: one
+/// that signed itself is often marked as an authority (`openssl req -x509` does so), which no server's
+/// certificate may be. curl takes it too.
+#[derive(Debug)]
+struct Listed {
+    listed: Vec<CertificateDer<'static>>,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
+impl Listed {
+    fn new(file: &Path, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+        let roots = Arc::new(authorities(file)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+        Ok(Self {
+            listed: certificates(file)?,
+            verifier: verifier
+                .map_err(|e| unusable(file, "certificates that cannot be used").caused_by(e))?,
+        })
+    }
+}
+
+impl ServerCertVerifier for Listed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.verifier.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        match verified {
+            // Its dates are looked at before its kind, its name after that.
+            Err(rustls::Error::InvalidCertificate(why))
+                if self.listed.iter().any(|listed| listed == end_entity)
+                    && format!("{why:?}").contains("CaUsedAsEndEntity") =>
+            {
+                let certificate = ParsedCertificate::try_from(end_entity)?;
+                rustls::client::verify_server_name(&certificate, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
 /// Accepts any certificate, but verifies the server's signature with it.
 #[derive(Debug)]
 struct AnyCertificate(WebPkiSupportedAlgorithms);
@@ -175,3 +253,6 @@ impl ServerCertVerifier for AnyCertificate {
         self.0.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use crate::error::{BUILD, invalid};
 use crate::options::MissingExperiment;
 use crate::target::{Experiment, Family, Target};
 use reqwest::header::HeaderValue;
-use trace_destination_core::{Error, ErrorKind, LocationUri};
+use trace_destination_core::{Error, ErrorKind, LocationUri, mend_of_parameter};
 
 impl ServerLocationBuilder {
     pub(crate) fn mlflow(&self, uri: &LocationUri) -> Result<Target, Error> {
@@ -176,7 +176,7 @@ fn allow(uri: &LocationUri, known: &[&str]) -> Result<(), Error> {
         Some((key, _)) => Err(
             invalid(format!("parameter `{}` is unknown", key.escape_debug())).mend(match known {
                 [] => "leave it out; headers come from the environment or from code".to_owned(),
-                known => format!("use one of {}", known.join(", ")),
+                known => mend_of_parameter(key, known),
             }),
         ),
     }

@@ -17,7 +17,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 use trace_destination_core::{EnvSource, Error, LocationUri};
-use trace_destination_http::{Credentials, Secret, Tls};
+use trace_destination_http::{Credentials, Secret, Tls, check_proxy};
 
 /// Builds a [`ServerLocation`]; see [`ServerLocation::builder`]. What code sets beats what the
 /// environment says.
@@ -334,6 +334,7 @@ impl ServerLocationBuilder {
         };
         credentials.check()?;
         self.tls.check()?;
+        check_proxy(&target.base)?;
         let timeout = match otlp {
             true => OTLP_REQUEST_TIMEOUT,
             false => MLFLOW_TIMEOUT,

@@ -124,6 +124,11 @@ fn meanings(title: &str) -> Vec<Bad> {
         "the TLS handshake failed" => wire(&[Wire::Garbage]),
         // Found when a location is built or before anything is sent, and not for a moment.
         "the request cannot be made" => vec![Bad::Apart],
+        // Done by the facade's test `mistakes`: proxies are of the whole process.
+        "what answers there is not HTTP"
+        | "the proxy cannot be reached"
+        | "the proxy makes no connection to the server"
+        | "the proxy asks for credentials" => vec![Bad::Apart],
         _ => {
             let (statuses, codes) = match title.split_once(" `") {
                 Some((statuses, code)) => (statuses, Some(code.trim_end_matches('`').to_owned())),

@@ -223,6 +223,19 @@ impl Environment {
         }
         // What is left is MLflow's own spelling, told apart by its dots as MLflow does.
         match text.split('.').collect::<Vec<_>>().as_slice() {
+            [name] if !name.is_empty() && !name.bytes().all(|b| b.is_ascii_digit()) => {
+                Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "read environment",
+                    format!(
+                        "`{}` is neither a URI nor an experiment id",
+                        name.escape_debug()
+                    ),
+                )
+                .mend(format!(
+                    "set {MLFLOW_EXPERIMENT_NAME} for an experiment by its name, or write a URI"
+                )))
+            }
             [id] => self.experiment(Some(id))?.ok_or_else(|| {
                 Error::new(
                     ErrorKind::InvalidConfig,
@@ -230,6 +243,16 @@ impl Environment {
                     "it names no experiment",
                 )
             }),
+            // A path is no name of a schema: the parser has the advice.
+            _ if text.contains('/') => self.registry.destination(text),
+            [.., "db" | "sqlite" | "sqlite3"] => Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "read environment",
+                format!("`{text}` has no scheme, and is as good a file as a schema"),
+            )
+            .mend(format!(
+                "write sqlite:///{text} for a file, or uc://{text} for a schema"
+            ))),
             parts @ ([_, _] | [_, _, _]) if parts.iter().all(|p| !p.is_empty()) => {
                 self.registry.single(&format!("uc://{text}"))
             }
@@ -270,26 +293,28 @@ impl Environment {
                 .mend(mend),
             )
         };
-        let scheme = text
-            .split(':')
-            .next()
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        match scheme.as_str() {
-            "sqlite" | "http" | "https" => {}
-            "databricks" => {
+        let uri: Result<LocationUri, Error> = text.parse();
+        let scheme = uri.as_ref().map_or("", LocationUri::scheme);
+        match (scheme, text) {
+            ("sqlite" | "http" | "https", _) => {}
+            ("databricks", _) | (_, "databricks") => {
                 return Err(unsupported(
                     "name the table in MLFLOW_TRACING_DESTINATION: databricks://profile?table=catalog.schema.prefix_otel_spans",
                 ));
             }
+            ("", _) => {}
+            // What no backend understands has an advice of its own.
             _ => {
-                return Err(unsupported(
-                    "use sqlite:///… or the http(s):// URL of a tracking server",
-                ));
+                return Err(match self.registry.destination(text) {
+                    Err(error) => in_variable(error),
+                    Ok(_) => unsupported(
+                        "put this URI into MLFLOW_TRACING_DESTINATION; here belongs sqlite:///… or the http(s):// URL of a tracking server",
+                    ),
+                });
             }
         }
-        let uri: LocationUri = text.parse().map_err(in_variable)?;
-        let workspace = match scheme.as_str() {
+        let uri = uri.map_err(in_variable)?;
+        let workspace = match uri.scheme() {
             "sqlite" => None,
             _ => self.source.var(MLFLOW_WORKSPACE)?,
         };
@@ -344,8 +369,25 @@ impl Environment {
                 }
             }
         };
+        let endpoint = endpoint.trim();
+        let is_web = endpoint.split_once("://").is_some_and(|(scheme, _)| {
+            ["http", "https"]
+                .iter()
+                .any(|web| scheme.eq_ignore_ascii_case(web))
+        });
+        // What may hold a secret is not repeated.
+        if !is_web && !endpoint.contains(['@', '?', '"', '\'']) && !endpoint.contains("://") {
+            // As it was written, where the path was added here.
+            let given = match variable {
+                OTEL_EXPORTER_OTLP_ENDPOINT => endpoint.trim_end_matches("/v1/traces"),
+                _ => endpoint,
+            };
+            let cause = format!("`{}` has no scheme", given.escape_debug());
+            let error = Error::new(ErrorKind::InvalidConfig, "read environment", cause);
+            return Err(wrong(variable, error.mend(format!("write http://{given}"))));
+        }
         self.registry
-            .single(&format!("otlp+{}", endpoint.trim()))
+            .single(&format!("otlp+{endpoint}"))
             .map(Some)
             .map_err(|e| wrong(variable, e))
     }

@@ -12,7 +12,7 @@ use crate::location::UnityCatalogLocation;
 use crate::name::TableName;
 use crate::options::MissingTable;
 use crate::storage::StorageOptions;
-use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri};
+use trace_destination_core::{EnvSource, Error, ErrorKind, LocationUri, mend_of_parameter};
 
 /// Builds a [`UnityCatalogLocation`]; see [`UnityCatalogLocation::builder`]. What code sets beats
 /// what the URI says, and that what the environment says.
@@ -124,7 +124,7 @@ impl UnityCatalogLocationBuilder {
                 ),
                 _ => self.deferred.push(
                     invalid(format!("parameter `{}` is unknown", key.escape_debug()))
-                        .mend(format!("use one of {}", PARAMS.join(", ")))
+                        .mend(mend_of_parameter(key, &PARAMS))
                         .at(uri),
                 ),
             }

@@ -31,6 +31,9 @@ impl Dialect {
 /// spans in doubt, empty requests have to show first that it is about gzip.
 pub(crate) const PERHAPS_GZIP: [u16; 4] = [400, 406, 415, 500];
 
+const PROXY: &str = "it is tried again; start the proxy, correct its variable, or name the server's host in NO_PROXY";
+const PROXY_CREDENTIALS: &str = "give the proxy its user and password in HTTPS_PROXY or HTTP_PROXY, or name the host in NO_PROXY";
+
 /// What the reader can do about a certificate or an address, where there is no answer.
 pub(crate) fn transport_mend(class: Transport) -> &'static str {
     match class {
@@ -45,7 +48,17 @@ pub(crate) fn transport_mend(class: Transport) -> &'static str {
         Transport::Timeout => "it is tried again; check the network, or give it more time",
         Transport::Refused => "it is tried again; start the server, or correct host and port",
         Transport::Connect => "it is tried again; check host, port and network",
-        Transport::Broken => "it is tried again; check the server and what is between",
+        Transport::Broken => {
+            "it is tried again; check the server and what is between, and that a port that speaks TLS has https://"
+        }
+        Transport::NotHttp => {
+            "it is tried again; check the port: one that speaks TLS wants https://, and gRPC (usually 4317) is not spoken here, but OTLP over HTTP (usually 4318)"
+        }
+        Transport::Proxy => PROXY,
+        Transport::ProxyRefused => {
+            "it is tried again; allow the host at the proxy, or name it in NO_PROXY"
+        }
+        Transport::ProxyCredentials => PROXY_CREDENTIALS,
     }
 }
 

@@ -63,7 +63,11 @@ fn moments() -> Vec<(String, Reply)> {
             | "the server's certificate is not trusted"
             | "the server ended the TLS handshake"
             | "the TLS handshake failed"
-            | "the request cannot be made" => {}
+            | "the request cannot be made"
+            | "what answers there is not HTTP"
+            | "the proxy cannot be reached"
+            | "the proxy makes no connection to the server"
+            | "the proxy asks for credentials" => {}
             other => panic!("`{other}` is no known row"),
         }
     }

@@ -74,7 +74,21 @@ pub(super) fn transport_mend(class: Transport) -> &'static str {
         }
         Transport::Refused => "it is tried again; start the server, or correct host and port",
         Transport::Connect => "it is tried again; check host, port and network",
-        Transport::Broken => "it is tried again; check the server and what is between",
+        Transport::Broken => {
+            "it is tried again; check the server and what is between, and that a port that speaks TLS has https://"
+        }
+        Transport::NotHttp => {
+            "it is tried again; check the port, and that one that speaks TLS has https://"
+        }
+        Transport::Proxy => {
+            "it is tried again; start the proxy, correct its variable, or name the server's host in NO_PROXY"
+        }
+        Transport::ProxyRefused => {
+            "it is tried again; allow the host at the proxy, or name it in NO_PROXY"
+        }
+        Transport::ProxyCredentials => {
+            "give the proxy its user and password in HTTPS_PROXY or HTTP_PROXY, or name the host in NO_PROXY"
+        }
     }
 }
 

@@ -333,6 +333,7 @@ impl CatalogServer {
     /// Reads the files once, so that a wrong one is reported when a location is made.
     pub(super) fn check(&self) -> Result<(), Error> {
         self.tls().check()?;
+        trace_destination_http::check_proxy(&self.base)?;
         self.credentials().check()
     }
 
@@ -383,7 +384,16 @@ fn workspace(host: &str) -> Result<CatalogServer, Error> {
 }
 
 fn base(address: &str) -> Result<String, Error> {
-    let uri: LocationUri = address.trim().parse()?;
+    let uri: LocationUri =
+        address
+            .trim()
+            .parse()
+            .map_err(|error: Error| match address.contains("://") {
+                true => error,
+                false => {
+                    error.mend("write http://host:8080 or https://workspace.cloud.databricks.com")
+                }
+            })?;
     let is_web = matches!(uri.scheme(), "http" | "https");
     if !is_web || uri.authority().is_none_or(str::is_empty) {
         return Err(
