@@ -1,6 +1,8 @@
 //! Servers whose answers are the input: answers are apart by lines of `--`. The first line of each is
 //! the status and headers, `200|Content-Type: application/json`, the rest its body. After the last
 //! one the server is away.
+#![allow(dead_code, reason = "not every target uses all of it")]
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::LazyLock;
