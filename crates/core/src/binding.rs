@@ -29,6 +29,7 @@ use segments::{Segment, Trace};
 use shard::Shard;
 
 use crate::process::Process;
+use crate::route_id::RouteId;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock_in};
 use crossbeam_utils::CachePadded;
 use opentelemetry::trace::{SpanId, TraceId};
@@ -36,28 +37,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-
-/// Index of a route in its pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct RouteId(pub(crate) u32);
-
-impl RouteId {
-    /// No level named a destination.
-    pub(crate) const UNROUTED: Self = Self(0);
-    /// The destination is [`Destination::discard`](crate::Destination::discard).
-    pub(crate) const DISCARD: Self = Self(1);
-    /// The trace is not among the share that is kept.
-    pub(crate) const SAMPLED_OUT: Self = Self(2);
-    /// The first route that leads anywhere.
-    pub(crate) const FIRST: u32 = 3;
-    /// Set for a route that refuses spans at some of its lanes.
-    pub(crate) const REFUSING: u32 = 1 << 31;
-
-    /// Whether spans of this route go to a location.
-    pub(crate) fn leads_somewhere(self) -> bool {
-        self.0 >= Self::FIRST
-    }
-}
 
 /// Shards of the table: enough that threads rarely meet, so that looking through one is quick.
 pub(crate) const SHARDS: usize = 64;

@@ -3,7 +3,7 @@
 use crate::contain::{caught, drop_here};
 use crate::error::{Error, ErrorKind};
 use crate::location::{Capabilities, Guarantee, TraceLocation, TraceSink};
-use crate::sampler;
+use crate::sampling::note_ratio;
 use crate::uri::LocationUri;
 use async_trait::async_trait;
 use std::fmt;
@@ -144,7 +144,7 @@ impl Destination {
     pub fn with_sampling_ratio(self, ratio: f64) -> Result<Self, Error> {
         match &self.0 {
             Repr::To(legs) if (0.0..=1.0).contains(&ratio) => {
-                sampler::note_ratio(ratio);
+                note_ratio(ratio);
                 Ok(Self(Repr::To(Arc::new(Legs {
                     locations: legs.locations.clone(),
                     uris: legs.uris.clone(),

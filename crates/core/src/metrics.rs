@@ -3,8 +3,9 @@
 //! 1.36 of `open-telemetry/semantic-conventions`, `docs/otel/sdk-metrics.md` there); instruments
 //! without a convention begin with `trace_destination.`.
 
-use crate::pipeline::{Shared, Totals};
+use crate::pipeline::Shared;
 use crate::stats::{DropReason, LocationState};
+use crate::totals::Totals;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use std::collections::BTreeMap;

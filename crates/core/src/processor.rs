@@ -1,9 +1,10 @@
 //! The span processor: binds in `on_start`, hands over in `on_end`. Neither waits, does I/O, logs
 //! or touches anything of the application's but the span.
 
-use crate::binding::{Ended, InScope, RouteId, Started};
+use crate::binding::{Ended, InScope, Started};
 use crate::pipeline::{Payload, Pipeline, Shared};
 use crate::record::Resource;
+use crate::route_id::RouteId;
 use crate::scope::{DetachedFrom, in_scope, with_current};
 use opentelemetry::Context;
 use opentelemetry::trace::{Span as _, SpanContext, SpanId, TraceContextExt, TraceId};

@@ -1,12 +1,12 @@
 //! Routes and lanes of one pipeline: each distinct set of locations is a route, an index; each
 //! location is a lane.
 
-use crate::binding::RouteId;
 use crate::destination::{Destination, Legs, capabilities};
 use crate::error::{Error, ErrorKind};
 use crate::lane::{Intake, Lane, LaneId};
 use crate::location::{BatchLimits, BatchSettings, Capabilities};
 use crate::process::Process;
+use crate::route_id::RouteId;
 use crate::stats::Forgotten;
 use crate::uri::LocationUri;
 use std::collections::{BTreeMap, HashMap, HashSet};

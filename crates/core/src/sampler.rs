@@ -3,64 +3,16 @@
 //! The pipeline drops what is not kept by itself, so that a ratio is obeyed by any provider. The
 //! [`DestinationSampler`] decides the same before a span is recorded.
 
-use crate::binding::RouteId;
 use crate::destination::Destination;
 use crate::pipeline::Shared;
+use crate::route_id::RouteId;
+use crate::sampling::keeps;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Whether any destination of this process ever got a ratio that drops traces. Never taken back, as
-/// the flag of scopes.
-static EVER_BY_DESTINATION: AtomicBool = AtomicBool::new(false);
-
-/// Notes that a destination has a ratio of its own.
-pub(crate) fn note_ratio(ratio: f64) {
-    if ratio < 1.0 {
-        EVER_BY_DESTINATION.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Which share of traces a pipeline keeps.
-pub(crate) struct Sampling {
-    ratio: f64,
-    drops: bool,
-    /// A sampler of the pipeline was made: a remote parent's flag then tells what was decided.
-    by_sampler: AtomicBool,
-}
-
-impl Sampling {
-    pub(crate) fn new(ratio: f64) -> Self {
-        Self {
-            ratio,
-            drops: ratio < 1.0,
-            by_sampler: AtomicBool::new(false),
-        }
-    }
-
-    /// Whether any trace may have to be dropped.
-    #[inline]
-    pub(crate) fn is_on(&self) -> bool {
-        self.drops || EVER_BY_DESTINATION.load(Ordering::Relaxed)
-    }
-}
-
-/// Whether a trace is among the share that is kept. One that is kept at a ratio is kept at any
-/// higher one.
-fn keeps(trace: TraceId, ratio: f64) -> bool {
-    let decided = Sampler::TraceIdRatioBased(ratio).should_sample(
-        None,
-        trace,
-        "",
-        &SpanKind::Internal,
-        &[],
-        &[],
-    );
-    ratio >= 1.0 || decided.decision == SamplingDecision::RecordAndSample
-}
+use std::sync::atomic::Ordering;
 
 impl Shared {
     /// The share of traces kept of those that start in `cx`.

@@ -121,9 +121,8 @@ impl Process {
     /// Forgets a file whose store is gone, unless somebody but the caller has its writer.
     pub(crate) fn forget(&self, path: &Path) {
         let mut files = lock(&self.files);
-        let unused = |open: &OpenFile| {
-            open.store.strong_count() == 0 && open.writer.strong_count() <= 1
-        };
+        let unused =
+            |open: &OpenFile| open.store.strong_count() == 0 && open.writer.strong_count() <= 1;
         // Another store may have taken the place meanwhile.
         if files.get(path).is_some_and(unused) {
             files.remove(path);

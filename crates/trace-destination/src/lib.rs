@@ -128,11 +128,21 @@ pub fn location(uri: &str) -> Result<Destination, Error> {
     registry().single(uri)
 }
 
-/// The programs of the page are programs.
+/// The programs of the pages are compiled.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/multi-tenant.md")]
-struct MultiTenant;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/tracing.md")]
-struct Tracing;
+mod pages {
+    #[doc = include_str!("../docs/getting-started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../docs/multi-tenant.md")]
+    struct MultiTenant;
+    #[doc = include_str!("../docs/operate.md")]
+    struct Operate;
+    #[cfg(feature = "server")]
+    #[doc = include_str!("../docs/server.md")]
+    struct Server;
+    #[doc = include_str!("../docs/tracing.md")]
+    struct Tracing;
+    #[cfg(feature = "unity-catalog")]
+    #[doc = include_str!("../docs/unity-catalog.md")]
+    struct UnityCatalog;
+}

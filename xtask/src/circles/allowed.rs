@@ -9,12 +9,13 @@ pub(super) struct Allowed {
     pub(super) because: &'static str,
 }
 
-pub(super) const ALLOWED: [Allowed; 12] = [
+pub(super) const ALLOWED: [Allowed; 13] = [
     Allowed {
         package: "trace-destination-core",
         modules: &[
             "binding",
             "binding::hot",
+            "binding::late",
             "binding::lingering",
             "binding::own",
             "binding::segments",
@@ -42,6 +43,7 @@ pub(super) const ALLOWED: [Allowed; 12] = [
             "pipeline::admission",
             "pipeline::builder",
             "pipeline::delivery",
+            "pipeline::delivery::control",
             "pipeline::delivery::end",
             "pipeline::delivery::room",
             "pipeline::delivery::slots",
@@ -53,6 +55,7 @@ pub(super) const ALLOWED: [Allowed; 12] = [
             "routes",
             "sampler",
             "scope",
+            "values::waiting",
         ],
         because: "`Shared` holds both what application threads use and what delivers; lanes and the processor are given the whole of it",
     },
@@ -117,6 +120,7 @@ pub(super) const ALLOWED: [Allowed; 12] = [
             "unity::cases::features",
             "unity::cases::maintenance",
             "unity::cases::sql",
+            "unity::cases::views",
             "unity::cases::writers",
             "unity::provision",
             "unity::writer",
@@ -157,6 +161,11 @@ pub(super) const ALLOWED: [Allowed; 12] = [
             "traffic",
         ],
         because: "the root lists the runs and has the options that they share; a program for tests",
+    },
+    Allowed {
+        package: "trace-destination-unity-catalog",
+        modules: &["builder", "location", "sink"],
+        because: "a builder makes a location, which has a builder; the sink opens the second table of its location with the first value",
     },
     Allowed {
         package: "trace-destination-unity-catalog",

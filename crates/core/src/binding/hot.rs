@@ -10,8 +10,8 @@
 //! A claim and the store of the id are two steps. Nothing can be lost between them, because a slot is
 //! taken back only when no cell of it is in use.
 
-use super::RouteId;
 use super::own::NEAR;
+use crate::route_id::RouteId;
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use std::cell::Cell;

@@ -10,7 +10,8 @@ use super::own::Own;
 use super::segments::Segment;
 use super::shard::Shard;
 use super::undecided::{Held, Undecided};
-use super::{Bindings, Ended, RouteId, key, span_key};
+use super::{Bindings, Ended, key, span_key};
+use crate::route_id::RouteId;
 use opentelemetry::trace::{SpanId, TraceId};
 use std::sync::Arc;
 

@@ -5,8 +5,8 @@
 
 use super::late::Started;
 use super::*;
-use crate::pipeline::Totals;
 use crate::record::TraceUpdate;
+use crate::totals::Totals;
 use proptest::prelude::*;
 use std::sync::atomic::Ordering as StdOrdering;
 

@@ -3,8 +3,8 @@
 //! They are out of the table of open traces, which so stays small enough to be in the cache at any
 //! rate of traces; adding one writes to the end of a queue and looks at nothing else.
 
-use super::RouteId;
 use super::own::{NEAR, Own, Recent};
+use crate::route_id::RouteId;
 use std::collections::VecDeque;
 
 /// The traces that linger in one shard.

@@ -5,7 +5,7 @@
 //! Not modelled: several shards, which share nothing but the epoch.
 
 use super::*;
-use crate::pipeline::Totals;
+use crate::totals::Totals;
 use loom::sync::Arc;
 use loom::thread;
 

@@ -1,10 +1,10 @@
 //! The segment of a trace id that was made here.
 
-use super::RouteId;
 use super::hot::{Free, Hot, Left, Slot};
 use super::lingering::Ended;
 use super::segments::Segment;
 use super::spans::Spans;
+use crate::route_id::RouteId;
 use arrayvec::ArrayVec;
 
 /// Span ids beside the segment itself: enough for a trace whose calls are nested a few deep.

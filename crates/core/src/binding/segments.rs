@@ -1,8 +1,9 @@
 //! The segments of one trace: who belongs to which.
 
+use super::IdHash;
 use super::own::Own;
 use super::spans::Spans;
-use super::{IdHash, RouteId};
+use crate::route_id::RouteId;
 use std::collections::{HashMap, VecDeque};
 
 /// Ended spans that a segment of a foreign id remembers, for children that start late.

@@ -4,12 +4,12 @@
 //! something waits, follows a route or is lost is decided under the lock of that place alone, so a
 //! span that ends while the decision is made is in what the decision takes out, or follows it.
 
-use super::RouteId;
-use crate::pipeline::Totals;
 use crate::process::Process;
 use crate::record::{Span, TraceUpdate};
+use crate::route_id::RouteId;
 use crate::stats;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock_in};
+use crate::totals::Totals;
 use opentelemetry_sdk::trace::SpanData;
 use std::sync::Arc;
 

@@ -1,12 +1,12 @@
 //! Where a span that ended is let in: the lanes of its route, the budgets, the ingress.
 
 use super::{Item, Payload, Shared};
-use crate::binding::RouteId;
 use crate::budget::{Overflow, Standing};
 use crate::delivery_thread;
 use crate::ingress::Entry;
 use crate::lane::{Intake, LaneId, Written};
 use crate::record::Span;
+use crate::route_id::RouteId;
 use opentelemetry_sdk::trace::SpanData;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;

@@ -1,6 +1,6 @@
 //! Configuring and starting a pipeline.
 
-use super::{Controls, Pipeline, Shared, Totals, delivery};
+use super::{Controls, Pipeline, Shared, delivery};
 use crate::binding::{self, Bindings, Room};
 use crate::budget::{Budget, Overflow};
 use crate::config::{EnvSource, millis_var, parse_var};
@@ -15,8 +15,9 @@ use crate::metrics;
 use crate::process::Process;
 use crate::record::Resource;
 use crate::routes::Routes;
-use crate::sampler::Sampling;
+use crate::sampling::Sampling;
 use crate::scope::{GlobalSlot, Levels, process_slot};
+use crate::totals::Totals;
 use crate::transform::SpanTransform;
 use crate::values::WaitingValues;
 use opentelemetry::metrics::Meter;

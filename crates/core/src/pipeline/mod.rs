@@ -35,9 +35,11 @@ use crate::process::{PerProcess, Process};
 use crate::processor::DestinationProcessor;
 use crate::record::{Resource, Span, SpanGroup, TraceUpdate};
 use crate::routes::Routes;
-use crate::sampler::{DestinationSampler, Sampling};
+use crate::sampler::DestinationSampler;
+use crate::sampling::Sampling;
 use crate::scope::Levels;
 use crate::stats::{DropReason, PipelineStats};
+use crate::totals::Totals;
 use crate::transform::SpanTransform;
 use crate::uri::LocationUri;
 use crate::values::WaitingValues;
@@ -47,7 +49,7 @@ use flush::{Asked, FlushState};
 use opentelemetry::Context;
 use report::Unfinished;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -130,36 +132,6 @@ struct Controls {
     /// The delivery thread has gone; nobody will answer.
     terminated: bool,
 }
-
-/// Spans that never reach a lane.
-#[derive(Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) unrouted: AtomicU64,
-    pub(crate) discarded: AtomicU64,
-    pub(crate) sampled_out: AtomicU64,
-    pub(crate) orphaned: AtomicU64,
-    pub(crate) expired_bindings: AtomicU64,
-    pub(crate) ignored_scopes: AtomicU64,
-    /// Trace-level values of traces without a destination.
-    pub(crate) unrouted_updates: AtomicU64,
-    /// The name of an unrouted span, for the log.
-    pub(crate) unrouted_span: OnceLock<String>,
-    /// Losses, of whatever kind, that a report has told.
-    pub(crate) told_losses: AtomicU64,
-}
-
-impl Totals {
-    /// Counts spans without a destination, one of which is called `example`.
-    #[cold]
-    pub(crate) fn lose_unrouted(&self, spans: u64, example: &str) {
-        self.unrouted.fetch_add(spans, Ordering::Relaxed);
-        self.unrouted_span
-            .get_or_init(|| example.chars().take(NAME_SHOWN).collect());
-    }
-}
-
-/// Characters of an unrouted span's name that the log shows.
-const NAME_SHOWN: usize = 100;
 
 /// What travels through the ingress, already bound to one lane.
 pub(crate) struct Item {

@@ -1,9 +1,9 @@
 //! Spans that some lanes of their route refuse: the trace id belongs to somebody else there.
 
 use super::Shared;
-use crate::binding::RouteId;
 use crate::lane::Lane;
 use crate::record::{SpanRecord, TraceUpdate};
+use crate::route_id::RouteId;
 use crate::routes::{Refuses, Refusing};
 use crate::stats::DropReason;
 use opentelemetry::trace::TraceId;

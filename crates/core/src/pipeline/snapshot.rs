@@ -1,7 +1,7 @@
 //! Reading every counter at one moment.
 
 use super::Shared;
-use crate::binding::RouteId;
+use crate::route_id::RouteId;
 use crate::stats::{DropReason, Forgotten, LocationState, LocationStats, PipelineStats, Undecided};
 use std::sync::atomic::{AtomicU64, Ordering};
 

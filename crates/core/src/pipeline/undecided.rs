@@ -2,9 +2,10 @@
 //! it.
 
 use super::{Payload, Shared};
-use crate::binding::{Beside, Fate, Follows, Held, Meaning, RouteId, Undecided, Which};
+use crate::binding::{Beside, Fate, Follows, Held, Meaning, Undecided, Which};
 use crate::delivery_thread::without_waiting;
 use crate::record::TraceUpdate;
+use crate::route_id::RouteId;
 use crate::routes::Routes;
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;

@@ -2,12 +2,12 @@
 //! they wait onto the root span. See [`crate::values`] for their whole way.
 
 use super::{Payload, Pipeline, Shared};
-use crate::binding::RouteId;
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind};
 use crate::lane::{Lane, LaneId, OpenBatch};
 use crate::location::TraceValues;
 use crate::record::TraceUpdate;
+use crate::route_id::RouteId;
 use crate::values::{self, NotHeld, OPERATION, Waiting, WaitingValues};
 use opentelemetry::trace::TraceId;
 use std::sync::Arc;

@@ -20,8 +20,8 @@ pub use global::{GlobalSlot, clear_global, global, reset, set_global};
 pub use guard::ScopeGuard;
 pub use task::{DestinationExt, WithDestination};
 
-use crate::binding::RouteId;
 use crate::destination::Destination;
+use crate::route_id::RouteId;
 use crate::routes::Routes;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId, TraceState};

@@ -10,8 +10,8 @@
 //! touched: it is leaked, and its file refused.
 
 use super::Process;
-use crate::store::{InUse, take_database};
 use crate::connection::Database;
+use crate::store::{InUse, take_database};
 use rusqlite::Connection;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,11 @@
 //! What the delivery thread does now and then: ends bindings, tells the log, closes idle locations.
 
 use super::{Delivery, SWEEP, Timing};
-use crate::binding::{RouteId, SWEEPS_PER_LINGER, Which};
+use crate::binding::{SWEEPS_PER_LINGER, Which};
 use crate::contain::drop_apart;
 use crate::lane::{self, Lane};
 use crate::pipeline::Shared;
+use crate::route_id::RouteId;
 use crate::stats::DropReason;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
