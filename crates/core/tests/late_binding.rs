@@ -176,6 +176,7 @@ fn a_trace_that_is_bound_late_is_sampled_as_its_destination_asks() {
     root.span().end();
     let root = undecided(&tracer, "in a scope");
     {
+        let _running = root.clone().attach();
         let _scope = none.enter();
         child(&tracer, &root, "inside");
     }
