@@ -14,8 +14,9 @@ pub enum Transformed {
 }
 
 /// Edits spans on their way to a location. Runs once per span and location, on a thread of the
-/// pipeline, never on the application's threads. If it panics, the span is dropped and counted. It
-/// does not see trace-level values.
+/// pipeline, never on the application's threads. If it panics, the span is dropped and counted.
+/// Trace-level values are seen only where they are attributes of the root span, not where a location
+/// stores them apart.
 ///
 /// ```
 /// use trace_destination_core::{LocationUri, Span, Transformed};

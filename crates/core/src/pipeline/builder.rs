@@ -129,8 +129,9 @@ impl PipelineBuilder {
     /// span that finds no room is counted at once; a single trace holds an eighth of what is free at
     /// most, and beyond a half of the room only traces with open spans wait.
     ///
-    /// The sampling ratio of the destination has no say in such a trace, because it was sampled when
-    /// it started.
+    /// The sampling ratio of the destination that is named decides about the whole trace. With
+    /// [`Pipeline::sampler`](crate::Pipeline::sampler), the pipeline's ratio was applied at its start,
+    /// and of the two the smaller one counts.
     pub fn with_late_binding(mut self, wait: Duration, bytes: usize) -> Self {
         self.late_binding = Some((wait, bytes));
         self

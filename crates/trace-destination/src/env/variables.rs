@@ -159,7 +159,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         .differs("never chooses a destination by itself, as it does in MLflow; no default address"),
     var("MLFLOW_TRACE_SAMPLING_RATIO", R::Pipeline, V::Ratio, "1", "the share of traces kept, by trace id; a destination's own ratio beats it")
         .differs("out of range is an error (MLflow: a warning, and 1); a trace from another process is decided by its id, unless `Pipeline::sampler` is used, which follows the parent as MLflow does"),
-    var("MLFLOW_RUN_ID", R::Pipeline, V::Text, "no run", "the run that every trace is linked to"),
+    var("MLFLOW_RUN_ID", R::Pipeline, V::Text, "no run", "the run that traces are linked to whose root span (one without a parent) is in this process"),
     var("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", R::Pipeline, V::Spans, "what each location prefers", "spans per batch")
         .differs("no default of 512; no queue to be smaller than"),
     var("OTEL_BSP_SCHEDULE_DELAY", R::Pipeline, V::Millis, "what each location prefers", "longest time a span waits for its batch")
