@@ -182,7 +182,7 @@ mod tests {
             ("../README.md", false),
             ("../README.md#title", false),
             ("../README.md#other", true),
-            ("README.md", true),
+            ("nowhere.md", true),
             ("https://example.com/nothing", false),
             ("../xtask", false),
         ] {

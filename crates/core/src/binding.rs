@@ -386,10 +386,11 @@ impl Bindings {
             return false;
         };
         let own = entry.own.as_ref().is_some_and(|own| {
-            own.is_root_open(trace, &self.hot, &shard.around.held) && leads(own.segment.route)
+            own.is_root_open(trace, &self.hot, &shard.around.held)
+                && leads(own.segment.route.plain())
         });
         let foreign = entry.foreign.iter().flat_map(|f| f.segments.values());
-        let open = |segment: &Segment| segment.open > 0 && leads(segment.route);
+        let open = |segment: &Segment| segment.open > 0 && leads(segment.route.plain());
         own || foreign.map(|f| &f.segment).any(open)
     }
 
@@ -439,6 +440,7 @@ impl Bindings {
             routes.extend(traces.flat_map(|t| t.segments()).map(|s| s.route.plain()));
             routes.extend(shard.ended.iter().map(|own| own.route.plain()));
             routes.extend(shard.undecided.values().filter_map(|open| open.intended));
+            routes.extend(shard.freed.iter().map(|(_, route, _)| *route));
         }
         routes
     }

@@ -65,7 +65,9 @@ pub fn bind_current_trace(destination: &Destination) -> TraceBinding {
         let routes = &pipeline.routes;
         let (trace, span) = (span.trace_id(), span.span_id());
         let route = pipeline.route_to(destination, trace);
-        let one = match pipeline.bindings.decide(trace, span, route, routes) {
+        // One that was sampled by its caller goes there, whatever its id gives.
+        let named = routes.of(Some(destination));
+        let one = match pipeline.bindings.decide(trace, span, route, named, routes) {
             Decision::Made(follows) => {
                 pipeline.follow(follows);
                 TraceBinding::Bound

@@ -12,6 +12,7 @@ use opentelemetry::trace::{
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use support::*;
 use trace_destination_core::{
     Capabilities, Destination, DropReason, Error, ErrorKind, Guarantee, LocationUri, Overflow,
@@ -383,6 +384,27 @@ fn an_id_belongs_to_its_trace_also_before_that_has_a_destination() {
         }
         settled(&pipeline);
     }
+}
+
+#[test]
+fn whoever_cannot_wait_for_the_owner_of_an_id_is_stored_where_that_takes_nothing_from_it() {
+    // No segment lingers, so this one cannot wait until the owner is decided.
+    let pipeline = quick().strict().with_linger(Duration::ZERO).build();
+    let pipeline = pipeline.unwrap();
+    let tracer = tracer(&pipeline);
+    let (other, beside) = (Shared::new("waits-not"), Place::new("waits-not-beside"));
+    let both = Destination::all([other.to(), beside.to()]).unwrap();
+    let root = undecided(&tracer);
+    let cx = both.in_context(&repeats(id_of(&root)));
+    tracer.start_with_context("segment", &cx).end();
+    flush(&pipeline);
+    assert_eq!((other.0.len(), beside.len()), (0, 1));
+    assert_eq!(refused(&pipeline, &other.0), (0, 1, 0));
+    assert_eq!(bind(&root, &other.to()), TraceBinding::Bound);
+    root.span().end();
+    flush(&pipeline);
+    assert_eq!(refused(&pipeline, &other.0), (1, 1, 0));
+    settled(&pipeline);
 }
 
 #[test]

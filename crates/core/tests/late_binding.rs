@@ -165,6 +165,65 @@ fn a_scope_that_is_hidden_is_not_passed_over_for_the_one_around_it() {
 }
 
 #[test]
+fn a_scope_around_whoever_takes_up_a_span_of_another_trace_does_not_decide_for_it() {
+    let pipeline = strict();
+    let tracer = tracer(&pipeline);
+    let (worker, tenant) = (Place::new("takes-up"), Place::new("taken-up"));
+    let request = undecided(&tracer, "request");
+    child(&tracer, &request, "before");
+    {
+        // A worker of one tenant that goes on with a request of nobody yet, in three ways.
+        let _scope = worker.to().enter();
+        let span = request.span().span_context().clone();
+        let given = Context::current().with_remote_span_context(span.clone());
+        child(&tracer, &given, "worker's");
+        child(
+            &tracer,
+            &worker.to().in_context(&Context::current()),
+            "worker's",
+        );
+        let carried = Context::current()
+            .with_value(())
+            .with_remote_span_context(span);
+        let _carried = carried.attach();
+        child(&tracer, &Context::current(), "worker's");
+    }
+    assert_eq!(bind(&request, &tenant.to()), TraceBinding::Bound);
+    request.span().end();
+    flush(&pipeline);
+    assert_eq!(tenant.names(), ["before", "request"]);
+    assert_eq!(worker.names(), ["worker's"; 3]);
+    settled(&pipeline);
+}
+
+#[test]
+fn values_of_a_trace_that_is_bound_late_are_on_its_root() {
+    let pipeline = strict();
+    let tracer = tracer(&pipeline);
+    let place = Place::of_spans("late-values");
+    let request = undecided(&tracer, "request");
+    let set = |key: &str| {
+        let _running = request.clone().attach();
+        update_current_trace(|t| drop(t.tags.insert(key.into(), "x".into())))
+    };
+    assert!(set("before"));
+    assert_eq!(bind(&request, &place.to()), TraceBinding::Bound);
+    assert!(set("after"));
+    request.span().end();
+    let report = pipeline.flush(PATIENCE).wait();
+    assert!(report.all_stored(), "{report}");
+    let tags = place.see(|seen| {
+        let root = seen.spans.iter().find(|span| span.name() == "request");
+        let root = root.unwrap().to_record();
+        let keys = root.attributes.iter().map(|a| a.key.as_str());
+        keys.filter(|key| key.starts_with("mlflow.traceTag"))
+            .count()
+    });
+    assert_eq!(tags, 2);
+    settled(&pipeline);
+}
+
+#[test]
 fn a_trace_that_is_bound_late_is_sampled_as_its_destination_asks() {
     let pipeline = strict();
     let (tracer, acme) = (tracer(&pipeline), Place::new("late-sampled"));

@@ -118,6 +118,13 @@ impl Process {
         open.iter().map(|store| store.held_bytes()).sum()
     }
 
+    /// Whether a store of the file is alive. Asked behind the lock of the file's writer: a store that
+    /// comes later waits for that.
+    pub(crate) fn has_store(&self, path: &Path) -> bool {
+        let files = lock(&self.files);
+        files.get(path).is_some_and(|open| open.store.strong_count() > 0)
+    }
+
     /// Forgets a file whose store is gone, unless somebody but the caller has its writer.
     pub(crate) fn forget(&self, path: &Path) {
         let mut files = lock(&self.files);

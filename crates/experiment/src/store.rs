@@ -109,7 +109,7 @@ impl Store {
             connected: AtomicBool::new(connected),
             remembered: AtomicUsize::new(0),
             used: AtomicBool::new(false),
-            unmerged: AtomicBool::new(false),
+            unmerged: AtomicBool::new(connected),
             merging: AtomicBool::new(false),
         }
     }
@@ -413,7 +413,7 @@ impl Drop for Store {
         let close = move || {
             let mut connection = lock(&writer);
             // A store that took the file over closes it.
-            if Arc::strong_count(&writer) == 1 {
+            if !process.has_store(&path) {
                 let _ = connection.close();
             }
             drop(connection);

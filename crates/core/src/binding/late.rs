@@ -254,12 +254,14 @@ impl Bindings {
         started
     }
 
-    /// Decides where the trace of a span goes, if the span is open and was bound here.
+    /// Decides where the trace of a span goes, if the span is open and was bound here: along `route`,
+    /// which is `named` unless the trace is sampled out.
     pub(crate) fn decide(
         &self,
         trace: TraceId,
         span: SpanId,
         route: RouteId,
+        named: RouteId,
         meaning: &impl Meaning,
     ) -> Decision {
         let (trace, span) = (key(trace), span_key(span));
@@ -277,7 +279,7 @@ impl Bindings {
         let now = intended.unwrap_or_else(|| meaning.whole(now.plain()));
         if now == RouteId::UNROUTED {
             Decision::Expired
-        } else if now == route {
+        } else if now == route || now == named {
             Decision::Same
         } else {
             Decision::Elsewhere
@@ -378,6 +380,18 @@ impl Shard {
     /// Lets those segments take their route that waited for another one of their trace, which is
     /// decided now, or is gone.
     fn free_intended(&mut self, meaning: &impl Meaning, follows: &mut Follows) {
+        for (trace, intended, place) in std::mem::take(&mut self.freed) {
+            let own = self.traces.get(&trace).and_then(|t| t.own.as_ref());
+            let owner = own.map(|own| own.segment.route.plain());
+            let owner = owner.or_else(|| self.ended.get(trace).map(|own| own.route.plain()));
+            // An owner that is not decided keeps the id: what waited is refused there, and goes to the
+            // other places.
+            let route = match owner {
+                Some(owner) if owner != intended => meaning.beside(owner, intended),
+                _ => intended,
+            };
+            follows.push((route, place.decide(route)));
+        }
         let traces = &mut self.traces;
         self.undecided.retain(|(trace, key), open| {
             let (Some(intended), Some(entry)) = (open.intended, traces.get_mut(trace)) else {
@@ -400,7 +414,7 @@ impl Shard {
     /// Takes out the undecided segments for which `ends` is true, and those that are gone.
     fn end_undecided(&mut self, ends: impl Fn(&Segment, &Open) -> bool) -> Vec<Arc<Undecided>> {
         let mut ended = std::mem::take(&mut self.gone);
-        let traces = &mut self.traces;
+        let (traces, freed) = (&mut self.traces, &mut self.freed);
         self.undecided.retain(|(trace, key), open| {
             let segment = traces.get_mut(trace).and_then(|t| t.segment(*key));
             let ends = match segment {
@@ -410,7 +424,13 @@ impl Shard {
                     segment.route = RouteId::EXPIRED;
                     true
                 }
-                None => true,
+                None => {
+                    if let Some(route) = open.intended {
+                        freed.push((*trace, route, open.place.clone()));
+                        return false;
+                    }
+                    true
+                }
             };
             if ends {
                 ended.push(open.place.clone());
@@ -431,6 +451,7 @@ impl Shard {
             undecided,
             traces,
             gone,
+            freed,
             ..
         } = self;
         undecided.retain(|(trace, key), open| {
@@ -439,7 +460,10 @@ impl Shard {
                 .and_then(|t| t.segment(*key))
                 .is_some();
             if !stays {
-                gone.push(open.place.clone());
+                match open.intended {
+                    Some(route) => freed.push((*trace, route, open.place.clone())),
+                    None => gone.push(open.place.clone()),
+                }
             }
             stays
         });

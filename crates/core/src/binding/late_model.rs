@@ -323,7 +323,10 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
                 }
                 world.end(trace, span, |world| {
                     let ids = (trace_id(others), span_id(by));
-                    let made = world.table.decide(ids.0, ids.1, RouteId(route), &Plain);
+                    let made =
+                        world
+                            .table
+                            .decide(ids.0, ids.1, RouteId(route), RouteId(route), &Plain);
                     if let Decision::Made(follows) = made {
                         world.follow(follows);
                     }
@@ -333,7 +336,10 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
                 let Some(span) = pick(span) else { continue };
                 let segment = model.spans[span].segment;
                 let ids = (trace_id(model.segments[segment].trace), span_id(span));
-                let decision = world.table.decide(ids.0, ids.1, RouteId(route), &Plain);
+                let decision =
+                    world
+                        .table
+                        .decide(ids.0, ids.1, RouteId(route), RouteId(route), &Plain);
                 match (model.segments[segment].state, decision) {
                     (State::Undecided, Decision::Made(follows)) => {
                         world.follow(follows);

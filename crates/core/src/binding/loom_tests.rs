@@ -326,7 +326,7 @@ fn loom_a_decision_while_spans_of_the_trace_end() {
                 thread::spawn(move || end(&table, id))
             };
             let (two, three) = (ends(2), ends(3));
-            let made = match table.decide(trace(), span(1), A, &Plain) {
+            let made = match table.decide(trace(), span(1), A, A, &Plain) {
                 Decision::Made(follows) => sent(follows),
                 odd => panic!("{odd:?}"),
             };
@@ -349,7 +349,7 @@ fn loom_two_decisions_of_which_one_counts() {
         let decides = |route| {
             let table = table.clone();
             thread::spawn(
-                move || match table.decide(trace(), span(1), route, &Plain) {
+                move || match table.decide(trace(), span(1), route, route, &Plain) {
                     Decision::Made(follows) => Some(sent(follows)),
                     Decision::Elsewhere => None,
                     odd => panic!("{odd:?}"),

@@ -8,6 +8,7 @@ use super::segments::{ForeignSpans, Segment, Trace};
 use super::spans::Spans;
 use super::undecided::Undecided;
 use super::{IdHash, LINGERING_PER_SHARD};
+use crate::route_id::RouteId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(super) struct Shard {
     pub(super) undecided: HashMap<(u128, Option<u32>), Open, IdHash>,
     /// Places of undecided segments that are gone, to be dropped outside of the lock.
     pub(super) gone: Vec<Arc<Undecided>>,
+    /// What waited in segments that are gone and had a route of their own: trace, route, place.
+    pub(super) freed: Vec<(u128, RouteId, Arc<Undecided>)>,
     pub(super) around: Around,
     /// Counts the times a segment began to linger: which of two did so first.
     lingered: u32,
@@ -94,7 +97,10 @@ impl Shard {
             self.foreign_segments = self.foreign_segments.saturating_sub(1);
         }
         if let Some(open) = self.undecided.remove(&(trace, key)) {
-            self.gone.push(open.place);
+            match open.intended {
+                Some(route) => self.freed.push((trace, route, open.place)),
+                None => self.gone.push(open.place),
+            }
         }
         let Some(found) = self.traces.get_mut(&trace) else {
             return;

@@ -50,7 +50,7 @@ impl Shared {
             };
             lane.intake().accept(spans);
             lane.counters.drop_spans(DropReason::Refused, spans);
-            tell(&lane, refuses);
+            self.tell(&lane, refuses);
             refuses.untold.fetch_add(spans, Ordering::Relaxed);
         }
         spans * refusing.refuses.len() as u64
@@ -67,7 +67,7 @@ impl Shared {
         for refuses in &refusing.refuses {
             if let Some(lane) = self.routes.lane(refuses.lane) {
                 lane.counters.lose_updates(1);
-                tell(&lane, refuses);
+                self.tell(&lane, refuses);
             }
         }
         self.send_update(&refusing.delivers, update, root_comes);
@@ -86,6 +86,11 @@ impl Shared {
     }
 }
 
-fn tell(lane: &Lane, refuses: &Refuses) {
-    lane.state().last_error = Some(refuses.error.clone());
+impl Shared {
+    fn tell(&self, lane: &Lane, refuses: &Refuses) {
+        // In a forked child a thread of the parent may hold the lane's lock.
+        if !self.is_inherited() {
+            lane.state().last_error = Some(refuses.error.clone());
+        }
+    }
 }

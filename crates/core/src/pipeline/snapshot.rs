@@ -93,10 +93,15 @@ impl Shared {
             })
             .collect();
         locations.sort_by(|a, b| a.uri.cmp(&b.uri));
-        PipelineStats {
+        let mut stats = PipelineStats {
             bytes: 0,
             ..self.totals(locations, &forgotten)
-        }
+        };
+        // What waits here follows nothing any more.
+        let waits = self.room.stats();
+        stats.unrouted += waits.spans;
+        stats.unrouted_updates += waits.updates;
+        stats
     }
 
     fn totals(&self, locations: Vec<LocationStats>, forgotten: &Forgotten) -> PipelineStats {

@@ -57,7 +57,7 @@ impl Pipeline {
         // It is the trace that was named.
         update.trace_id = trace;
         let own = match shared.routes.is_exclusive(route) {
-            true => shared.bindings.own_route(trace),
+            true => (shared.bindings.own_route(trace)).filter(|own| *own != RouteId::UNDECIDED),
             false => None,
         };
         let route = own.map_or(route, |own| shared.routes.beside(own, route));
@@ -84,9 +84,15 @@ impl Shared {
     }
 
     pub(super) fn send_update(&self, lanes: &[LaneId], update: &TraceUpdate, root_comes: bool) {
+        let inherited = self.is_inherited();
         for id in lanes {
-            let Some(lane) = self.routes.lane(*id) else {
-                // This is a forked child.
+            let lane = if inherited {
+                None
+            } else {
+                self.routes.lane(*id)
+            };
+            let Some(lane) = lane else {
+                // This is a forked child: a thread of the parent may hold the lane's lock.
                 self.routes.intake(*id).lose_update();
                 continue;
             };

@@ -29,8 +29,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// The context-local scope. A private type, so that only this module can set it.
-struct Scoped(Destination);
+/// The context-local scope, and the trace of the span that was current where it was entered. A private
+/// type, so that only this module can set it.
+struct Scoped(Destination, TraceId);
 
 /// Whether any context of this process ever got a destination. Until then no context is looked
 /// into. It is never taken back: a count of live scopes would be one cache line that every scope on
@@ -48,7 +49,7 @@ impl Destination {
         if !EVER_SCOPED.load(Ordering::Relaxed) {
             EVER_SCOPED.store(true, Ordering::Relaxed);
         }
-        cx.with_value(Scoped(self.clone()))
+        cx.with_value(Scoped(self.clone(), trace_in(cx)))
     }
 }
 
@@ -108,6 +109,22 @@ pub(crate) fn in_scope(cx: &Context) -> Option<&Destination> {
 
 fn scoped(cx: &Context) -> Option<&Destination> {
     cx.get::<Scoped>().map(|s| &s.0)
+}
+
+/// The trace of the local span of a context; the invalid id where it has none.
+fn trace_in(cx: &Context) -> TraceId {
+    let span = cx.span();
+    let span = span.span_context();
+    match span.is_remote() {
+        true => TraceId::INVALID,
+        false => span.trace_id(),
+    }
+}
+
+/// Whether `destination` was entered in `cx` already, in the same trace.
+fn is_entered(cx: &Context, destination: &Destination) -> bool {
+    let entered = cx.get::<Scoped>();
+    entered.is_some_and(|scope| scope.0.same(destination) && scope.1 == trace_in(cx))
 }
 
 /// Whether a span that starts in `cx` was given the current context, and none of its own.
@@ -224,12 +241,13 @@ impl Levels {
     /// The context-local destination for a child of `trace` whose parent context is `cx`, and whether
     /// its scope was entered inside that trace.
     pub(crate) fn in_trace(&self, cx: &Context, trace: TraceId) -> Option<(Destination, bool)> {
-        let found = with_local(cx, Destination::clone).filter(|found| !found.is_unset())?;
-        let of_trace = |span: &SpanContext| span.trace_id() == trace && !span.is_remote();
+        if !EVER_SCOPED.load(Ordering::Relaxed) {
+            return None;
+        }
         // A scope around code that takes up somebody else's span is none of that one's trace.
-        let inside = in_scope(cx).is_some_and(|scope| !scope.is_unset())
-            || with_current(|cx| of_trace(cx.span().span_context())) == Some(true);
-        Some((found, inside))
+        let scope = |cx: &Context| cx.get::<Scoped>().map(|s| (s.0.clone(), s.1 == trace));
+        let found = scope(cx).or_else(|| with_current(scope).flatten());
+        found.filter(|(destination, _)| !destination.is_unset())
     }
 
     /// The route of the levels below the context, remembered for as long as the global slot does

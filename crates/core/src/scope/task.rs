@@ -1,7 +1,7 @@
 //! The scope of a future or stream: the destination is overlaid on the context of each poll.
 
 use crate::destination::Destination;
-use crate::scope::{in_scope, with_current};
+use crate::scope::{is_entered, with_current};
 use futures_core::Stream;
 use opentelemetry::ContextGuard;
 use pin_project_lite::pin_project;
@@ -61,9 +61,9 @@ pin_project! {
 /// Attaches the current context with `destination` in it, unless it is there already or the thread
 /// has no context any more.
 fn overlay(destination: &Destination) -> Option<ContextGuard> {
-    with_current(|cx| match in_scope(cx) {
-        Some(there) if there.same(destination) => None,
-        _ => Some(destination.in_context(cx)),
+    with_current(|cx| match is_entered(cx, destination) {
+        true => None,
+        false => Some(destination.in_context(cx)),
     })
     .flatten()
     .map(opentelemetry::Context::attach)

@@ -124,8 +124,12 @@ impl Delivery {
             let held = |route: RouteId| route == below || bound.contains(&route);
             let mut gone = Vec::new();
             for lane in shared.routes.forget(&retired, held, rests) {
-                gone.push((self.lanes.remove(lane.id), lane));
-                shared.budget.lane_gone();
+                let slot = self.lanes.remove(lane.id);
+                // One that was only looked up was never counted.
+                if slot.is_some() {
+                    shared.budget.lane_gone();
+                }
+                gone.push((slot, lane));
             }
             drop_in_parts(gone);
         }
