@@ -277,7 +277,13 @@ fn tracked(copy: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
                 "--others",
                 "--exclude-standard",
             ])
-            .args(["--", "crates/core", "crates/conformance", "crates/testkit", "Cargo.lock"])
+            .args([
+                "--",
+                "crates/core",
+                "crates/conformance",
+                "crates/testkit",
+                "Cargo.lock",
+            ])
             .current_dir(root()),
     )?;
     let mut files = Vec::new();

@@ -122,7 +122,9 @@ impl Process {
     /// comes later waits for that.
     pub(crate) fn has_store(&self, path: &Path) -> bool {
         let files = lock(&self.files);
-        files.get(path).is_some_and(|open| open.store.strong_count() > 0)
+        files
+            .get(path)
+            .is_some_and(|open| open.store.strong_count() > 0)
     }
 
     /// Forgets a file whose store is gone, unless somebody but the caller has its writer.

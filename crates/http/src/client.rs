@@ -25,6 +25,15 @@ const TO_TLS: [&str; 3] = [
     "speaking plain HTTP to an SSL-enabled server port",
 ];
 
+/// Whether a server answers that its port is for TLS: a page or a line of its own, and not an error
+/// that repeats some text of the request.
+fn is_for_tls(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim();
+    let is_own = text.starts_with('<') || text == "Client sent an HTTP request to an HTTPS server.";
+    is_own && TO_TLS.iter().any(|told| text.contains(told))
+}
+
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -173,9 +182,7 @@ impl Client {
         if (200..300).contains(&answer.status) {
             return Ok(());
         }
-        let spoken_to_tls =
-            |says: &str| answer.status == 400 && TO_TLS.iter().any(|t| says.contains(t));
-        if spoken_to_tls(&String::from_utf8_lossy(&answer.body)) {
+        if answer.status == 400 && is_for_tls(&answer.body) {
             return Err(Fault::new(
                 trace_destination_core::ErrorKind::InvalidConfig,
                 format!(

@@ -6,18 +6,19 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use trace_destination_core::{Error, ErrorKind};
 
-/// The variables of a scheme, the first that is set before the others.
-fn variables(scheme: &str) -> [&'static str; 4] {
-    match scheme {
-        "https" => ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
-        _ => ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
-    }
-}
-
-fn set(variable: &str) -> Option<String> {
-    std::env::var(variable)
-        .ok()
-        .filter(|value| !value.is_empty())
+/// The variable of a scheme that decides, and what it names. Read as the client does (hyper-util 0.1):
+/// of the two spellings the first that is set counts, also where it is empty.
+fn variable(scheme: &str) -> Option<(&'static str, String)> {
+    let first = |names: [&'static str; 2]| {
+        let set = |name| Some((name, std::env::var(name).ok()?));
+        let found = names.into_iter().find_map(set);
+        found.filter(|(_, value)| !value.is_empty())
+    };
+    let own = match scheme {
+        "https" => ["HTTPS_PROXY", "https_proxy"],
+        _ => ["HTTP_PROXY", "http_proxy"],
+    };
+    first(own).or_else(|| first(["ALL_PROXY", "all_proxy"]))
 }
 
 /// The proxy that requests to an address go through, as an error names it: without credentials.
@@ -25,11 +26,14 @@ pub(crate) fn of(address: &str) -> Option<String> {
     let address: Uri = address.parse().ok()?;
     let proxy = Matcher::from_system().intercept(&address)?;
     let proxy = proxy.uri();
-    let at = format!("{}://{}", proxy.scheme_str()?, proxy.authority()?);
-    let variable = variables(address.scheme_str()?).into_iter();
-    let variable = variable.into_iter().find(|name| set(name).is_some());
-    Some(match variable {
-        Some(variable) => format!("{at}, from {variable}"),
+    // Not its authority: of a password with an `@` in it, a part would be taken for the host's.
+    let host = proxy.host()?;
+    let at = match proxy.port_u16() {
+        Some(port) => format!("{}://{host}:{port}", proxy.scheme_str()?),
+        None => format!("{}://{host}", proxy.scheme_str()?),
+    };
+    Some(match variable(address.scheme_str()?) {
+        Some((variable, _)) => format!("{at}, from {variable}"),
         None => format!("{at}, from the system"),
     })
 }
@@ -46,16 +50,24 @@ pub fn check_proxy(address: &str) -> Result<(), Error> {
     let Some(scheme) = address.scheme_str() else {
         return Ok(());
     };
-    let Some((name, value)) = variables(scheme)
-        .into_iter()
-        .find_map(|n| Some((n, set(n)?)))
-    else {
+    // In a CGI program no proxy is used: its variables are what a client sent.
+    let is_cgi = std::env::var_os("REQUEST_METHOD").is_some();
+    let Some((name, value)) = variable(scheme).filter(|_| !is_cgi) else {
         return Ok(());
     };
+    let authority = value.split_once("://").map_or(&*value, |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    if authority.matches('@').count() > 1 {
+        return Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "read environment",
+            format!("the user or password in {name} holds an `@` that is not encoded"),
+        )
+        .mend("write %40 for an @ in it"));
+    }
     let used = |proxy: &str| {
-        let no = set("NO_PROXY")
-            .or_else(|| set("no_proxy"))
-            .unwrap_or_default();
+        let no = std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy"));
+        let no = no.unwrap_or_default();
         let matcher = Matcher::builder().all(proxy.to_owned()).no(no).build();
         matcher.intercept(&address).is_some()
     };

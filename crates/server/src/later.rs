@@ -150,6 +150,11 @@ impl<J: Clone + Send + 'static> Later<J> {
         if failed {
             state.failed(now);
         }
+        // Calls that were not tried here fail for the reason of those that wait.
+        let known = match state.waiting.len() >= MOST {
+            true => state.waiting.values().find_map(|w| w.error.clone()),
+            false => None,
+        };
         for Left { trace, job, error } in left {
             let version = state.new_version();
             let count = state.waiting.len();
@@ -158,7 +163,7 @@ impl<J: Clone + Send + 'static> Later<J> {
                     waiting.job = job;
                     waiting.version = version;
                 }
-                None if count >= MOST => full.push((trace, error)),
+                None if count >= MOST => full.push((trace, error.or_else(|| known.clone()))),
                 None => {
                     with.memory().hold(trace);
                     with.memory().counted_by_call(trace);

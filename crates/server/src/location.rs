@@ -95,10 +95,11 @@ impl ServerLocation {
     }
 }
 
-/// What is cut here and not by the pipeline: a preview ends in dots, as MLflow's do.
+/// A preview is cut here, so that it ends in dots as MLflow's do. The character that tells that there
+/// is more comes along, and no more than that: values are kept until the root of their trace ends.
 fn limits() -> TraceValueLimits {
     let mut limits = TraceValueLimits::default();
-    limits.preview = usize::MAX;
+    limits.preview += 1;
     limits
 }
 

@@ -35,7 +35,9 @@ pub(crate) type Choose = dyn Fn(&Parts) -> Result<Option<Destination>, Error> + 
 /// # Ok::<(), trace_destination_core::Error>(())
 /// ```
 ///
-/// Of nested layers the inner one applies, also where it finds no destination.
+/// Of nested layers the inner one applies, also where it finds no destination. The trace of a span
+/// around both, which starts undecided, is bound by the layer that is first to be polled to a pause:
+/// by the outer one, where something between the two waits.
 ///
 /// Cloning is cheap.
 #[derive(Clone)]

@@ -22,8 +22,11 @@ const WITHOUT: &str =
 /// spans are stored by then, and those behind it wait.
 const TRIES: u32 = 3;
 const TRIED_FOR: Duration = Duration::from_secs(5);
-/// And after this however few there were: each waited for an answer that did not come.
-const AT_MOST: Duration = Duration::from_secs(60);
+/// And after this however few there were, a try that still runs included: the pipeline gives a whole
+/// write no less than 10 s, and would count the spans as dropped with it.
+const AT_MOST: Duration = Duration::from_secs(8);
+/// What is left for the values where the spans took longer.
+const AT_LEAST: Duration = Duration::from_secs(1);
 /// The first delay between two tries; each next one is twice as long, up to the longest.
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
@@ -60,7 +63,7 @@ impl UnityCatalogSink {
 
     /// Stores the values of a batch whose spans are stored. Gives an error for each trace whose
     /// values are not.
-    async fn write_values(&self, batch: &TraceBatch) -> Vec<Error> {
+    async fn write_values(&self, batch: &TraceBatch, began: Instant) -> Vec<Error> {
         if !self.location.stores_annotations() {
             // Nobody sends any here but who makes batches by hand.
             let error = Error::new(
@@ -78,7 +81,7 @@ impl UnityCatalogSink {
             }
             annotations.refused = None;
         }
-        match self.try_values(annotations, batch).await {
+        match self.try_values(annotations, batch, began).await {
             Ok(refused) => {
                 annotations.tired = false;
                 let refused = refused.into_iter().filter_map(|Refusal { index, error }| {
@@ -100,16 +103,26 @@ impl UnityCatalogSink {
         &self,
         annotations: &mut Annotations,
         batch: &TraceBatch,
+        began: Instant,
     ) -> Result<Vec<Refusal>, (Error, bool)> {
-        let began = Instant::now();
+        let left = AT_MOST.saturating_sub(began.elapsed()).max(AT_LEAST);
+        let (began, until) = (Instant::now(), Instant::now() + left);
         let mut delay = FIRST_DELAY;
         let mut tries = 0;
         loop {
             tries += 1;
             let tried = Instant::now();
-            let error = match self.append_values(annotations, batch).await {
-                Ok(refused) => return Ok(refused),
-                Err(error) => error,
+            let append = self.append_values(annotations, batch);
+            let error = match tokio::time::timeout_at(until, append).await {
+                Ok(Ok(refused)) => return Ok(refused),
+                Ok(Err(error)) => error,
+                Err(_) => Error::new(
+                    ErrorKind::Timeout,
+                    WRITE_VALUES,
+                    "the place of the table of annotations gave no answer in time",
+                )
+                .retryable()
+                .mend("see whether it can be reached"),
             };
             if error.retry() == Retry::Never {
                 // Opened anew the next time: its table may have been dropped, or mended.
@@ -118,7 +131,7 @@ impl UnityCatalogSink {
             }
             let elapsed = began.elapsed();
             let enough = tries >= TRIES && elapsed >= TRIED_FOR;
-            if annotations.tired || enough || elapsed >= AT_MOST {
+            if annotations.tired || enough || Instant::now() >= until {
                 return Err((error, tried.elapsed() >= TRIED_FOR));
             }
             tracing::debug!(error = %error, "values of traces could not be written, and are tried again");
@@ -176,14 +189,24 @@ fn has_values(update: &TraceUpdate) -> bool {
 #[async_trait]
 impl TraceSink for UnityCatalogSink {
     async fn write(&self, batch: &TraceBatch) -> Result<Written, Error> {
+        let began = Instant::now();
         let mut written = Written::default();
+        let has_values = batch.updates().iter().any(has_values);
         if batch.span_count() > 0 {
             let refused = self.spans.append(batch).await;
             written.refused = refused.map_err(|e| e.at(self.location.uri()))?;
         }
+        // Values alone wait with the lane while their place is away, as spans do.
+        if has_values
+            && batch.span_count() == 0
+            && let Err(error) = self.spans.reach().await
+            && error.retry() != Retry::Never
+        {
+            return Err(error.at(self.location.uri()));
+        }
         // The spans are stored: from here on there is no error, or they would count as lost with it.
-        if batch.updates().iter().any(has_values) {
-            written.lost_updates = self.write_values(batch).await;
+        if has_values {
+            written.lost_updates = self.write_values(batch, began).await;
         }
         Ok(written)
     }

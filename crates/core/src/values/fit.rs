@@ -40,6 +40,19 @@ impl TraceUpdate {
             }
         }
         let mut left_out = Vec::new();
+        // A part of an id is another id.
+        for (what, text) in [
+            ("client request id", &mut self.client_request_id),
+            ("run", &mut self.run_id),
+        ] {
+            if (text.as_ref()).is_some_and(|id| id.chars().nth(limits.value).is_some()) {
+                *text = None;
+                left_out.push(format!(
+                    "{what}, it has more than {} characters",
+                    limits.value
+                ));
+            }
+        }
         fit_entries("tag", &mut self.tags, &RESERVED_TAGS, limits, &mut left_out);
         let metadata = &mut self.metadata;
         fit_entries(

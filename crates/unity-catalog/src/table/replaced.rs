@@ -29,6 +29,15 @@ impl Table {
         )
     }
 
+    /// Whether the table's place answers.
+    ///
+    /// # Errors
+    /// What keeps its log from being read.
+    pub(crate) async fn reach(&self) -> Result<(), Error> {
+        let state = &mut *self.state.lock().await;
+        self.is_known(state).await.map(drop)
+    }
+
     /// Whether the newest version that is known of is still there, and the same.
     pub(super) async fn is_known(&self, state: &mut State) -> Result<bool, Error> {
         let known = self.log.has(&mut state.tip.mark).await;
