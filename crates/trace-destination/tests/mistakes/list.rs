@@ -201,6 +201,12 @@ fn ways() -> Vec<Mistake> {
             &[(DESTINATION, "otlp+https://collector.example")],
             "write http://host:port",
         ),
+        proxied(
+            "an `@` in a password",
+            &[("HTTPS_PROXY", "http://me:hunter2@hunter2@proxy:3128")],
+            &[(DESTINATION, "otlp+https://collector.example")],
+            "write %40",
+        ),
     ]);
     all
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use trace_destination_core::{ErrorKind, TraceLocation as _, Written};
+use trace_destination_core::{ErrorKind, Retry, TraceBatch, TraceLocation as _, Written};
 use trace_destination_unity_catalog::test_support::wrapped;
 use trace_destination_unity_catalog::{MissingTable, UnityCatalogLocation};
 
@@ -292,6 +292,27 @@ async fn a_table_that_cannot_be_reached_for_long_does_not_hold_up_spans() {
     assert!(written.lost_updates.is_empty(), "{written:?}");
     assert_eq!(stored(&shop(dir.path())).await, expected(&[1], 4)[3..]);
     assert_eq!(rows(dir.path()).await, 4);
+}
+
+#[tokio::test]
+async fn values_alone_wait_with_the_lane_while_their_place_is_away() {
+    let dir = TempDir::new().unwrap();
+    let sink = open(&location(dir.path())).await;
+    sink.write(&valued(1, 1)).await.unwrap();
+    let log = shop(dir.path()).join("_delta_log");
+    let away = dir.path().join("away");
+    std::fs::rename(&log, &away).unwrap();
+    // A link that leads to itself: an error that may pass.
+    std::os::unix::fs::symlink(&log, &log).unwrap();
+    let alone = valued(1, 2);
+    let alone = TraceBatch::new(alone.id(), Vec::new(), alone.updates().to_vec());
+    let error = sink.write(&alone).await.unwrap_err();
+    assert_ne!(error.retry(), Retry::Never, "{error}");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::rename(&away, &log).unwrap();
+    let written = sink.write(&alone).await.unwrap();
+    assert!(written.lost_updates.is_empty(), "{written:?}");
+    assert_eq!(rows(dir.path()).await, 8);
 }
 
 #[tokio::test(start_paused = true)]
