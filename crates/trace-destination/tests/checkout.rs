@@ -59,7 +59,6 @@ fn check_out(variables: &[(&str, &str)]) -> String {
 
 const RUN: (&str, &str) = ("MLFLOW_RUN_ID", "run-1");
 
-#[cfg(feature = "experiment")]
 #[test]
 fn sqlite() {
     let folder = tempfile::tempdir().unwrap();
@@ -95,7 +94,6 @@ fn sqlite() {
     assert_eq!(one(carts), "books,lamp,shoes");
 }
 
-#[cfg(feature = "server")]
 #[test]
 fn otlp_endpoint() {
     use std::sync::{Arc, Mutex};
@@ -134,7 +132,6 @@ fn otlp_endpoint() {
     assert_eq!(carts, ["books", "lamp", "shoes"]);
 }
 
-#[cfg(feature = "unity-catalog")]
 #[test]
 fn table() {
     let folder = tempfile::tempdir().unwrap();

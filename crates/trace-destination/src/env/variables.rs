@@ -4,7 +4,12 @@
 /// A variable.
 #[derive(Debug)]
 #[cfg_attr(
-    not(test),
+    not(all(
+        test,
+        feature = "experiment",
+        feature = "server",
+        feature = "unity-catalog"
+    )),
     allow(dead_code, reason = "for the documentation, which a test generates")
 )]
 pub(crate) struct Variable {
@@ -43,7 +48,12 @@ pub(crate) enum Reader {
     Files,
 }
 
-#[cfg(test)]
+#[cfg(all(
+    test,
+    feature = "experiment",
+    feature = "server",
+    feature = "unity-catalog"
+))]
 impl Reader {
     pub(crate) const ALL: [Self; 10] = [
         Self::Destination,
@@ -108,7 +118,12 @@ pub(crate) enum Value {
     Refused,
 }
 
-#[cfg(test)]
+#[cfg(all(
+    test,
+    feature = "experiment",
+    feature = "server",
+    feature = "unity-catalog"
+))]
 impl Value {
     pub(crate) fn title(self) -> String {
         match self {
