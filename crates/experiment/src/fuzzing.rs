@@ -1,14 +1,14 @@
 //! For fuzz targets, and compiled for them only: what is derived from spans, and how a database of
 //! others is read and written.
 
-use crate::builder::MissingExperiment;
 use crate::derive::{self, Rollup};
 use crate::error::Fault;
-use crate::location::Target;
 use crate::memory::Memory;
+use crate::options::MissingExperiment;
 use crate::requests::Stored;
 use crate::rows::Rows;
 use crate::sql::Statements;
+use crate::target::Target;
 use crate::trace::Tables;
 use crate::writer::Care;
 use crate::{experiment, schema};
