@@ -55,11 +55,18 @@ pub fn redacted(address: &str, known: &[&str]) -> String {
     let host = place.find("://").map_or(0, |i| i + 3);
     let end = place[host..].find('/').map_or(place.len(), |i| host + i);
     let (authority, path) = place[host..].split_at(end - host);
+    let masked = |bare: &str| format!("{}{MASK}@{bare}", &place[..host]);
     let mut shown = match (authority.rsplit_once('@'), place[host..].rsplit_once('@')) {
+        // A password with both in it, as likely as a path.
+        (Some(_), Some((_, bare))) if path.contains('@') => masked(bare),
         (Some((_, bare)), _) => format!("{}{bare}{path}", &place[..host]),
         // Where there is no port, it is a password with a slash in it.
         (None, Some((_, bare))) if !has_port_or_none(authority) => {
             format!("{}{bare}", &place[..host])
+        }
+        // It may still be one, of digits in front of its slash, or with the slash first.
+        (None, Some((_, bare))) if authority.contains(':') && !authority.starts_with('[') => {
+            masked(bare)
         }
         (None, None) if !has_port_or_none(authority) => format!("{}{MASK}", &place[..host]),
         (None, _) => place.to_owned(),
@@ -169,6 +176,9 @@ mod tests {
             ("https://idp/a@b?x=hunter2@y", "https://idp/a@b?x=[secret]"),
             ("https://u:hun/ter2@idp:1/t", "https://idp:1/t"),
             ("https://u:hun/ter2", "https://[secret]"),
+            ("https://u:/hunter2@idp/t", "https://[secret]@idp/t"),
+            ("https://u:12/hunter2@idp/t", "https://[secret]@idp/t"),
+            ("https://u:h@n/ter2@idp/t", "https://[secret]@idp/t"),
             ("https://[::1]:8080/a@b", "https://[::1]:8080/a@b"),
             ("https://[::1]/a@b", "https://[::1]/a@b"),
             (
