@@ -1,33 +1,22 @@
 //! Links of the Markdown pages to files and headings of this repository. What is on the web is not
 //! asked for.
 
-use crate::cargo::{Outcome, output, root};
+use crate::cargo::{Outcome, root};
+use crate::files;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 pub(crate) fn check() -> Outcome {
-    let list = output(
-        Command::new("git")
-            .args([
-                "ls-files",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-                "*.md",
-            ])
-            .current_dir(root()),
-    )?;
     let mut pages = HashMap::new();
-    for name in list.lines() {
+    for name in files::below("")? {
         // A page that is a link to another is read there.
-        if root().join(name).is_symlink() {
+        let file = root().join(&name);
+        if name.extension().is_none_or(|ending| ending != "md") || file.is_symlink() {
             continue;
         }
-        // A page that is listed and gone was deleted.
-        if let Ok(text) = std::fs::read_to_string(root().join(name)) {
-            pages.insert(PathBuf::from(name), text);
-        }
+        let text = std::fs::read_to_string(&file);
+        let text = text.map_err(|e| format!("{}: {e}", name.display()))?;
+        pages.insert(name, text);
     }
     let mut faults = Vec::new();
     let mut count = 0;

@@ -6,6 +6,7 @@ mod cargo;
 mod check;
 mod circles;
 mod features;
+mod files;
 mod fuzz;
 mod links;
 mod live;

@@ -3,7 +3,8 @@
 
 mod faults;
 
-use crate::cargo::{Outcome, output, root, run};
+use crate::cargo::{Outcome, root, run};
+use crate::files;
 use clap::Args;
 use faults::{FAULTS, Fault};
 use serde_json::Value;
@@ -240,7 +241,7 @@ fn try_out(program: &Path, fault: Option<&Fault>, cases: Option<&str>) -> Result
 /// Copies the workspace, edits the copy and builds the program that runs the suite there.
 fn build() -> Result<PathBuf, String> {
     let copy = root().join("target/mutants/workspace");
-    let mut files = tracked(&copy)?;
+    let mut files = needed()?;
     edit(&mut files)?;
     let kept: BTreeSet<&Path> = files.iter().map(|(file, _)| file.as_path()).collect();
     remove_others(&copy, &copy, &kept)?;
@@ -266,35 +267,19 @@ fn build() -> Result<PathBuf, String> {
     Ok(target.join("debug/examples/promises"))
 }
 
-/// The files that cargo needs for core and the suite, changes that are not committed included.
-fn tracked(copy: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
-    let text = output(
-        Command::new("git")
-            .args([
-                "ls-files",
-                "-z",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-            ])
-            .args([
-                "--",
-                "crates/core",
-                "crates/conformance",
-                "crates/testkit",
-                "Cargo.lock",
-            ])
-            .current_dir(root()),
-    )?;
-    let mut files = Vec::new();
-    for name in text.split('\0').filter(|name| !name.is_empty()) {
-        // A file that is listed and gone was deleted.
-        if let Ok(bytes) = fs::read(root().join(name)) {
-            files.push((PathBuf::from(name), bytes));
-        }
+/// The files that cargo needs for core and the suite.
+fn needed() -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
+    let mut names = vec![PathBuf::from("Cargo.lock")];
+    for folder in ["crates/core", "crates/conformance", "crates/testkit"] {
+        names.extend(files::below(folder)?);
     }
-    if files.is_empty() {
-        return Err(format!("git lists no file to copy to {}", copy.display()));
+    let mut files = Vec::new();
+    for name in names {
+        let bytes = fs::read(root().join(&name));
+        files.push((
+            name.clone(),
+            bytes.map_err(|e| format!("{}: {e}", name.display()))?,
+        ));
     }
     let manifest = fs::read_to_string(root().join("Cargo.toml"))
         .map_err(|e| format!("the workspace's manifest: {e}"))?;
@@ -372,7 +357,7 @@ mod tests {
 
     #[test]
     fn every_fault_can_be_built_into_core() {
-        let mut files = tracked(&root()).unwrap();
+        let mut files = needed().unwrap();
         edit(&mut files).unwrap();
         for fault in &FAULTS {
             let asked = format!("crate::fault::is_on(\"{}\")", fault.name);
@@ -382,13 +367,25 @@ mod tests {
             let there = core.filter(|(_, bytes)| String::from_utf8_lossy(bytes).contains(&asked));
             assert!(there.count() > 0, "{}", fault.name);
         }
+        // Cargo reads the manifest of each crate that one of them names.
+        for (file, bytes) in files.iter().filter(|(f, _)| f.ends_with("Cargo.toml")) {
+            let text = String::from_utf8_lossy(bytes);
+            let named = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("trace-destination-"));
+            for name in named.map(|rest| rest.split(['.', ' ']).next().unwrap_or_default()) {
+                let manifest = Path::new("crates").join(name).join("Cargo.toml");
+                let is_there = files.iter().any(|(other, _)| *other == manifest);
+                assert!(is_there, "{} names {name}", file.display());
+            }
+        }
         let promises: Vec<u8> = FAULTS.iter().map(|f| f.promise).collect();
         assert_eq!(promises, (1..=15).collect::<Vec<u8>>());
     }
 
     #[test]
     fn a_text_that_is_gone_is_an_error() {
-        let mut files = tracked(&root()).unwrap();
+        let mut files = needed().unwrap();
         let retry = Path::new("crates/core/src/lane/retry.rs");
         for (file, bytes) in &mut files {
             if file == retry {
