@@ -368,7 +368,10 @@ mod tests {
             assert!(there.count() > 0, "{}", fault.name);
         }
         // Cargo reads the manifest of each crate that one of them names.
-        for (file, bytes) in files.iter().filter(|(f, _)| f.ends_with("Cargo.toml")) {
+        for (file, bytes) in files
+            .iter()
+            .filter(|(file, _)| file.starts_with("crates") && file.ends_with("Cargo.toml"))
+        {
             let text = String::from_utf8_lossy(bytes);
             let named = text
                 .lines()

@@ -21,6 +21,10 @@ const RESERVED_TAGS: [&str; 4] = [
 /// Metadata that keeps MLflow from adding later spans to a trace.
 const RESERVED_METADATA: [&str; 1] = ["mlflow.trace.infoFinalized"];
 
+/// Most characters of a client request id and of a run's id: MLflow's limit for values of metadata
+/// (3.17.2), where it keeps both.
+const LONGEST_ID: usize = 8_000;
+
 /// Characters of a key that an error shows.
 const KEY_SHOWN: usize = 80;
 
@@ -45,12 +49,9 @@ impl TraceUpdate {
             ("client request id", &mut self.client_request_id),
             ("run", &mut self.run_id),
         ] {
-            if (text.as_ref()).is_some_and(|id| id.chars().nth(limits.value).is_some()) {
+            if (text.as_ref()).is_some_and(|id| id.chars().nth(LONGEST_ID).is_some()) {
                 *text = None;
-                left_out.push(format!(
-                    "{what}, it has more than {} characters",
-                    limits.value
-                ));
+                left_out.push(format!("{what}, it has more than {LONGEST_ID} characters"));
             }
         }
         fit_entries("tag", &mut self.tags, &RESERVED_TAGS, limits, &mut left_out);

@@ -18,6 +18,18 @@ fn limits() -> TraceValueLimits {
 }
 
 #[test]
+fn an_id_that_is_too_long_is_left_out_and_not_cut() {
+    let mut long = update();
+    long.client_request_id = Some("x".repeat(LONGEST_ID));
+    long.run_id = Some("x".repeat(LONGEST_ID + 1));
+    long.user_id = Some("u".into());
+    let lost = long.fit(&limits()).unwrap();
+    assert!(lost.to_string().contains("run"), "{lost}");
+    assert_eq!(long.run_id, None);
+    assert!(long.client_request_id.is_some() && long.user_id.is_some());
+}
+
+#[test]
 fn texts_are_cut_by_characters_and_nothing_else_changes() {
     let mut short = update();
     short.name = Some("näme".into());
