@@ -65,6 +65,7 @@ pub(crate) struct Package {
     pub(crate) name: String,
     /// The folder of its manifest.
     pub(crate) dir: PathBuf,
+    pub(crate) version: String,
     pub(crate) rust_version: Option<String>,
     pub(crate) description: Option<String>,
     pub(crate) features: Vec<String>,
@@ -94,6 +95,7 @@ pub(crate) fn packages() -> Result<Vec<Package>, String> {
                 dir: text("manifest_path")
                     .and_then(|m| Path::new(&m).parent().map(Path::to_owned))
                     .ok_or("a package has no manifest")?,
+                version: text("version").ok_or("a package has no version")?,
                 rust_version: text("rust_version"),
                 description: text("description"),
                 features: p["features"]

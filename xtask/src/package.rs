@@ -1,8 +1,7 @@
 //! `cargo xtask check --only package`: what a stranger gets from the registry. Every crate that may be
 //! published is packed, unpacked, and checked against the others' packages with every feature.
 
-use crate::cargo::{Outcome, Package, cargo, output, packages, root, run};
-use serde_json::Value;
+use crate::cargo::{Outcome, Package, cargo, packages, root, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +17,7 @@ pub(crate) fn check() -> Outcome {
     let published: Vec<Package> = packages()?.into_iter().filter(|p| p.published).collect();
     let facade = published.iter().find(|p| p.name == FACADE);
     let facade = facade.ok_or("the workspace has no facade")?;
-    let version = version_of(FACADE)?;
+    let version = facade.version.clone();
     // Together, since they need each other and no registry has them.
     let mut pack = cargo(["package", "--quiet", "--no-verify", "--allow-dirty"]);
     for package in &published {
@@ -77,24 +76,6 @@ pub(crate) fn check() -> Outcome {
         published.len()
     );
     Ok(())
-}
-
-/// The version that the workspace gives all its packages.
-fn version_of(name: &str) -> Result<String, String> {
-    let text = output(&mut cargo([
-        "metadata",
-        "--no-deps",
-        "--format-version",
-        "1",
-    ]))?;
-    let metadata: Value =
-        serde_json::from_str(&text).map_err(|e| format!("cargo metadata is no JSON: {e}"))?;
-    let mut packages = metadata["packages"].as_array().into_iter().flatten();
-    packages
-        .find(|package| package["name"] == name)
-        .and_then(|package| package["version"].as_str())
-        .map(str::to_owned)
-        .ok_or_else(|| format!("{name} has no version"))
 }
 
 /// What a package should have and does not.

@@ -5,6 +5,7 @@ use crate::circles;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use walkdir::{DirEntry, WalkDir};
 
 /// Lines a source file may have before its tests.
 const MAX_LINES: usize = 500;
@@ -150,18 +151,18 @@ fn is_test(file: &Path) -> bool {
 
 /// The Rust files of a package, its tests, examples and benches included.
 fn sources(dir: &Path) -> Result<Vec<PathBuf>, String> {
+    // A package inside a package's folder is its own.
+    let of_package = |entry: &DirEntry| {
+        entry.depth() == 0
+            || entry.file_name() != "target" && !entry.path().join("Cargo.toml").exists()
+    };
     let mut found = Vec::new();
-    let mut open = vec![dir.to_owned()];
-    while let Some(dir) = open.pop() {
-        let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        for entry in entries {
-            let path = entry.map_err(|e| format!("{}: {e}", dir.display()))?.path();
-            // A package inside a package's folder is its own.
-            if path.is_dir() && !path.ends_with("target") && !path.join("Cargo.toml").exists() {
-                open.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(path);
-            }
+    for entry in WalkDir::new(dir).into_iter().filter_entry(of_package) {
+        let path = entry
+            .map_err(|e| format!("{}: {e}", dir.display()))?
+            .into_path();
+        if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
         }
     }
     found.sort();
